@@ -1,0 +1,67 @@
+"""`python -m resynth_fast.export.zoo STAGE [NAME] --work DIR`: one command a model; each stage resumes where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from diffusers import AutoencoderKL
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from . import autoencoder, denoiser, faces, recipes, text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="resynth_fast.export.zoo", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for pictures, checkpoints and trained models")
+    parser.add_argument("--threads", type=int, default=1)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    stage = stages.add_parser("faces", help="draw the training pictures (needs Node.js and three npm packages, see faces.mjs)")
+    stage.add_argument("--node", type=Path, required=True, help="folder that holds node_modules")
+    stage.add_argument("--count", type=int, default=20_000)
+    stage = stages.add_parser("autoencoder", help="train one autoencoder")
+    stage.add_argument("name", choices=recipes.AUTOENCODERS)
+    stages.add_parser("text", help="train the tokenizer and the text encoder")
+    stage = stages.add_parser("denoiser", help="train one denoiser (after faces, text and its autoencoder)")
+    stage.add_argument("name", choices=recipes.DENOISERS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    work: Path = arguments.work
+    drawn = work / "faces"
+    if arguments.stage == "faces":
+        faces.write(drawn, arguments.node, arguments.count, seed=1)
+    elif arguments.stage == "text":
+        tokenizer = text.train_tokenizer()
+        tokenizer.save_pretrained(work / "tokenizer")
+        encoder, record = text.train(tokenizer, faces.Faces(drawn, "train"), work / "text.pt")
+        encoder.save_pretrained(work / "text_encoder")
+        write_record(work / "text_encoder", record)
+    elif arguments.stage == "autoencoder":
+        name = arguments.name
+        vae, record = autoencoder.train(recipes.AUTOENCODERS[name], faces.Faces(drawn, "train"), work / f"{name}.pt")
+        held_out = faces.Faces(drawn, "test").pictures[:500]
+        record["psnr_db"] = autoencoder.psnr(held_out, autoencoder.reconstruct(vae, held_out))
+        vae.save_pretrained(work / "autoencoders" / name)
+        write_record(work / "autoencoders" / name, record)
+    elif arguments.stage == "denoiser":
+        name = arguments.name
+        recipe = recipes.DENOISERS[name]
+        vae = AutoencoderKL.from_pretrained(work / "autoencoders" / recipe.autoencoder)
+        tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+        encoder = CLIPTextModel.from_pretrained(work / "text_encoder").eval()
+        model, record = denoiser.train(recipe, vae, tokenizer, encoder, faces.Faces(drawn, "train"), work / f"{name}.pt")
+        model.save_pretrained(work / "denoisers" / name)
+        write_record(work / "denoisers" / name, record)
+
+
+def write_record(folder: Path, record: dict[str, float]) -> None:
+    """What the bundle's card will say of this model's training."""
+    (folder / "training.json").write_text(json.dumps(record))
+    print(folder.name, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Extractors: pictures in, features out; one file a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Extractor(Protocol):
+    """What every extractor offers, whether it runs a network or counts pixels."""
+
+    @property
+    def working_size(self) -> int:
+        """Side of the square pictures that `extract` takes, in px."""
+
+    @property
+    def block_sizes(self) -> Mapping[str, int]:
+        """Name -> number of features of each block (a tap, a statistic), in the order of the columns."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of columns: the sum of block_sizes."""
+
+    def extract(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, S, S, 3) uint8 sRGB -> (n, dimension) float32, finite, unscaled; a row never depends on the others."""

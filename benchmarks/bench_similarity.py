@@ -1,15 +1,16 @@
 """The similarity kernel beside the paper's SciPy loop, NumPy, and whatever nearest-neighbour library is installed."""
 
-from timing import Row, compare, processor, report
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, compare, processor, run
 
-# isort: split  (timing fixes the number of threads, which NumPy reads once, when it is imported)
+# isort: split
 from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast.similarity import Similarity, backend, similarity
+from resynth_fast.similarity import backend, similarity
 
 DIMENSION = 768
 Floats = NDArray[np.float32]
@@ -17,23 +18,71 @@ Best = NDArray[np.int64]
 
 
 def main() -> None:
-    """Refuse to time the fallback: such a run says nothing about the kernel."""
+    """Time the paper's case (one probe, one resynthesis a candidate) and the segmented batch that no library has."""
+    run(
+        cpu=lambda: [*on_cpu(1, 14, 1), *on_cpu(32, 14, 4)],
+        gpu=lambda: [*on_gpu(1, 14, 1), *on_gpu(32, 14, 4), *on_gpu(1024, 14, 4)],
+    )
+
+
+def on_cpu(count: int, candidates: int, per_candidate: int) -> list[Row]:
+    """Refuse to time the fallback: it says nothing about the kernel."""
     if backend() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
-    report([*one_probe(), *many_probes()])
-
-
-def one_probe(candidates: int = 14) -> list[Row]:
-    """The paper's case: one probe, one resynthesis a candidate."""
-    probes, references, offsets = problem(1, candidates, 1)
-    return measure(f"1x{candidates}x{DIMENSION}", probes, references, offsets, peers(probes, references, 1, candidates))
-
-
-def many_probes(count: int = 32, candidates: int = 14, per_candidate: int = 4) -> list[Row]:
-    """A batch, every probe with its own references: the segmented form that no library has."""
     probes, references, offsets = problem(count, candidates, per_candidate)
-    case = f"{count}x({candidates}x{per_candidate})x{DIMENSION}"
-    return measure(case, probes, references, offsets, peers(probes, references, count, candidates))
+    flat = references.ravel()
+    return compare(
+        "similarity",
+        name_of(count, candidates, per_candidate),
+        lambda: similarity(probes, references, offsets).best,
+        peers(probes, references, count, candidates),
+        verify=same_best,
+        goals={"scipy": 30.0, "numpy": 1.0, "numpy, normalised before": 1.0},
+        limit=lambda: flat @ flat,  # BLAS reading the same bytes once
+        device=f"{processor()}, {backend()}",
+    )
+
+
+def on_gpu(count: int, candidates: int, per_candidate: int) -> list[Row]:
+    """Beside torch on the same device, which needs groups of equal size."""
+    import torch
+
+    from resynth_fast import _cuda
+
+    probes, references, offsets = (torch.from_numpy(array).cuda() for array in problem(count, candidates, per_candidate))
+    scores = torch.empty((count, candidates), device="cuda")
+    best, margin = torch.empty(count, dtype=torch.int64, device="cuda"), torch.empty(count, device="cuda")
+    stream = torch.cuda.current_stream().cuda_stream
+    cube, flat = references.view(count, -1, DIMENSION), references.view(-1)
+
+    def ours() -> torch.Tensor:
+        _cuda.similarity(probes, references, offsets, "max", scores, best, margin, stream)
+        return best
+
+    def use_torch() -> torch.Tensor:
+        cosines = torch.nn.functional.cosine_similarity(cube, probes[:, None], dim=2)
+        return cosines.view(count, candidates, -1).amax(2).argmax(1)
+
+    return compare(
+        "similarity-cuda",
+        name_of(count, candidates, per_candidate),
+        ours,
+        {"torch": use_torch},
+        verify=lambda a, b: same_best(a.cpu(), b.cpu()),
+        goals={"torch": 1.0},
+        limit=lambda: flat @ flat,  # cuBLAS reading the same bytes once
+        device=torch.cuda.get_device_name(),
+        finish=torch.cuda.synchronize,
+    )
+
+
+def name_of(count: int, candidates: int, per_candidate: int) -> str:
+    inner = f"{candidates}" if per_candidate == 1 else f"({candidates}x{per_candidate})"
+    return f"{count}x{inner}x{DIMENSION}"
+
+
+def same_best(ours: object, theirs: object) -> None:
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 def problem(count: int, candidates: int, per_candidate: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
@@ -44,31 +93,14 @@ def problem(count: int, candidates: int, per_candidate: int) -> tuple[Floats, Fl
     return probes, references, np.arange(groups + 1) * per_candidate
 
 
-def measure(case: str, probes: Floats, references: Floats, offsets: NDArray[np.int64], rivals: dict[str, Callable[[], Best]]) -> list[Row]:
-    def verify(ours: object, best: object) -> None:
-        assert isinstance(ours, Similarity)
-        np.testing.assert_array_equal(ours.best, np.asarray(best))
-
-    flat = references.ravel()
-    return compare(
-        "similarity",
-        case,
-        lambda: similarity(probes, references, offsets),
-        rivals,
-        verify=verify,
-        goals={"scipy": 30.0, "numpy": 1.0, "numpy, normalised before": 1.0},
-        limit=lambda: flat @ flat,  # BLAS reading the same bytes once
-        device=f"{processor()}, {backend()}",
-    )
-
-
 def peers(probes: Floats, references: Floats, count: int, candidates: int) -> dict[str, Callable[[], Best]]:
     """Each finds the best candidate of every probe; none of them gives scores, margin and checks beside it."""
     cube = references.reshape(count, -1, DIMENSION)  # (P, C * K, d)
     unit_probes, unit_cube = (a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (probes, cube))
 
     def best_of(cosines: Floats) -> Best:
-        return cosines.reshape(count, candidates, -1).max(axis=2).argmax(axis=1)
+        best: Best = cosines.reshape(count, candidates, -1).max(axis=2).argmax(axis=1)
+        return best
 
     def use_numpy() -> Best:
         dots = (cube @ probes[:, :, None])[:, :, 0]
@@ -108,7 +140,7 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
 
         def use_faiss() -> Best:
             nearest = [bank.search(probe[None], 1)[1][0, 0] for bank, probe in zip(banks, unit_probes, strict=True)]
-            return np.array(nearest) // (cube.shape[1] // candidates)
+            return np.array(nearest, np.int64) // (cube.shape[1] // candidates)
 
         found["faiss, normalised before"] = use_faiss
 

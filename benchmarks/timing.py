@@ -14,8 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+
+Result = TypeVar("Result")
 
 ROUNDS = 31
 SAMPLE_S = 1e-3  # of calls timed together, so that the clock's own cost disappears
@@ -46,13 +49,14 @@ class Row:
 def compare(
     bench: str,
     case: str,
-    ours: Callable[[], object],
-    peers: Mapping[str, Callable[[], object]],
+    ours: Callable[[], Result],
+    peers: Mapping[str, Callable[[], Result]],
     *,
-    verify: Callable[[object, object], None],
+    verify: Callable[[Result, Result], None],
     goals: Mapping[str, float] | None = None,
     limit: Callable[[], object] | None = None,
     device: str | None = None,
+    finish: Callable[[], object] | None = None,
 ) -> list[Row]:
     """Time `ours` beside every peer, turn by turn, so that a busy moment hits all of them.
 
@@ -61,12 +65,13 @@ def compare(
         goals: smallest acceptable ratio, by peer.
         limit: something that takes as long as physics demands, such as one pass over the same bytes.
         device: what ours ran on; the processor unless given.
+        finish: ends every sample, inside its time, where calls only enqueue: a GPU's synchronisation.
     """
     expected = ours()
     for peer in peers.values():
         verify(expected, peer())
-    contestants = {"": ours, **peers, **({"limit": limit} if limit else {})}
-    samples = _interleave(contestants)
+    contestants: dict[str, Callable[[], object]] = {"": ours, **peers, **({"limit": limit} if limit else {})}
+    samples = _interleave(contestants, finish or (lambda: None))
     median = {name: float(np.median(times)) for name, times in samples.items()}
     p90 = {name: float(np.percentile(times, 90)) for name, times in samples.items()}
     rows = []
@@ -93,40 +98,54 @@ def compare(
     return rows
 
 
-def report(rows: list[Row]) -> None:
-    """Print the rows: as a table, or one JSON object a line where the command line says --json."""
+def run(cpu: Callable[[], list[Row]], gpu: Callable[[], list[Row]] | None = None) -> None:
+    """The command line of a benchmark: measure and print, as a table or as one JSON object a line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    if parser.parse_args().json:
+    parser.add_argument("--gpu", action="store_true", help="the CUDA kernels instead of the processor's")
+    arguments = parser.parse_args()
+    if not arguments.gpu:
+        rows = cpu()
+    elif gpu:
+        rows = gpu()
+    else:
+        rows = []
+        print("this benchmark has no GPU rows", file=sys.stderr)
+    if arguments.json:
         for row in rows:
             print(json.dumps(dataclasses.asdict(row)))
-        return
+    elif rows:
+        _print_table(rows)
+
+
+def _print_table(rows: list[Row]) -> None:
     print(f"{rows[0].device}, {rows[0].threads} thread(s), commit {rows[0].commit}; microseconds, median (p90)")
     for row in rows:
+        times = f"{row.ours:9.2f} ({row.ours_p90:.2f})  {row.peer_name} {row.peer:.2f} ({row.peer_p90:.2f})"
         goal = "" if row.goal is None else f"  goal {row.goal:g} {'met' if row.met else 'MISSED'}"
         limit = "" if row.limit_pct is None else f"  {row.limit_pct:.0f} % of the limit"
-        times = f"{row.ours:9.2f} ({row.ours_p90:.2f})  {row.peer_name} {row.peer:.2f} ({row.peer_p90:.2f})"
         print(f"{row.bench}  {row.case}  {times}  x{row.ratio:.2f}{goal}{limit}")
 
 
-def _interleave(contestants: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+def _interleave(contestants: Mapping[str, Callable[[], object]], finish: Callable[[], object]) -> dict[str, list[float]]:
     """Microseconds a call, ROUNDS samples each."""
+
+    def seconds(call: Callable[[], object], count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        finish()
+        return (time.perf_counter() - start) / count
+
     counts = {}
     for name, call in contestants.items():
-        call()
-        counts[name] = max(1, round(SAMPLE_S / max(_seconds(call, 3), 1e-9)))
+        seconds(call, 1)  # warms up
+        counts[name] = max(1, round(SAMPLE_S / seconds(call, 3)))
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(ROUNDS):
         for name, call in contestants.items():
-            samples[name].append(1e6 * _seconds(call, counts[name]))
+            samples[name].append(1e6 * seconds(call, counts[name]))
     return samples
-
-
-def _seconds(call: Callable[[], object], count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    return (time.perf_counter() - start) / count
 
 
 @functools.cache

@@ -42,7 +42,8 @@ def _cosines(probe: NDArray[np.float32], references: NDArray[np.float32]) -> NDA
     """(d,), (k, d) → (k,); 0 where either vector is zero. Squares of any float32 fit into a float64."""
     x, y = probe.astype(np.float64), references.astype(np.float64)
     norms = np.linalg.norm(x) * np.linalg.norm(y, axis=1)
-    return np.clip(np.divide((y * x).sum(axis=1), norms, out=np.zeros(len(y)), where=norms > 0), -1.0, 1.0)
+    cosines: NDArray[np.float64] = np.divide((y * x).sum(axis=1), norms, out=np.zeros(len(y)), where=norms > 0)
+    return cosines.clip(-1.0, 1.0)
 
 
 def _rank(scores: NDArray[np.float32]) -> Similarity:

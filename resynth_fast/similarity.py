@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast import reference
-from resynth_fast.reference import Reduce, Similarity
+from . import reference
+from .reference import Reduce, Similarity
 
 # Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
 try:

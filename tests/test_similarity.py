@@ -97,7 +97,7 @@ def test_a_probe_alone_gives_the_same_bits(problem: Problem, reduce: Reduce) -> 
         own = problem.references[offsets[0] : offsets[-1]]
         alone = Problem(probes=problem.probes[p : p + 1], references=own, offsets=offsets - offsets[0])(reduce)
         for whole, part in zip(together, alone, strict=True):
-            np.testing.assert_array_equal(whole[p : p + 1], part)
+            np.testing.assert_array_equal(np.asarray(whole)[p : p + 1], part)
 
 
 @given(problems, reduces, st.floats(-60, 60))
@@ -161,7 +161,8 @@ def test_mean_of_a_large_group_does_not_drift() -> None:
 def test_margin_with_nothing_to_compare_with(offsets: list[int], best: int, margin: float) -> None:
     rows = np.ones((offsets[-1], 3), np.float32)
     result = similarity(np.ones((1, 3), np.float32), rows, np.array(offsets))
-    assert (result.best, result.margin) == (best, margin)
+    assert result.best == best
+    assert result.margin == margin
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
@@ -258,12 +259,11 @@ def test_cuda_matches_the_twin(reduce: Reduce) -> None:
 
     for dimension in DIMENSIONS:
         problem = make(dimension, [[2, 0, 5, 1], [1, 3, 0, 40]], dimension)
-        inputs = [torch.from_numpy(array).cuda() for array in (problem.probes, problem.references, problem.offsets)]
-        scores, best, margin = (
-            torch.empty(shape, dtype=dtype, device="cuda")
-            for shape, dtype in (((2, 4), torch.float32), (2, torch.int64), (2, torch.float32))
-        )
-        _cuda.similarity(*inputs, reduce, scores, best, margin, stream=torch.cuda.current_stream().cuda_stream)
+        probes, references, offsets = (torch.from_numpy(array).cuda() for array in (problem.probes, problem.references, problem.offsets))
+        scores, margin = torch.empty((2, 4), device="cuda"), torch.empty(2, device="cuda")
+        best = torch.empty(2, dtype=torch.int64, device="cuda")
+        stream = torch.cuda.current_stream().cuda_stream
+        _cuda.similarity(probes, references, offsets, reduce, scores, best, margin, stream)
         want = problem(reduce, of=reference.similarity)
         np.testing.assert_allclose(scores.cpu(), want.scores, rtol=0, atol=ATOL)
         np.testing.assert_array_equal(best.cpu(), want.best)
@@ -276,14 +276,12 @@ def test_cuda_kernel_can_be_captured_into_a_graph() -> None:
     from resynth_fast import _cuda
 
     problem = make(0, [[2, 1, 3]], 97)
-    inputs = [torch.from_numpy(array).cuda() for array in (problem.probes, problem.references, problem.offsets)]
-    scores, best, margin = (
-        torch.zeros((1, 3), device="cuda"),
-        torch.zeros(1, dtype=torch.int64, device="cuda"),
-        torch.zeros(1, device="cuda"),
-    )
+    probes, references, offsets = (torch.from_numpy(array).cuda() for array in (problem.probes, problem.references, problem.offsets))
+    scores, margin = torch.zeros((1, 3), device="cuda"), torch.zeros(1, device="cuda")
+    best = torch.zeros(1, dtype=torch.int64, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        _cuda.similarity(*inputs, "max", scores, best, margin, stream=torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream
+        _cuda.similarity(probes, references, offsets, "max", scores, best, margin, stream)
     graph.replay()
     np.testing.assert_allclose(scores.cpu(), problem(of=reference.similarity).scores, rtol=0, atol=ATOL)

@@ -24,7 +24,7 @@ void check(cudaError_t error) {
 
 // Makes the arrays' device current, as a launch needs, and puts the caller's back.
 class DeviceGuard {
-   public:
+ public:
     explicit DeviceGuard(int device) {
         check(cudaGetDevice(&previous_));
         check(cudaSetDevice(device));
@@ -33,7 +33,7 @@ class DeviceGuard {
     DeviceGuard(const DeviceGuard&) = delete;
     DeviceGuard& operator=(const DeviceGuard&) = delete;
 
-   private:
+ private:
     int previous_ = 0;
 };
 

@@ -4,7 +4,7 @@
 extern "C" int emulated_similarity(const float* probes, const float* references, const int64_t* offsets,
                                    int64_t probe_count, int64_t reference_count, int64_t candidate_count,
                                    int64_t dimension, int reduce, float* scores, int64_t* best, float* margin) {
-    return resynth::similarity_cuda({probes, references, offsets, probe_count, reference_count, candidate_count, dimension,
-                                     static_cast<resynth::Reduce>(reduce), scores, best, margin},
+    return resynth::similarity_cuda({probes, references, offsets, probe_count, reference_count, candidate_count,
+                                     dimension, static_cast<resynth::Reduce>(reduce), scores, best, margin},
                                     nullptr);
 }

@@ -1,0 +1,11 @@
+"""Say which text-to-image generator made a picture: resynthesis attribution on fast engines, without torch."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+from .attributor import Attributor, Options
+from .errors import ResynthError
+from .types import Verdict
+
+__all__ = ["Attributor", "Options", "ResynthError", "Verdict", "__version__"]

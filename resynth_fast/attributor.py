@@ -1,0 +1,188 @@
+"""The whole method, a line a stage; read this first.
+
+probe → caption → every candidate resynthesises it in few steps → features → score → verdict
+(Bongini et al.: Training-free Source Attribution of AI-generated Images via Resynthesis, arXiv 2510.24278).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, images, noise, perturbations, scheduler, zoo
+from .candidates import Candidate, find
+from .captioners import Captioner
+from .captioners.tagger import Tagger
+from .engines import EnginePool
+from .errors import ConfigError
+from .extractors.space import FeatureSpace, open_space
+from .images import Picture
+from .similarity import backend as isa
+from .types import CandidateEvidence, Pixels, Request, Resynthesis, Verdict
+from .verdict import Decision, decide
+
+RECIPE = "one-shot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How much is made, and from which noise."""
+
+    references: int = 2
+    """Resyntheses of the probe by each candidate."""
+    steps: int = 8
+    """Denoising steps of a resynthesis."""
+    seed: int = 0
+    """Seed of the first reference; the next have the following ones."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
+
+
+class Attributor:
+    """Says which of its candidates a picture is most consistent with.
+
+    >>> attributor = Attributor.from_zoo(references=2)
+    >>> [verdict] = attributor(["picture.png"])
+    >>> verdict.status, verdict.label, verdict.probability
+    """
+
+    def __init__(
+        self, candidates: Sequence[Candidate], captioner: Captioner, space: FeatureSpace, pool: EnginePool, options: Options | None = None
+    ) -> None:
+        if not candidates:
+            raise ConfigError("an attributor needs at least one candidate")
+        self.candidates = {candidate.name: candidate for candidate in candidates}
+        self.captioner = captioner
+        self.space = space
+        self.pool = pool
+        self.options = options or Options()
+
+    @classmethod
+    def from_zoo(
+        cls, candidates: Sequence[str] = ("zoo:",), *, backend: str = "onnxruntime", threads: int | None = None, **options: int
+    ) -> Attributor:
+        """Candidates by name (`zoo:`, bundle folders), with the zoo's captioner and extractor; options as in `Options`."""
+        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1)
+        return cls(find(candidates, pool), Tagger(zoo.bundle(zoo.TAGGER), pool), open_space(zoo.bundle(zoo.TEXTURE)), pool, Options(**options))
+
+    def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
+        """Verdicts for picture files or pictures already read; none depends on the others. Raises ResynthError."""
+        with _stopwatch() as reading:
+            pictures = [probe if isinstance(probe, Picture) else images.read(probe) for probe in probes]
+        return self.attribute(pictures, read_ms=reading.ms)
+
+    def attribute(self, probes: Sequence[Picture], captions: Sequence[str] | None = None, read_ms: float = 0.0) -> list[Verdict]:
+        """As calling, with captions given where they are known (an evaluation's true prompts)."""
+        if not probes:
+            return []
+        with _stopwatch() as captioning:
+            captions = captions or self.captioner.caption([probe.pixels for probe in probes])
+        with _stopwatch() as generating:
+            made = self.make(captions)
+        with _stopwatch() as describing:
+            points, copies, references = self._describe(probes, captions, made)
+        with _stopwatch() as scoring:
+            decisions = [decide(p, c, r, self.space.calibration) for p, c, r in zip(points, copies, references, strict=True)]
+        watches = {"read": read_ms, "caption": captioning.ms, "generate": generating.ms, "features": describing.ms, "score": scoring.ms}
+        timing = {stage: ms / len(probes) for stage, ms in watches.items()}
+        timing["total"] = sum(timing.values())
+        return [
+            self._verdict(probe, caption, made, decision, timing) for probe, caption, decision in zip(probes, captions, decisions, strict=True)
+        ]
+
+    def make(self, prompts: Sequence[str]) -> dict[Request, Pixels]:
+        """Every candidate's pictures of every prompt, each distinct one made once."""
+        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.candidates for seed in self.seeds]
+        made: dict[Request, Pixels] = {}
+        for wave in scheduler.plan(wanted):
+            prompts_, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
+            made.update(zip(wave.requests, self.candidates[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
+        return made
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the references, the same for every probe and candidate."""
+        return range(self.options.seed, self.options.seed + self.options.references)
+
+    def provenance(self) -> dict[str, object]:
+        """What a verdict rests on besides its candidates."""
+        return {
+            "resynth_fast": __version__,
+            "backend": self.pool.backend.version(),
+            "isa": isa(),
+            "captioner_sha256": self.captioner.sha256,
+            "extractor_sha256": self.space.sha256,
+            "noise_version": noise.VERSION,
+            "recipe": RECIPE,
+            "gallery_per_candidate": 0,
+            "calibration": self.space.calibration.source,
+        }
+
+    def _describe(
+        self, probes: Sequence[Picture], captions: Sequence[str], made: Mapping[Request, Pixels]
+    ) -> tuple[list[_Points], list[list[_Points]], list[list[_Points]]]:
+        """Points of the probes, of their perturbed copies, and of each candidate's references."""
+        keys = list(made)
+        points = dict(zip(keys, self.space([made[key] for key in keys]), strict=True))
+        references = [[np.stack([points[Request(name, c, seed)] for seed in self.seeds]) for name in self.candidates] for c in captions]
+        own = list(self.space([probe.pixels for probe in probes]))
+        copies = [list(self.space([change(probe.pixels) for change in perturbations.ALL])) for probe in probes]
+        return own, copies, references
+
+    def _verdict(
+        self, probe: Picture, caption: str, made: Mapping[Request, Pixels], decision: Decision, timing: Mapping[str, float]
+    ) -> Verdict:
+        ordered = [list(self.candidates.values())[i] for i in decision.order]
+        evidence = tuple(
+            CandidateEvidence(
+                name=candidate.name,
+                family=candidate.family,
+                bundle=candidate.sha256,
+                score=float(decision.scores[i]),
+                probability=float(decision.probabilities[i]),
+                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption, seed)]) for seed in self.seeds),
+            )
+            for i, candidate in zip(decision.order, ordered, strict=True)
+        )
+        attributed = decision.status == "attributed"
+        return Verdict(
+            status=decision.status,
+            label=evidence[0].name if attributed else None,
+            family=evidence[0].family if attributed else None,
+            probability=evidence[0].probability,
+            margin=decision.margin,
+            consistency=decision.consistency,
+            credible_set=tuple(list(self.candidates)[i] for i in decision.credible),
+            candidates=evidence,
+            caption=caption,
+            perturbations=len(perturbations.ALL),
+            flips=decision.flips,
+            probe=probe,
+            timing_ms=timing,
+            provenance=self.provenance(),
+            warnings=probe.warnings,
+        )
+
+
+_Points = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+@dataclass(slots=True)
+class _Watch:
+    ms: float = 0.0
+
+
+@contextmanager
+def _stopwatch() -> Iterator[_Watch]:
+    watch, start = _Watch(), time.perf_counter()
+    yield watch
+    watch.ms = (time.perf_counter() - start) * 1000

@@ -1,0 +1,91 @@
+"""A candidate that we can run: an engine bundle, walked by its step table. No code for any family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from ..bundle import Bundle
+from ..engines import EnginePool
+from ..errors import BundleError
+from ..noise import normals
+from ..sampling import Latents, guided, walk
+from ..types import Pixels
+
+Conditions = dict[str, npt.NDArray[np.float32]]
+
+
+class EngineCandidate:
+    """Text encoder, denoiser and decoder of one bundle."""
+
+    def __init__(self, bundle: Bundle, pool: EnginePool) -> None:
+        self.bundle = bundle
+        self.name = bundle.name
+        self.family = bundle.family
+        self.sha256 = bundle.sha256
+        self._pool = pool
+        self._tokenizers: list[tuple[Tokenizer, int, int]] | None = None
+
+    def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
+        """See `Candidate.make`; BundleError if a network gives anything that is not finite."""
+        table = self.bundle.step_table(steps)
+        denoise = self._denoiser(self._encode(prompts))
+        latents = walk(table, lambda call: np.stack([normals(seed, call, self.bundle.latents) for seed in seeds]), denoise)
+        decoder = self.bundle.components["decoder"]
+        image = self._finite(self._pool.get(decoder).run({"latents": latents})["image"], "decoder")
+        return list(np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8))
+
+    def _denoiser(self, conditions: tuple[Conditions, Conditions | None]) -> Callable[[Latents, float], Latents]:
+        conditional, unconditional = conditions
+        component = self.bundle.components["denoiser"]
+        engine = self._pool.get(component)
+        wanted = [name for name in component.inputs if name.startswith("cond_")]
+        inputs = {
+            name: conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]]) for name in wanted
+        }
+
+        def denoise(latents: Latents, timestep: float) -> Latents:
+            rows = latents if unconditional is None else np.concatenate([latents, latents])
+            output = engine.run({"latents": rows, "timestep": np.full(len(rows), timestep, np.float32), **inputs})["model_output"]
+            self._finite(output, "denoiser")
+            return output if unconditional is None else guided(*np.split(output, 2), self.bundle.guidance.scale)
+
+        return denoise
+
+    def _encode(self, prompts: Sequence[str]) -> tuple[Conditions, Conditions | None]:
+        """Text states of `prompts`, and those of the empty prompt where guidance needs them; each text encoded once."""
+        distinct = list(dict.fromkeys(prompts))
+        rows = [distinct.index(prompt) for prompt in prompts]
+        guided_too = self.bundle.guidance.mode == "batch-2"
+        text = self.bundle.components["text"]
+        states = self._pool.get(text).run(self._tokens([*distinct, ""] if guided_too else distinct))
+        for name, state in states.items():
+            self._finite(state, f"text ({name})")
+        conditional = {name: state[rows] for name, state in states.items()}
+        return conditional, {name: state[[-1] * len(rows)] for name, state in states.items()} if guided_too else None
+
+    def _tokens(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+        if self._tokenizers is None:
+            self._tokenizers = []
+            for entry in self.bundle.tokenizers:
+                tokenizer = Tokenizer.from_str(entry.file.read().decode())
+                tokenizer.no_padding()
+                tokenizer.enable_truncation(entry.max_tokens)
+                self._tokenizers.append((tokenizer, entry.max_tokens, entry.pad_id))
+        return {f"tokens_{i}": _pad(tokenizer, texts, length, pad) for i, (tokenizer, length, pad) in enumerate(self._tokenizers)}
+
+    def _finite(self, values: npt.NDArray[np.float32], component: str) -> npt.NDArray[np.float32]:
+        if not np.isfinite(values).all():
+            raise BundleError(f"{self.name}: the {component} gave values that are not finite; export the bundle again, in float32 if it was float16")
+        return values
+
+
+def _pad(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad: int) -> npt.NDArray[np.int64]:
+    """(n, length) int64: the first tokens, the end token kept, then padding."""
+    rows = np.full((len(texts), length), pad, np.int64)
+    for row, encoding in zip(rows, tokenizer.encode_batch(list(texts)), strict=True):
+        row[: len(encoding.ids)] = encoding.ids
+    return rows

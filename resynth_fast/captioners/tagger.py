@@ -1,0 +1,66 @@
+"""A captioner for a closed world: a small network names attributes, a sentence of the manifest puts them into words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..bundle import Bundle
+from ..engines import EnginePool
+from ..errors import BundleError
+from ..types import Pixels
+
+
+class Tagger:
+    """Reads attributes off a picture and writes the sentence that the generators were trained on."""
+
+    def __init__(self, bundle: Bundle, pool: EnginePool) -> None:
+        self.bundle = bundle
+        self.name = bundle.name
+        self.sha256 = bundle.sha256
+        self._pool = pool
+        self._attributes: dict[str, list[str]] = bundle.get("attributes", dict)
+        self._sentence: str = bundle.get("sentence", str)
+        self._phrases: dict[str, dict[str, str]] = bundle.get("phrases", dict)
+
+    def caption(self, pictures: Sequence[Pixels]) -> list[str]:
+        """See `Captioner.caption`; the whole picture is looked at, squeezed to the network's own square."""
+        return [self._write(labels) for labels in self.tag(pictures)]
+
+    def tag(self, pictures: Sequence[Pixels]) -> list[dict[str, str]]:
+        """The most probable label of each attribute, for each picture."""
+        component = self.bundle.components["tagger"]
+        side = component.inputs["pixels"].shape[-1]
+        assert isinstance(side, int)
+        batch = np.stack([_square(picture, side) for picture in pictures])
+        outputs = self._pool.get(component).run({"pixels": batch})
+        tags: list[dict[str, str]] = [{} for _ in pictures]
+        for name, labels in self._attributes.items():
+            logits = outputs[f"logits_{name}"]
+            if not np.isfinite(logits).all():
+                raise BundleError(f"{self.name}: attribute {name!r} has logits that are not finite; export the captioner again")
+            for tag, row in zip(tags, logits, strict=True):
+                tag[name] = labels[int(row.argmax())]
+        return tags
+
+    def _write(self, labels: dict[str, str]) -> str:
+        words = dict(labels)
+        for name, phrases in self._phrases.items():
+            words[name] = _fill(phrases.get(labels[name], phrases["*"]), labels)
+        return _fill(self._sentence, words)
+
+
+def _square(picture: Pixels, side: int) -> npt.NDArray[np.float32]:
+    """(H, W, 3) uint8 → (3, side, side) float32 in [0, 1]."""
+    image = Image.fromarray(picture) if picture.shape[:2] == (side, side) else Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
+
+
+def _fill(template: str, words: dict[str, str]) -> str:
+    """Put words for {names}; unlike `str.format` it gives a manifest no way into Python's attributes."""
+    for name, word in words.items():
+        template = template.replace("{" + name + "}", word)
+    return template

@@ -1,0 +1,171 @@
+"""The command line: results on stdout, progress and faults on stderr, one exit code a kind of outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .errors import ConfigError, ResynthError
+from .settings import defaults
+
+app = typer.Typer(
+    name="resynth",
+    help="Say which text-to-image generator made a picture, by resynthesis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "RESYNTH"},
+)
+candidates_app = typer.Typer(help="The generators in the running.", no_args_is_help=True)
+app.add_typer(candidates_app, name="candidates")
+
+CandidatesOption = Annotated[list[str], typer.Option("--candidates", "-c", help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles; repeatable.")]
+ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyntheses by each candidate.")]
+StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the first reference.")]
+BackendOption = Annotated[str, typer.Option(help="What runs the engines.")]
+ThreadsOption = Annotated[int, typer.Option(help="Threads of an engine; 0: as many as there are cores.")]
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="TOML file with defaults, a table for each command.")] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Command line > RESYNTH_* > ./resynth.toml or --config > user configuration > built-in default."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+    context.default_map = {**(context.default_map or {}), **defaults(config)}
+
+
+@app.command()
+def attribute(
+    inputs: Annotated[list[str], typer.Argument(help="Pictures, or folders of pictures.", metavar="FILE|DIR…")],
+    candidates: CandidatesOption = ["zoo:"],  # noqa: B006
+    references: ReferencesOption = 2,
+    steps: StepsOption = 8,
+    seed: SeedOption = 0,
+    format: Annotated[str, typer.Option(help="table, json, jsonl or csv.")] = "table",
+    report: Annotated[Path | None, typer.Option(help="Write the evidence to this HTML page.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write results here instead of to stdout.")] = None,
+    fail_on: Annotated[list[str], typer.Option(help="Exit with 1 when a verdict has this status; repeatable.")] = [],  # noqa: B006
+    backend: BackendOption = "onnxruntime",
+    threads: ThreadsOption = 0,
+) -> None:
+    """Attribute pictures: which candidate is each most consistent with?"""
+    from . import batch, output as out
+
+    out.check(format)
+    attributor = batch.attributor(candidates, backend=backend, threads=threads, references=references, steps=steps, seed=seed)
+    results = batch.run(attributor, inputs, progress=out.progress())
+    if report:
+        from .report import write
+
+        results = list(results)
+        write(report, [r.record for r in results], [r.images for r in results])
+    failed, statuses = out.write((r.record for r in results), format, output)
+    if failed or set(statuses) & set(fail_on):
+        raise typer.Exit(1)
+
+
+@candidates_app.command("list")
+def candidates_list(
+    candidates: CandidatesOption = ["zoo:"],  # noqa: B006
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file and check its hash.")] = False,
+) -> None:
+    """List candidates: name, family, size, licence, lineage."""
+    from .candidates import bundles
+
+    rows = []
+    for bundle in (b for text in candidates for b in bundles(text)):
+        if verify:
+            bundle.verify()
+        size = sum(file.path.stat().st_size for file in bundle.files())
+        rows.append({"name": bundle.name, "family": bundle.family, "role": bundle.manifest.get("role", "candidate"), "resolution_px": list(bundle.resolution_px), "bytes": size, "licence": bundle.licence, "sha256": bundle.sha256, "lineage": dict(bundle.lineage), "verified": verify})  # fmt: skip
+    if format == "json":
+        print(json.dumps(rows, indent=2))
+        return
+    from .output import table
+
+    shared = {value for row in rows for value in row["lineage"].values() if sum(value in r["lineage"].values() for r in rows) > 1}  # type: ignore[attr-defined]
+    table(
+        ["name", "family", "pixels", "MB", "licence", "shares"],
+        [[str(r["name"]), str(r["family"]), "×".join(map(str, r["resolution_px"])), f"{r['bytes'] / 1e6:.1f}", str(r["licence"]), ", ".join(k for k, v in r["lineage"].items() if v in shared)] for r in rows],  # type: ignore[arg-type, operator, attr-defined]
+    )  # fmt: skip
+
+
+@candidates_app.command("show")
+def candidates_show(name: Annotated[str, typer.Argument(help="zoo:NAME or a bundle's folder.")]) -> None:
+    """Print a bundle's manifest, its card included."""
+    from .candidates import bundles
+
+    print(json.dumps([dict(bundle.manifest) for bundle in bundles(name)], indent=2))
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="zoo: draws fresh probes from the embedded zoo.")] = "zoo:",
+    probes: Annotated[int, typer.Option(help="How many probes, spread evenly over the candidates.")] = 400,
+    seed: Annotated[int, typer.Option(help="Chooses captions and the probes' noise.")] = 0,
+    references: ReferencesOption = 4,
+    steps: StepsOption = 8,
+    probe_steps: Annotated[int, typer.Option(help="Denoising steps of a probe.")] = 20,
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+    backend: BackendOption = "onnxruntime",
+    threads: ThreadsOption = 0,
+) -> None:
+    """Measure attribution accuracy on probes whose generator is known."""
+    if dataset != "zoo:":
+        raise ConfigError(f"dataset is {dataset!r}; this version evaluates zoo:")
+    from . import batch, output as out
+    from .evaluation import zoo
+
+    out.check(format, ("table", "json"))
+    attributor = batch.attributor(["zoo:"], backend=backend, threads=threads, references=references, steps=steps, seed=0)
+    result = zoo.evaluate(attributor, probes=probes, seed=seed, probe_steps=probe_steps, progress=out.progress())
+    if format == "json":
+        print(json.dumps(result, indent=2))
+    else:
+        out.evaluation(result)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """What works here: versions, instruction set, backends, devices, the zoo's files."""
+    from .doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps(findings, indent=2))
+    else:
+        for name, value in findings.items():
+            print(f"{name:<16} {value}")
+    if not findings["ok"]:
+        raise typer.Exit(3)
+
+
+def main() -> None:
+    """Entry point: every ResynthError becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except ResynthError as error:
+        print(f"resynth: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has gone (`resynth … | head`): that is no fault, and must not print one at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

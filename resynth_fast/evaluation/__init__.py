@@ -1,0 +1,1 @@
+"""How good are the answers? Probes whose generator is known, metrics, intervals."""

@@ -1,0 +1,176 @@
+"""Accuracy on the embedded zoo: fresh probes from held-out captions, attributed from their pixels alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import perturbations, zoo
+from ..attributor import RECIPE, Attributor
+from ..candidates.engine import EngineCandidate
+from ..errors import ConfigError
+from ..recipe import Doubles
+from ..types import Pixels, Request
+from ..verdict import Decision, decide
+from . import metrics
+
+PROBE_SEEDS = 1 << 40
+"""Where the seeds of probes begin: far from any reference's, so that none shares its noise."""
+CHUNK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A picture whose generator and caption are known; truth is -1 for a withheld generator."""
+
+    truth: int
+    caption: str
+    pixels: Pixels
+
+
+def draw(candidates: Sequence[EngineCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int) -> list[Probe]:
+    """One probe for each caption, by the candidate of the same position, with its own noise."""
+    probes: list[Probe] = []
+    for i in range(0, len(captions), CHUNK):
+        rows = range(i, min(i + CHUNK, len(captions)))
+        for g in sorted({truth[j] for j in rows}):
+            mine = [j for j in rows if truth[j] == g]
+            seeds = [PROBE_SEEDS + (seed << 20) + j for j in mine]
+            made = candidates[g].make([captions[j] for j in mine], seeds, steps)
+            probes += [Probe(g, captions[j], pixels) for j, pixels in zip(mine, made, strict=True)]
+    return probes
+
+
+def evaluate(
+    attributor: Attributor, *, probes: int, seed: int, probe_steps: int, progress: Callable[[int, int], None] = lambda done, of: None
+) -> dict[str, Any]:
+    """Draw `probes` pictures over the candidates (and a quarter as many by the withheld generators) and attribute them.
+
+    Captions: the captioner's (what `resynth attribute` uses), the true one (an upper bound), and another probe's
+    (what is left when the caption says nothing). All three are judged on the same probes.
+    """
+    names = list(attributor.candidates)
+    if probes < len(names):
+        raise ConfigError(f"--probes is {probes}; it must be at least {len(names)}, one for each candidate")
+    rng = np.random.default_rng([seed, 0x5EED])
+    unknown_count = max(1, probes // 4)
+    captions = rng.choice(np.array(zoo.prompts()), probes + unknown_count, replace=probes + unknown_count > len(zoo.prompts())).tolist()
+    candidates = [c for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
+    known = draw(candidates, captions[:probes], [i % len(names) for i in range(probes)], seed=seed, steps=probe_steps)
+    outside = [EngineCandidate(bundle, attributor.pool) for bundle in zoo.withheld()]
+    unknown = draw(outside, captions[probes:], [0] * unknown_count, seed=seed + 1, steps=probe_steps) if outside else []
+
+    start = time.perf_counter()
+    everything = [*known, *unknown]
+    described = [p.caption for p in known]
+    conditions: dict[str, list[str]] = {
+        "tagger": attributor.captioner.caption([p.pixels for p in everything]),
+        "true": [p.caption for p in everything],
+        "random": [*described[1:], described[0], *[p.caption for p in unknown]],
+    }
+    points = attributor.space([p.pixels for p in everything])
+    copies = [list(attributor.space([change(p.pixels) for change in perturbations.ALL])) for p in everything]
+    references = _references(attributor, list(dict.fromkeys(text for texts in conditions.values() for text in texts)), progress)
+    judged = {
+        name: [
+            decide(point, copy, [references[text, candidate] for candidate in names], attributor.space.calibration)
+            for point, copy, text in zip(points, copies, texts, strict=True)
+        ]
+        for name, texts in conditions.items()
+    }
+    seconds = time.perf_counter() - start
+    truth = np.array([p.truth for p in known])
+    prompt = np.unique(np.array(described), return_inverse=True)[1]
+    groups = np.array([names.index(relatives(attributor)[name]) for name in names])
+    rows = {name: _summary(decisions[: len(known)], truth, prompt, groups) for name, decisions in judged.items()}
+    main = rows["tagger"]
+    consistency = np.array([d.consistency for d in judged["tagger"]])
+    return {
+        "protocol": "closed",
+        "recipe": RECIPE,
+        "dataset": "zoo:",
+        "n": len(known),
+        "seed": seed,
+        "candidates": names,
+        "references": attributor.options.references,
+        "steps": attributor.options.steps,
+        "probe_steps": probe_steps,
+        "gallery_per_candidate": 0,
+        "chance": 1 / len(names),
+        "accuracy": {"top1": main["top1"], "balanced": main["balanced"], "ci95": main["ci95"], "grouped": main["grouped"], "grouped_ci95": main["grouped_ci95"]},
+        "top3": main["top3"],
+        "macro_f1": main["macro_f1"],
+        "ece": main["ece"],
+        "nll": main["nll"],
+        "conditions": rows,
+        "differences": {
+            f"{a} - {b}": _difference(judged[a], judged[b], truth, prompt) for a, b in (("tagger", "random"), ("true", "tagger"))
+        },
+        "unknown": {"n": len(unknown), "answered_unknown": _rate(judged["tagger"][len(known) :]), "known_answered_unknown": _rate(judged["tagger"][: len(known)])},
+        "auroc_unknown": metrics.auroc(consistency[: len(known)], consistency[len(known) :]) if unknown else None,
+        "caption_agreement": float(np.mean([a == b for a, b in zip(conditions["tagger"][: len(known)], described, strict=True)])),
+        "seconds_per_probe": seconds / len(everything),
+        "provenance": attributor.provenance(),
+    }  # fmt: skip
+
+
+def relatives(attributor: Attributor) -> dict[str, str]:
+    """Each candidate's group: the first candidate with the same autoencoder."""
+    first: dict[str, str] = {}
+    return {
+        name: first.setdefault(c.bundle.lineage.get("autoencoder", name) if isinstance(c, EngineCandidate) else name, name)
+        for name, c in attributor.candidates.items()
+    }
+
+
+def _references(attributor: Attributor, texts: list[str], progress: Callable[[int, int], None]) -> Mapping[tuple[str, str], Doubles]:
+    """Points (K, d) of every candidate's resyntheses of every text, each text made once."""
+    found: dict[tuple[str, str], Doubles] = {}
+    for i in range(0, len(texts), CHUNK):
+        progress(i, len(texts))
+        made = attributor.make(texts[i : i + CHUNK])
+        points = dict(zip(made, attributor.space(list(made.values())), strict=True))
+        for text in texts[i : i + CHUNK]:
+            for name in attributor.candidates:
+                found[text, name] = np.stack([points[Request(name, text, seed)] for seed in attributor.seeds])
+    progress(len(texts), len(texts))
+    return found
+
+
+def _summary(decisions: Sequence[Decision], truth: metrics.Integers, prompt: metrics.Integers, groups: metrics.Integers) -> dict[str, Any]:
+    probability = np.stack([d.probabilities for d in decisions])
+    predicted = probability.argmax(1)
+    hit, grouped = predicted == truth, groups[predicted] == groups[truth]
+    ranks = np.argsort(-probability, axis=1)
+    count = probability.shape[1]
+    return {
+        "top1": float(hit.mean()),
+        "balanced": metrics.balanced_accuracy(hit, truth),
+        "ci95": metrics.interval(hit.astype(float), prompt),
+        "grouped": float(grouped.mean()),
+        "grouped_ci95": metrics.interval(grouped.astype(float), prompt),
+        "top3": float((ranks[:, :3] == truth[:, None]).any(1).mean()),
+        "macro_f1": metrics.macro_f1(predicted, truth),
+        "confusion": [[int(((truth == t) & (predicted == p)).sum()) for p in range(count)] for t in range(count)],
+        "nll": metrics.nll(probability, truth),
+        "brier": metrics.brier(probability, truth),
+        "ece": metrics.ece(probability, truth),
+        "status": {s: sum(d.status == s for d in decisions) for s in ("attributed", "inconclusive", "unknown")},
+        "attributed_correct": float(np.mean(hit[rows])) if (rows := np.array([d.status == "attributed" for d in decisions])).any() else None,
+        "set_coverage": float(np.mean([t in d.credible for d, t in zip(decisions, truth, strict=True)])),
+        "set_size": float(np.mean([len(d.credible) for d in decisions])),
+    }
+
+
+def _difference(a: Sequence[Decision], b: Sequence[Decision], truth: metrics.Integers, prompt: metrics.Integers) -> dict[str, Any]:
+    """Paired difference of top-1 between two conditions, with its interval."""
+    gain = np.array([float(x.order[0] == t) - float(y.order[0] == t) for x, y, t in zip(a, b, truth, strict=False)])
+    return {"top1": float(gain.mean()), "ci95": metrics.interval(gain, prompt)}
+
+
+def _rate(decisions: Sequence[Decision]) -> float | None:
+    return float(np.mean([d.status == "unknown" for d in decisions])) if decisions else None

@@ -1,0 +1,128 @@
+"""What the command line prints: tables for people, JSON, JSON lines and CSV for programs, progress on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .record import Record, document
+
+FORMATS = ("table", "json", "jsonl", "csv")
+_COLUMNS = ("path", "status", "label", "family", "probability", "margin", "consistency", "caption", "warnings", "error")
+
+
+def check(format: str, allowed: Sequence[str] = FORMATS) -> None:
+    """ConfigError unless `format` is allowed."""
+    if format not in allowed:
+        raise ConfigError(f"--format is {format!r}; it must be {', '.join(allowed)}")
+
+
+def progress() -> Any:
+    """A function (done, of): a bar on a terminal's stderr, silent elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda done, of: None
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task("attributing", total=None)
+
+    def update(done: int, of: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=of)
+        if done >= of:
+            bar.stop()
+
+    return update
+
+
+def write(records: Iterable[Record], format: str, path: Path | None) -> tuple[bool, list[str]]:
+    """Print records, or write them to `path`; says whether one has failed, and the statuses of the others."""
+    failed, statuses = False, []
+
+    def watched() -> Iterator[Record]:
+        nonlocal failed
+        for record in records:
+            failed = failed or record["error"] is not None
+            statuses.append(record["verdict"]["status"])
+            yield record
+
+    lines = _RENDER[format](watched())
+    if path is None:
+        for line in lines:
+            print(line, flush=True)
+    else:
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text("".join(line + "\n" for line in lines))
+        os.replace(temporary, path)
+    return failed, statuses
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table on stdout."""
+    for line in _aligned(header, [list(row) for row in rows]):
+        print(line)
+
+
+def evaluation(result: dict[str, Any]) -> None:
+    """The result of `resynth evaluate` as a table."""
+    header = ["captions", "top-1", "95 %", "relatives as one", "NLL", "ECE"]
+    table(header, [[name, f"{row['top1']:.3f}", "{:.3f}–{:.3f}".format(*row["ci95"]), f"{row['grouped']:.3f}", f"{row['nll']:.3f}", f"{row['ece']:.3f}"] for name, row in result["conditions"].items()])  # fmt: skip
+    print(
+        f"{result['n']} probes, {result['references']} references of {result['steps']} steps, chance {result['chance']:.2f};"
+        f" withheld generator: AUROC {result['auroc_unknown']:.3f}; {result['seconds_per_probe']:.2f} s a probe"
+    )
+
+
+def _json(records: Iterator[Record]) -> Iterator[str]:
+    yield json.dumps(document(list(records)), indent=2)
+
+
+def _jsonl(records: Iterator[Record]) -> Iterator[str]:
+    for record in records:
+        yield json.dumps(record)
+
+
+def _csv(records: Iterator[Record]) -> Iterator[str]:
+    yield _csv_line(_COLUMNS)
+    for record in records:
+        verdict = record["verdict"]
+        error = (record["error"] or {}).get("message")
+        given = {"path": record["input"]["path"], "caption": record["evidence"]["caption"], "warnings": "; ".join(record["warnings"]), "error": error}
+        yield _csv_line(["" if (v := given.get(c, verdict.get(c))) is None else v for c in _COLUMNS])
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    """One line; a text that a spreadsheet would take for a formula is quoted with an apostrophe."""
+    buffer = io.StringIO()
+    safe = ["'" + cell if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell for cell in cells]
+    csv.writer(buffer, lineterminator="").writerow(safe)
+    return buffer.getvalue()
+
+
+def _table(records: Iterator[Record]) -> Iterator[str]:
+    rows = []
+    for record in records:
+        verdict, error = record["verdict"], record["error"]
+        if error:
+            rows.append([record["input"]["path"], "error", error["message"]])
+        else:
+            odds = ", ".join(f"{c['name']} {c['probability']:.2f}" for c in record["candidates"])
+            rows.append([record["input"]["path"], verdict["words"], odds])
+    yield from _aligned(["picture", "verdict", "probabilities"], rows)
+
+
+def _aligned(header: Sequence[str], rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [list(header), ["─" * width for width in widths], *rows]:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+_RENDER = {"table": _table, "json": _json, "jsonl": _jsonl, "csv": _csv}

@@ -1,0 +1,74 @@
+"""The nouns of an attribution: frozen, without logic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .images import Picture
+
+Pixels = npt.NDArray[np.uint8]
+Status = Literal["attributed", "inconclusive", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One picture to be made: by which candidate, from which prompt, from which noise."""
+
+    candidate: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resynthesis:
+    """A picture that a candidate made from the probe's caption; pixels (H, W, 3) uint8."""
+
+    seed: int
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateEvidence:
+    """How well one candidate explains the probe."""
+
+    name: str
+    family: str
+    bundle: str
+    """SHA-256 of the candidate's manifest."""
+    score: float
+    """Log-likelihood, up to a constant shared by all candidates of the probe; higher is closer."""
+    probability: float
+    resyntheses: tuple[Resynthesis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer for one probe, with all that it rests on."""
+
+    status: Status
+    label: str | None
+    """Name of the candidate, None unless `status` is "attributed"."""
+    family: str | None
+    probability: float
+    """Of the first candidate, if one of them made the picture."""
+    margin: float
+    """First probability minus the second."""
+    consistency: float
+    """Cosine of the probe with the best candidate's mean resynthesis; low for pictures that no candidate makes."""
+    credible_set: tuple[str, ...]
+    """The fewest candidates that hold 90 % of the probability."""
+    candidates: tuple[CandidateEvidence, ...]
+    """From the most to the least probable."""
+    caption: str
+    perturbations: int
+    flips: int
+    """Under how many of the mild perturbations of the probe another candidate comes first."""
+    probe: Picture
+    timing_ms: Mapping[str, float]
+    provenance: Mapping[str, object]
+    warnings: tuple[str, ...] = field(default=())

@@ -1,0 +1,43 @@
+"""The embedded zoo: small generators, a captioner and an extractor that come with the package.
+
+A demonstration and a test bed; genuinely trained, genuinely diffusers, never presented as more than that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..bundle import MANIFEST, Bundle
+from ..errors import ConfigError
+
+FOLDER = Path(__file__).parent
+TAGGER = "tagger"
+TEXTURE = "texture"
+
+
+def bundle(name: str) -> Bundle:
+    """The zoo's bundle called `name`."""
+    known = sorted(path.parent.name for path in FOLDER.glob(f"*/{MANIFEST}"))
+    if name not in known:
+        raise ConfigError(f"the zoo has no {name[:80]!r}; it has {', '.join(known)}")
+    return Bundle.open(FOLDER / name)
+
+
+def candidates() -> list[Bundle]:
+    """The generators in the running, by name; the withheld one is not among them."""
+    return [b for b in _generators() if b.manifest.get("role") == "candidate"]
+
+
+def withheld() -> list[Bundle]:
+    """Generators that are nobody's candidates: their pictures should be answered with "none of these"."""
+    return [b for b in _generators() if b.manifest.get("role") == "withheld"]
+
+
+def prompts() -> list[str]:
+    """Captions that no model of the zoo was trained on."""
+    return (FOLDER / "prompts.txt").read_text().splitlines()
+
+
+def _generators() -> list[Bundle]:
+    found = [Bundle.open(path.parent) for path in sorted(FOLDER.glob(f"*/{MANIFEST}"))]
+    return [b for b in found if b.kind == "generator"]

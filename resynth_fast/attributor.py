@@ -72,7 +72,9 @@ class Attributor:
     ) -> Attributor:
         """Candidates by name (`zoo:`, bundle folders), with the zoo's captioner and extractor; options as in `Options`."""
         pool = EnginePool(backend, threads=threads or os.cpu_count() or 1)
-        return cls(find(candidates, pool), Tagger(zoo.bundle(zoo.TAGGER), pool), open_space(zoo.bundle(zoo.TEXTURE)), pool, Options(**options))
+        return cls(
+            find(candidates, pool), Tagger(zoo.bundle(zoo.TAGGER), pool), open_space(zoo.bundle(zoo.TEXTURE)), pool, Options(**options)
+        )
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Verdicts for picture files or pictures already read; none depends on the others. Raises ResynthError."""
@@ -96,7 +98,8 @@ class Attributor:
         timing = {stage: ms / len(probes) for stage, ms in watches.items()}
         timing["total"] = sum(timing.values())
         return [
-            self._verdict(probe, caption, made, decision, timing) for probe, caption, decision in zip(probes, captions, decisions, strict=True)
+            self._verdict(probe, caption, made, decision, timing)
+            for probe, caption, decision in zip(probes, captions, decisions, strict=True)
         ]
 
     def make(self, prompts: Sequence[str]) -> dict[Request, Pixels]:

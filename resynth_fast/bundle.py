@@ -121,7 +121,9 @@ class Bundle:
         self.manifest = MappingProxyType(dict(manifest))
         version = manifest.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise BundleError(f"{folder}: bundle schema_version is {version!r}, this runtime reads {SCHEMA_VERSION}; export the bundle again")
+            raise BundleError(
+                f"{folder}: bundle schema_version is {version!r}, this runtime reads {SCHEMA_VERSION}; export the bundle again"
+            )
         self.kind = self._choice("kind", KINDS)
         self.name: str = self._get("name", str)
         if not _NAME.fullmatch(self.name):
@@ -138,7 +140,9 @@ class Bundle:
                 raise BundleError(f"{path}: {path.stat().st_size} bytes, a manifest has {MAX_MANIFEST_BYTES} at most")
             manifest = json.loads(path.read_bytes())
         except OSError as error:
-            raise BundleError(f"no bundle at {folder}: cannot read {MANIFEST} ({error.strerror}); give a folder written by `resynth export`") from error
+            raise BundleError(
+                f"no bundle at {folder}: cannot read {MANIFEST} ({error.strerror}); give a folder written by `resynth export`"
+            ) from error
         except ValueError as error:
             raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from error
         if not isinstance(manifest, dict):
@@ -186,7 +190,8 @@ class Bundle:
     def latents(self) -> tuple[int, int, int]:
         """(channels, height, width) of one sample."""
         entry = self._get("latents", dict)
-        return tuple(_typed(entry, key, int, self.folder, "latents") for key in ("channels", "height", "width"))  # type: ignore[return-value]
+        channels, height, width = (_typed(entry, key, int, self.folder, "latents") for key in ("channels", "height", "width"))
+        return channels, height, width
 
     @cached_property
     def resolution_px(self) -> tuple[int, int]:
@@ -213,11 +218,19 @@ class Bundle:
         tables = self._get("step_tables", dict).get(f"{height}x{width}", {})
         entry = tables.get(str(steps))
         if entry is None:
-            raise BundleError(f"{self.name}: no step table for {steps} steps at {height}x{width}, the bundle has {', '.join(sorted(tables, key=int))}; choose one or export again")
+            raise BundleError(
+                f"{self.name}: no step table for {steps} steps at {height}x{width}, the bundle has {', '.join(sorted(tables, key=int))}; choose one or export again"
+            )
         where = f"step_tables.{height}x{width}.{steps}"
         try:
             rows = tuple(
-                StepRow(float(row["timestep"]), float(row["input_scale"]), tuple(map(float, row["samples"])), tuple(map(float, row["outputs"])), float(row["noise"]))
+                StepRow(
+                    float(row["timestep"]),
+                    float(row["input_scale"]),
+                    tuple(map(float, row["samples"])),
+                    tuple(map(float, row["outputs"])),
+                    float(row["noise"]),
+                )
                 for row in entry["rows"]
             )
             return StepTable(str(entry["noise_scheduler"]), float(entry["init_noise_sigma"]), rows)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from .bundle import Bundle
 from .errors import ConfigError, ResynthError
 from .settings import defaults
 
@@ -25,7 +26,9 @@ app = typer.Typer(
 candidates_app = typer.Typer(help="The generators in the running.", no_args_is_help=True)
 app.add_typer(candidates_app, name="candidates")
 
-CandidatesOption = Annotated[list[str], typer.Option("--candidates", "-c", help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles; repeatable.")]
+CandidatesOption = Annotated[
+    list[str], typer.Option("--candidates", "-c", help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles; repeatable.")
+]
 ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyntheses by each candidate.")]
 StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the first reference.")]
@@ -61,7 +64,8 @@ def attribute(
     threads: ThreadsOption = 0,
 ) -> None:
     """Attribute pictures: which candidate is each most consistent with?"""
-    from . import batch, output as out
+    from . import batch
+    from . import output as out
 
     out.check(format)
     attributor = batch.attributor(candidates, backend=backend, threads=threads, references=references, steps=steps, seed=seed)
@@ -69,8 +73,9 @@ def attribute(
     if report:
         from .report import write
 
-        results = list(results)
-        write(report, [r.record for r in results], [r.images for r in results])
+        done = list(results)
+        write(report, [r.record for r in done], [r.images for r in done])
+        results = iter(done)
     failed, statuses = out.write((r.record for r in results), format, output)
     if failed or set(statuses) & set(fail_on):
         raise typer.Exit(1)
@@ -85,22 +90,30 @@ def candidates_list(
     """List candidates: name, family, size, licence, lineage."""
     from .candidates import bundles
 
-    rows = []
-    for bundle in (b for text in candidates for b in bundles(text)):
-        if verify:
+    chosen = [bundle for text in candidates for bundle in bundles(text)]
+    if verify:
+        for bundle in chosen:
             bundle.verify()
-        size = sum(file.path.stat().st_size for file in bundle.files())
-        rows.append({"name": bundle.name, "family": bundle.family, "role": bundle.manifest.get("role", "candidate"), "resolution_px": list(bundle.resolution_px), "bytes": size, "licence": bundle.licence, "sha256": bundle.sha256, "lineage": dict(bundle.lineage), "verified": verify})  # fmt: skip
+    sizes = [sum(file.path.stat().st_size for file in bundle.files()) for bundle in chosen]
     if format == "json":
+        fields = ("name", "family", "role", "licence", "lineage", "resolution_px", "guidance")
+        rows = [{key: b.manifest.get(key) for key in fields} | {"sha256": b.sha256, "bytes": n} for b, n in zip(chosen, sizes, strict=True)]
         print(json.dumps(rows, indent=2))
         return
     from .output import table
 
-    shared = {value for row in rows for value in row["lineage"].values() if sum(value in r["lineage"].values() for r in rows) > 1}  # type: ignore[attr-defined]
+    def shared(bundle: Bundle) -> str:
+        """What it has in common with another candidate of the list."""
+        others = [other.lineage for other in chosen if other is not bundle]
+        return ", ".join(part for part, sha in bundle.lineage.items() if any(sha in lineage.values() for lineage in others))
+
     table(
         ["name", "family", "pixels", "MB", "licence", "shares"],
-        [[str(r["name"]), str(r["family"]), "×".join(map(str, r["resolution_px"])), f"{r['bytes'] / 1e6:.1f}", str(r["licence"]), ", ".join(k for k, v in r["lineage"].items() if v in shared)] for r in rows],  # type: ignore[arg-type, operator, attr-defined]
-    )  # fmt: skip
+        [
+            [b.name, b.family, "×".join(map(str, b.resolution_px)), f"{n / 1e6:.1f}", b.licence, shared(b)]
+            for b, n in zip(chosen, sizes, strict=True)
+        ],
+    )
 
 
 @candidates_app.command("show")
@@ -126,7 +139,8 @@ def evaluate(
     """Measure attribution accuracy on probes whose generator is known."""
     if dataset != "zoo:":
         raise ConfigError(f"dataset is {dataset!r}; this version evaluates zoo:")
-    from . import batch, output as out
+    from . import batch
+    from . import output as out
     from .evaluation import zoo
 
     out.check(format, ("table", "json"))

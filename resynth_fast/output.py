@@ -95,7 +95,12 @@ def _csv(records: Iterator[Record]) -> Iterator[str]:
     for record in records:
         verdict = record["verdict"]
         error = (record["error"] or {}).get("message")
-        given = {"path": record["input"]["path"], "caption": record["evidence"]["caption"], "warnings": "; ".join(record["warnings"]), "error": error}
+        given = {
+            "path": record["input"]["path"],
+            "caption": record["evidence"]["caption"],
+            "warnings": "; ".join(record["warnings"]),
+            "error": error,
+        }
         yield _csv_line(["" if (v := given.get(c, verdict.get(c))) is None else v for c in _COLUMNS])
 
 

@@ -41,7 +41,8 @@ class Constants:
         scaled = (features.astype(np.float64) - self.mean) / self.scale
         ridge = RIDGE / 200
         shrink = 1 - np.sqrt(ridge / (self.values + ridge))
-        return scaled - (scaled @ self.vectors * shrink) @ self.vectors.T
+        projected: Doubles = scaled - (scaled @ self.vectors * shrink) @ self.vectors.T
+        return projected
 
 
 def fit(features: npt.NDArray[np.float32], block_sizes: Mapping[str, int], generator: Integers, prompt: Integers) -> Constants:
@@ -101,8 +102,9 @@ def scores(probe: Doubles, references: Sequence[Doubles]) -> Doubles:
 
 def probabilities(values: Doubles, temperature: float) -> Doubles:
     """softmax(temperature · scores) over candidates (C,)."""
-    shifted = np.exp(temperature * (values - values.max()))
-    return shifted / shifted.sum()
+    odds: Doubles = np.exp(temperature * (values - values.max()))
+    probability: Doubles = odds / odds.sum()
+    return probability
 
 
 def fit_temperature(rows: Sequence[Doubles], truth: Sequence[int]) -> float:

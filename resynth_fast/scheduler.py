@@ -28,7 +28,5 @@ def plan(requests: Iterable[Request], max_rows: int = MAX_ROWS) -> list[Wave]:
     for request in dict.fromkeys(requests):
         by_candidate.setdefault(request.candidate, []).append(request)
     return [
-        Wave(candidate, tuple(rows[i : i + max_rows]))
-        for candidate, rows in by_candidate.items()
-        for i in range(0, len(rows), max_rows)
+        Wave(candidate, tuple(rows[i : i + max_rows])) for candidate, rows in by_candidate.items() for i in range(0, len(rows), max_rows)
     ]

@@ -16,7 +16,10 @@ PROJECT = Path("resynth.toml")
 def defaults(config: Path | None) -> dict[str, Any]:
     """Tables of defaults by command, `{"attribute": {"references": 4}}`; `config` must exist, the others may."""
     merged: dict[str, Any] = {}
-    for path, required in ((Path(platformdirs.user_config_dir("resynth-fast")) / "config.toml", False), (config or PROJECT, config is not None)):
+    for path, required in (
+        (Path(platformdirs.user_config_dir("resynth-fast")) / "config.toml", False),
+        (config or PROJECT, config is not None),
+    ):
         for command, table in _read(path, required).items():
             merged[command] = {**merged.get(command, {}), **table}
     return merged

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import torch
-
 from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import autoencoder, denoiser, faces, recipes, text
+from .. import bundles
+from . import assemble, autoencoder, denoiser, faces, recipes, text
 
 
 def main() -> None:
@@ -27,6 +27,14 @@ def main() -> None:
     stages.add_parser("text", help="train the tokenizer and the text encoder")
     stage = stages.add_parser("denoiser", help="train one denoiser (after faces, text and its autoencoder)")
     stage.add_argument("name", choices=recipes.DENOISERS)
+    stage = stages.add_parser("assemble", help="put one generator together as a diffusers pipeline")
+    stage.add_argument("name", choices=recipes.DENOISERS)
+    stage = stages.add_parser("export", help="assemble and export one generator as a bundle")
+    stage.add_argument("name", choices=recipes.DENOISERS)
+    stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
+    stage = stages.add_parser("prompts", help="write the captions that nothing was trained on, for evaluation")
+    stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
+    stage.add_argument("--count", type=int, default=1500)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     work: Path = arguments.work
@@ -55,6 +63,14 @@ def main() -> None:
         model, record = denoiser.train(recipe, vae, tokenizer, encoder, faces.Faces(drawn, "train"), work / f"{name}.pt")
         model.save_pretrained(work / "denoisers" / name)
         write_record(work / "denoisers" / name, record)
+    elif arguments.stage == "assemble":
+        print(assemble.assemble(work, arguments.name))
+    elif arguments.stage == "export":
+        assemble.assemble(work, arguments.name)
+        print(assemble.export(work, arguments.name, arguments.to).folder)
+        bundles.prune(arguments.to)
+    elif arguments.stage == "prompts":
+        (arguments.to / "prompts.txt").write_text("\n".join(assemble.prompts(arguments.count)) + "\n")
 
 
 def write_record(folder: Path, record: dict[str, float]) -> None:

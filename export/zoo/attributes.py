@@ -32,7 +32,9 @@ WEIGHTS: dict[str, tuple[float, ...]] = {
     "beard": (0.6, 0.2, 0.2),
 }
 
-SENTENCE = "{style} portrait of a {mouth} person with {skin} skin, {hair}{glasses}{beard}, wearing {clothes} clothes, {background} background"
+SENTENCE = (
+    "{style} portrait of a {mouth} person with {skin} skin, {hair}{glasses}{beard}, wearing {clothes} clothes, {background} background"
+)
 PHRASES: dict[str, dict[str, str]] = {
     "hair": {"bald": "a bald head", "*": "{hair} {hair_colour} hair"},
     "glasses": {"none": "", "*": ", {glasses}"},
@@ -59,6 +61,8 @@ def draw(rng: np.random.Generator) -> Iterator[dict[str, str]]:
         face: dict[str, str] = {}
         for name, labels in ATTRIBUTES.items():
             absent = ABSENT.get(face.get("style", ""), {}).get(name, ())
-            weights = np.array([0.0 if label in absent else w for label, w in zip(labels, WEIGHTS.get(name, (1.0,) * len(labels)), strict=True)])
+            weights = np.array(
+                [0.0 if label in absent else w for label, w in zip(labels, WEIGHTS.get(name, (1.0,) * len(labels)), strict=True)]
+            )
             face[name] = labels[rng.choice(len(labels), p=weights / weights.sum())]
         yield face

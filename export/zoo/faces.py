@@ -47,7 +47,9 @@ class Faces:
         self.pictures: npt.NDArray[np.uint8] = np.load(folder / "pictures.npy", mmap_mode="r")[rows]
         self.labels = np.array([[ATTRIBUTES[name].index(faces[i][name]) for name in ATTRIBUTES] for i in rows])
         # A bald head has no hair colour to learn or to be wrong about.
-        self.labels[self.labels[:, list(ATTRIBUTES).index("hair")] == ATTRIBUTES["hair"].index("bald"), list(ATTRIBUTES).index("hair_colour")] = -1
+        self.labels[
+            self.labels[:, list(ATTRIBUTES).index("hair")] == ATTRIBUTES["hair"].index("bald"), list(ATTRIBUTES).index("hair_colour")
+        ] = -1
 
     def __len__(self) -> int:
         return len(self.captions)

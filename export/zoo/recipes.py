@@ -11,13 +11,26 @@ AUTOENCODERS: dict[str, AutoencoderRecipe] = {
         channels=(16, 32, 48), latent_channels=4, groups=8, schedule=Schedule(steps=4000, batch=12, learning_rate=2e-3, seed=1)
     ),
     "kl-f8": AutoencoderRecipe(
-        channels=(16, 32, 48, 64), latent_channels=16, groups=8, schedule=Schedule(steps=4000, batch=12, learning_rate=2e-3, seed=2), squared_error=4.0
+        channels=(16, 32, 48, 64),
+        latent_channels=16,
+        groups=8,
+        schedule=Schedule(steps=4000, batch=12, learning_rate=2e-3, seed=2),
+        squared_error=4.0,
     ),
     "kl-f4-attention": AutoencoderRecipe(
-        channels=(12, 24, 48), latent_channels=4, groups=6, schedule=Schedule(steps=3000, batch=12, learning_rate=2e-3, seed=3), attention=True, squared_error=1.0
+        channels=(12, 24, 48),
+        latent_channels=4,
+        groups=6,
+        schedule=Schedule(steps=3000, batch=12, learning_rate=2e-3, seed=3),
+        attention=True,
+        squared_error=1.0,
     ),
     "kl-f8-narrow": AutoencoderRecipe(
-        channels=(12, 24, 48, 48), latent_channels=16, groups=12, schedule=Schedule(steps=3600, batch=12, learning_rate=2e-3, seed=4), squared_error=8.0
+        channels=(12, 24, 48, 48),
+        latent_channels=16,
+        groups=12,
+        schedule=Schedule(steps=3600, batch=12, learning_rate=2e-3, seed=4),
+        squared_error=8.0,
     ),
 }
 

@@ -26,7 +26,9 @@ def train_tokenizer() -> CLIPTokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
     words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=4000,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -36,7 +38,7 @@ def train_tokenizer() -> CLIPTokenizer:
     )
     tokenizer.train_from_iterator((caption(face) for face in islice(draw(np.random.default_rng(0)), 5000)), trainer)
     with tempfile.TemporaryDirectory() as folder:
-        vocab_file, merges_file = tokenizer.model.save(folder)
+        _, merges_file = tokenizer.model.save(folder)
         merges = [tuple(line.split(" ")) for line in Path(merges_file).read_text().splitlines() if not line.startswith("#")]
         return CLIPTokenizer(vocab=tokenizer.get_vocab(), merges=merges, model_max_length=MAX_TOKENS)
 

@@ -42,6 +42,6 @@ def get(name: str) -> Backend:
     if name not in names():
         raise ConfigError(f"backend is {name!r}; there are {', '.join(names())}")
     try:
-        return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
+        return importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:
         raise DeviceError(f"backend {name!r} cannot be used ({error}); pip install 'resynth-fast[cpu]' or [gpu]") from error

@@ -43,6 +43,7 @@ def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
 
 
 def bundles(text: str) -> list[Bundle]:
+    """The bundles that one specification stands for."""
     if text.startswith(ZOO):
         wanted = text.removeprefix(ZOO)
         return [zoo.bundle(wanted)] if wanted else zoo.candidates()

@@ -44,14 +44,18 @@ class EngineCandidate:
         engine = self._pool.get(component)
         wanted = [name for name in component.inputs if name.startswith("cond_")]
         inputs = {
-            name: conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]]) for name in wanted
+            name: conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]])
+            for name in wanted
         }
 
         def denoise(latents: Latents, timestep: float) -> Latents:
             rows = latents if unconditional is None else np.concatenate([latents, latents])
             output = engine.run({"latents": rows, "timestep": np.full(len(rows), timestep, np.float32), **inputs})["model_output"]
             self._finite(output, "denoiser")
-            return output if unconditional is None else guided(*np.split(output, 2), self.bundle.guidance.scale)
+            if unconditional is None:
+                return output
+            half = len(latents)
+            return guided(output[:half], output[half:], self.bundle.guidance.scale)
 
         return denoise
 
@@ -79,7 +83,9 @@ class EngineCandidate:
 
     def _finite(self, values: npt.NDArray[np.float32], component: str) -> npt.NDArray[np.float32]:
         if not np.isfinite(values).all():
-            raise BundleError(f"{self.name}: the {component} gave values that are not finite; export the bundle again, in float32 if it was float16")
+            raise BundleError(
+                f"{self.name}: the {component} gave values that are not finite; export the bundle again, in float32 if it was float16"
+            )
         return values
 
 

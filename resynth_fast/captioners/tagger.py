@@ -55,7 +55,11 @@ class Tagger:
 
 def _square(picture: Pixels, side: int) -> npt.NDArray[np.float32]:
     """(H, W, 3) uint8 → (3, side, side) float32 in [0, 1]."""
-    image = Image.fromarray(picture) if picture.shape[:2] == (side, side) else Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+    image = (
+        Image.fromarray(picture)
+        if picture.shape[:2] == (side, side)
+        else Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+    )
     return np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
 
 

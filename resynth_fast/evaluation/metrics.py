@@ -17,6 +17,7 @@ def balanced_accuracy(hit: Booleans, truth: Integers) -> float:
 
 def macro_f1(predicted: Integers, truth: Integers) -> float:
     """Mean F1 over the classes that occur in `truth`."""
+
     def f1(c: int) -> float:
         both = float(((predicted == c) & (truth == c)).sum())
         total = float((predicted == c).sum() + (truth == c).sum())

@@ -160,7 +160,9 @@ def _summary(decisions: Sequence[Decision], truth: metrics.Integers, prompt: met
         "brier": metrics.brier(probability, truth),
         "ece": metrics.ece(probability, truth),
         "status": {s: sum(d.status == s for d in decisions) for s in ("attributed", "inconclusive", "unknown")},
-        "attributed_correct": float(np.mean(hit[rows])) if (rows := np.array([d.status == "attributed" for d in decisions])).any() else None,
+        "attributed_correct": float(np.mean(hit[rows]))
+        if (rows := np.array([d.status == "attributed" for d in decisions])).any()
+        else None,
         "set_coverage": float(np.mean([t in d.credible for d, t in zip(decisions, truth, strict=True)])),
         "set_size": float(np.mean([len(d.credible) for d in decisions])),
     }

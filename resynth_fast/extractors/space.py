@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import load
 
 from ..bundle import Bundle
@@ -43,12 +44,12 @@ class FeatureSpace:
         """n pictures (H, W, 3) uint8 → (n, d) float64, each independent of the others; BundleError if not finite."""
         return self.constants.project(self.features(pictures))
 
-    def features(self, pictures: Sequence[Pixels]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    def features(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """n pictures → (n, d) float32, unscaled: what the constants are fitted on."""
         features = self.extractor.extract(np.stack([self.pixels.normalise(picture) for picture in pictures]))
         if not np.isfinite(features).all():
             raise BundleError(f"{self.name}: a feature is not finite; verify or export the extractor again")
-        return features  # type: ignore[return-value]
+        return features
 
 
 def open_space(bundle: Bundle) -> FeatureSpace:
@@ -66,5 +67,7 @@ def open_space(bundle: Bundle) -> FeatureSpace:
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise BundleError(f"{bundle.folder}: constants are not finite; export the extractor again")
     if len(constants.mean) != extractor.dimension:
-        raise BundleError(f"{bundle.folder}: constants have {len(constants.mean)} columns, the extractor {extractor.dimension}; export again")
+        raise BundleError(
+            f"{bundle.folder}: constants have {len(constants.mean)} columns, the extractor {extractor.dimension}; export again"
+        )
     return FeatureSpace(bundle.name, bundle.sha256, "texture", recipe, extractor, constants, Calibration(**calibration))

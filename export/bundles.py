@@ -1,0 +1,90 @@
+"""Write a bundle: all of it or nothing, its files shared by content with the bundles beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resynth_fast.bundle import MANIFEST, OBJECTS, SCHEMA_VERSION, Bundle
+
+from . import graphs, verify
+from .graphs import Network
+
+
+def write(
+    to: Path,
+    fields: Mapping[str, Any],
+    networks: Mapping[str, Network],
+    tokenizers: Sequence[tuple[Any, int]] = (),
+    check: Callable[[Bundle], None] = lambda bundle: None,
+    constants: bytes | None = None,
+) -> Bundle:
+    """Export `networks`, compare them with torch, `check` the bundle, and only then publish it as `to / fields["name"]`.
+
+    `fields` are the manifest's, but for what is known from the networks and the tokenizers (transformers', with the most
+    tokens each); `constants` is a safetensors file of fitted numbers. Files go to `to / "objects"` under their hash; a bundle of the same name is replaced.
+    """
+    name = fields["name"]
+    draft = to / f".{name}.{os.getpid()}"
+    draft.mkdir(parents=True)
+    try:
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            **fields,
+            "components": {key: _component(draft, key, network) for key, network in networks.items()},
+        }
+        if tokenizers:
+            manifest["tokenizers"] = [_tokenizer(draft, i, tokenizer, length) for i, (tokenizer, length) in enumerate(tokenizers)]
+        if constants is not None:
+            manifest["constants"] = _file(draft, "constants.safetensors", constants)
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        bundle = Bundle.open(draft)
+        errors = verify.components(bundle, networks)
+        print(name, "against torch:", ", ".join(f"{key} {error:.1e}" for key, error in errors.items()), flush=True)
+        check(bundle)
+        return _publish(draft, to / name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def prune(to: Path) -> None:
+    """Remove objects that no bundle in `to` names any more; not while another export writes there."""
+    used = {file.path for path in to.glob(f"*/{MANIFEST}") for file in Bundle.open(path.parent).files()}
+    for path in (to / OBJECTS).iterdir():
+        if path not in used:
+            path.unlink()
+
+
+def _component(draft: Path, name: str, network: Network) -> dict[str, Any]:
+    graph = graphs.export(network)
+    inputs, outputs = graphs.describe(graph)
+    return {**_file(draft, f"{name}.onnx", graph), "precision": "float16-stored", "inputs": inputs, "outputs": outputs}
+
+
+def _tokenizer(draft: Path, i: int, tokenizer: Any, length: int) -> dict[str, Any]:
+    """What `tokenizer.json` may say of padding and truncation is left out: the manifest says it."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["padding"] = content["truncation"] = None
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
+    return {**_file(draft, f"tokenizer_{i}.json", text), "max_tokens": length, "pad_id": int(tokenizer.pad_token_id)}
+
+
+def _file(draft: Path, name: str, content: bytes) -> dict[str, str]:
+    (draft / name).write_bytes(content)
+    return {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _publish(draft: Path, final: Path) -> Bundle:
+    """Move the files among the shared objects, then the folder into its place."""
+    objects = final.parent / OBJECTS
+    objects.mkdir(exist_ok=True)
+    for file in Bundle.open(draft).files():
+        os.replace(file.path, objects / (file.sha256 + file.path.suffix))
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(draft, final)
+    return Bundle.open(final)

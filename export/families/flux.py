@@ -1,0 +1,127 @@
+"""FLUX: a flow-matching transformer on packed latents, with a CLIP encoder for the pooled state and a second for the words.
+
+Packing, position ids, the timestep's unit and the guidance embedding are baked in; a resolution is therefore a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+from ..graphs import Network, Tensors, weights_sha256
+from ..step_table import step_table
+from . import Decoder, Floats, Generator, normals, timesteps, tokens
+
+PIPELINE = "FluxPipeline"
+MAX_WORD_TOKENS = 512
+
+
+class Text(torch.nn.Module):
+    """`tokens_0` for the pooled state, `tokens_1` for the words (left out where one encoder is both) → `cond_0` (b, l, d), `cond_1` (b, e)."""
+
+    def __init__(self, summary: torch.nn.Module, words: torch.nn.Module | None) -> None:
+        super().__init__()
+        self.summary, self.words = summary, words
+
+    def forward(self, tokens_0: torch.Tensor, tokens_1: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        states = self.summary(tokens_0)
+        hidden = states.last_hidden_state if self.words is None else self.words(tokens_1)[0]
+        return hidden, states.pooler_output
+
+
+class Denoiser(torch.nn.Module):
+    """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d), `cond_1` (b, e) → `model_output` (b, c, h, w)."""
+
+    def __init__(self, transformer: Any, side: int, length: int, image_ids: torch.Tensor, guidance_scale: float) -> None:
+        super().__init__()
+        self.transformer, self.half_side = transformer, side // 2
+        self.embedded = guidance_scale if transformer.config.guidance_embeds else None
+        self.register_buffer("image_ids", image_ids, persistent=False)
+        self.register_buffer("text_ids", torch.zeros(length, 3), persistent=False)
+
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, cond_0: torch.Tensor, cond_1: torch.Tensor) -> torch.Tensor:
+        channels, half = latents.shape[1], self.half_side
+        squares = latents.reshape(-1, channels, half, 2, half, 2).permute(0, 2, 4, 1, 3, 5)
+        output = self.transformer(
+            hidden_states=squares.reshape(-1, half * half, channels * 4), timestep=timestep / 1000,
+            guidance=None if self.embedded is None else torch.full_like(timestep, self.embedded),
+            encoder_hidden_states=cond_0, pooled_projections=cond_1, txt_ids=self.text_ids, img_ids=self.image_ids, return_dict=False,
+        )[0]  # fmt: skip
+        squares = output.reshape(-1, half, half, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return squares.reshape(-1, channels, 2 * half, 2 * half)
+
+
+def canonical(pipeline: Any, guidance_scale: float) -> Generator:
+    """See `families`; FLUX has no second row: where the model embeds a guidance scale, this one becomes a constant."""
+    transformer, vae, encoder, words = pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2
+    length, word_length = int(pipeline.tokenizer_max_length), min(MAX_WORD_TOKENS, int(pipeline.tokenizer_2.model_max_length))
+    channels = transformer.config.in_channels // 4
+    side = _side(pipeline)
+    resolution = side * pipeline.vae_scale_factor
+    image_ids = pipeline._prepare_latent_image_ids(1, side // 2, side // 2, "cpu", torch.float32)
+    shared = (
+        length == word_length
+        and pipeline.tokenizer.backend_tokenizer.to_str() == pipeline.tokenizer_2.backend_tokenizer.to_str()
+        and type(encoder) is type(words)
+        and weights_sha256(encoder) == weights_sha256(words)
+    )
+    tokenizers = ((pipeline.tokenizer, length),) if shared else ((pipeline.tokenizer, length), (pipeline.tokenizer_2, word_length))
+    width, summary = transformer.config.joint_attention_dim, transformer.config.pooled_projection_dim
+
+    def denoiser_example(batch: int) -> Tensors:
+        return {
+            "latents": normals(batch, channels, side, side), "timestep": timesteps(batch),
+            "cond_0": normals(batch, word_length, width), "cond_1": normals(batch, summary),
+        }  # fmt: skip
+
+    def table(steps: int) -> dict[str, Any]:
+        """With the noise levels and the shift that the pipeline passes."""
+        config = pipeline.scheduler.config
+        keys = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+        mu = calculate_shift((side // 2) ** 2, *(config.get(key, default) for key, default in keys.items()))
+        levels = {} if config.get("use_flow_sigmas") else {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+        return step_table(pipeline.scheduler, steps, mu=mu, **levels)
+
+    def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
+        packed = pipeline._pack_latents(torch.from_numpy(latents), len(latents), channels, side, side)
+        pictures: Floats = pipeline(
+            list(prompts), latents=packed, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="np",
+            height=resolution, width=resolution, max_sequence_length=word_length,
+        ).images  # fmt: skip
+        return pictures
+
+    return Generator(
+        family="flux",
+        networks={
+            "text": Network(
+                Text(encoder, None if shared else words),
+                lambda b: {f"tokens_{i}": tokens(tokenizer, b, limit) for i, (tokenizer, limit) in enumerate(tokenizers)},
+                ("cond_0", "cond_1"),
+            ),
+            "denoiser": Network(Denoiser(transformer, side, word_length, image_ids, guidance_scale), denoiser_example, ("model_output",)),
+            "decoder": Network(Decoder(vae), lambda b: {"latents": normals(b, channels, side, side)}, ("image",)),
+        },
+        tokenizers=tokenizers,
+        latents=(channels, side, side),
+        resolution_px=(resolution, resolution),
+        guidance={"mode": "none", "scale": 1.0},
+        lineage={
+            "text_encoder": weights_sha256(encoder) if shared else weights_sha256(encoder, words),
+            "denoiser": weights_sha256(transformer),
+            "autoencoder": weights_sha256(vae),
+        },
+        scheduler=pipeline.scheduler,
+        table=table,
+        reference=reference,
+    )
+
+
+def _side(pipeline: Any) -> int:
+    """Side of the latents: the autoencoder's own resolution, for a transformer states none."""
+    sample_size = int(pipeline.vae.config.sample_size)
+    side: int = min(sample_size // pipeline.vae_scale_factor, pipeline.default_sample_size)
+    return side - side % 2

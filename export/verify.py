@@ -1,0 +1,72 @@
+"""Parity: every exported component against torch, and the runtime's whole pictures against diffusers' own pipeline.
+
+A bundle that fails is never published. NaN is a failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from resynth_fast import backends
+from resynth_fast.bundle import Bundle
+from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.engines import EnginePool
+from resynth_fast.errors import BundleError
+from resynth_fast.noise import normals
+
+from .families import Generator
+from .graphs import Network
+from .step_table import drawing
+
+COMPONENT_TOLERANCE = 1e-4  # of the largest value
+PICTURE_TOLERANCE = 2 / 255
+BATCHES = (1, 3)
+
+
+def components(bundle: Bundle, networks: Mapping[str, Network]) -> dict[str, float]:
+    """Largest error of each component, relative to its largest output, at two batch sizes; BundleError above the tolerance."""
+    backend = backends.get("onnxruntime")
+    errors: dict[str, float] = {}
+    for name, network in networks.items():
+        engine = backend.load(bundle.components[name].file.read(), threads=torch.get_num_threads())
+        errors[name] = 0.0
+        for batch in BATCHES:
+            inputs = network.example(batch)
+            with torch.no_grad():
+                expected = network.module.eval()(**inputs)
+            found = engine.run({key: value.numpy() for key, value in inputs.items()})
+            for key, value in zip(network.outputs, [expected] if isinstance(expected, torch.Tensor) else expected, strict=True):
+                error = np.abs(found[key] - value.numpy()).max() / max(float(value.abs().max()), 1e-9)
+                errors[name] = max(errors[name], float(error) if np.isfinite(error) else np.inf)
+        _require(
+            errors[name],
+            COMPONENT_TOLERANCE,
+            f"{bundle.name}: component {name!r} differs from torch by {errors[name]:.1e} of its magnitude",
+        )
+    return errors
+
+
+def pictures(bundle: Bundle, generator: Generator, prompts: Sequence[str], steps: int) -> float:
+    """Largest difference (of 1) between the runtime's pictures and diffusers', from the same noise; BundleError above the tolerance."""
+    seeds = range(len(prompts))
+    made = np.stack(EngineCandidate(bundle, EnginePool(threads=torch.get_num_threads())).make(prompts, list(seeds), steps))
+    calls = itertools.count(1)
+
+    def noise(call: int) -> np.ndarray:
+        return np.stack([normals(seed, call, bundle.latents) for seed in seeds])
+
+    with drawing(generator.scheduler, lambda _: torch.from_numpy(noise(next(calls)))):
+        expected = generator.reference(prompts, noise(0), steps)
+    error = float(np.abs(made / 255.0 - expected).max())
+    error = error if np.isfinite(error) else np.inf
+    _require(error, PICTURE_TOLERANCE, f"{bundle.name}: pictures at {steps} steps differ from diffusers' by {error * 255:.1f}/255")
+    return error
+
+
+def _require(error: float, tolerance: float, message: str) -> None:
+    if not error <= tolerance:
+        raise BundleError(f"{message}, allowed is {tolerance:.1e}; nothing was written")

@@ -1,0 +1,95 @@
+"""Put trained parts together to real diffusers pipelines, and export them as the embedded zoo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from resynth_fast.bundle import Bundle
+
+from .. import pipelines
+from .attributes import caption, draw, held_out
+from .denoiser import NOISE
+from .recipes import DENOISERS
+
+STEPS = (1, 2, 4, 8, 20)
+GUIDANCE_SCALE = 3.0
+WITHHELD = ("zoo-withheld",)
+ART = (
+    "drawn by DiceBear from Open Peeps by Pablo Stanley (CC0 1.0), Pixel Art by DiceBear (CC0 1.0), "
+    "Personas by Draftbit (CC BY 4.0, remixed by DiceBear)"
+)
+
+
+def assemble(work: Path, name: str) -> Path:
+    """The pipeline `name`, saved as diffusers does it, from the parts in `work`; returns its folder."""
+    recipe = DENOISERS[name]
+    vae = AutoencoderKL.from_pretrained(work / "autoencoders" / recipe.autoencoder)
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(work / "text_encoder")
+    denoiser = work / "denoisers" / name
+    pipeline: Any
+    if recipe.family == "flux":
+        pipeline = FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), vae=vae, transformer=FluxTransformer2DModel.from_pretrained(denoiser),
+            text_encoder=encoder, tokenizer=tokenizer, text_encoder_2=encoder, tokenizer_2=tokenizer,
+        )  # fmt: skip
+    else:
+        if recipe.prediction == "v_prediction":
+            scheduler: Any = DPMSolverMultistepScheduler(**NOISE, prediction_type="v_prediction")
+        else:
+            scheduler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+        pipeline = StableDiffusionPipeline(
+            scheduler=scheduler, vae=vae, unet=UNet2DConditionModel.from_pretrained(denoiser), text_encoder=encoder, tokenizer=tokenizer,
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+    folder = work / "pipelines" / name
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def export(work: Path, name: str, to: Path) -> Bundle:
+    """The bundle of the assembled pipeline `name` in the folder `to`."""
+    recipe = DENOISERS[name]
+    records = {
+        "denoiser": work / "denoisers" / name,
+        "autoencoder": work / "autoencoders" / recipe.autoencoder,
+        "text_encoder": work / "text_encoder",
+    }
+    card = {
+        "description": "A tiny generator of drawn faces, trained for demonstration and tests; it draws nothing else.",
+        "data": f"pictures of 64×64 px {ART}; one caption in eight was never shown",
+        "autoencoder": recipe.autoencoder,
+        "prediction": recipe.prediction,
+        "training": {part: json.loads((folder / "training.json").read_text()) for part, folder in records.items()},
+    }
+    return pipelines.export(
+        work / "pipelines" / name, to, name=name, licence="Apache-2.0", steps=STEPS, guidance_scale=GUIDANCE_SCALE,
+        prompts=prompts(6), card=card, role="withheld" if name in WITHHELD else "candidate",
+    )  # fmt: skip
+
+
+def prompts(count: int) -> list[str]:
+    """Distinct captions that nothing was trained on, always the same ones."""
+    found: dict[str, None] = {}
+    for face in draw(np.random.default_rng(2)):
+        text = caption(face)
+        if held_out(text):
+            found[text] = None
+        if len(found) == count:
+            break
+    return list(found)

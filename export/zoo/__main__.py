@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .. import bundles
-from . import assemble, autoencoder, denoiser, faces, recipes, text
+from . import assemble, autoencoder, denoiser, faces, quality, recipes, tagger, text
 
 
 def main() -> None:
@@ -35,6 +35,11 @@ def main() -> None:
     stage = stages.add_parser("prompts", help="write the captions that nothing was trained on, for evaluation")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
     stage.add_argument("--count", type=int, default=1500)
+    stage = stages.add_parser("tagger", help="train and export the captioner (after the generators' export)")
+    stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
+    stage = stages.add_parser("quality", help="print how good the zoo is, and write contact sheets into the work folder")
+    stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
+    stage.add_argument("--count", type=int, default=200)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     work: Path = arguments.work
@@ -69,6 +74,12 @@ def main() -> None:
         assemble.assemble(work, arguments.name)
         print(assemble.export(work, arguments.name, arguments.to).folder)
         bundles.prune(arguments.to)
+    elif arguments.stage == "tagger":
+        write_record(work / "tagger", tagger.train(work, arguments.to))
+        print(tagger.export(work, arguments.to).folder)
+        bundles.prune(arguments.to)
+    elif arguments.stage == "quality":
+        quality.table(work, arguments.to, arguments.count)
     elif arguments.stage == "prompts":
         (arguments.to / "prompts.txt").write_text("\n".join(assemble.prompts(arguments.count)) + "\n")
 

@@ -1,85 +1,173 @@
-"""Train and export the zoo's captioner: a small network that reads attributes off a picture."""
+"""Train and export the zoo's captioner: a small network that reads a face's attributes off its picture.
+
+It must read what generators draw, not only what artists drew: beside drawings it learns from reconstructions by the
+candidates' autoencoders, latent noise added, and from the candidates' own pictures of training captions.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from diffusers import AutoencoderKL
+from torch import nn
 from torch.nn import functional as F
 
 from resynth_fast.bundle import Bundle
+from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.engines import EnginePool
 
-from .. import bundles, graphs
+from .. import bundles
+from ..graphs import Network, round_weights, weights_sha256
+from . import assemble, autoencoder
 from .attributes import ATTRIBUTES, PHRASES, SENTENCE
-from .faces import SIDE
+from .faces import SIDE, Faces
+from .recipes import DENOISERS
 from .training import Schedule, fit
 
-SCHEDULE = Schedule(steps=1500, batch=64, learning_rate=2e-3, seed=7, weight_decay=2e-2)
+SCHEDULE = Schedule(steps=1800, batch=64, learning_rate=3e-3, seed=6, weight_decay=2e-2)
+CHANNELS = (32, 64, 96, 128)
+RECONSTRUCTIONS = 1200  # of each autoencoder
+SAMPLES = 480  # of each candidate
+SAMPLE_STEPS = 8
+SHARES = (0.4, 0.25, 0.35)  # of a batch: drawings, reconstructions, samples
+FIRST_SEED = 1 << 32  # noise that no attribution uses
+
+Pictures = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
 
 
-class Tagger(torch.nn.Module):
-    """pixels (b, 3, 64, 64) in [0, 1] → one tensor of logits (b, labels) for each attribute."""
+class Tagger(nn.Module):
+    """`pixels` (b, 3, 64, 64) in [0, 1] → logits (b, labels) of each attribute."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths, layers = (3, 24, 48, 96, 128), []
-        for a, b in pairwise(widths):
-            layers += [
-                torch.nn.Conv2d(a, b, 3, 2, 1), torch.nn.GroupNorm(8, b), torch.nn.ReLU(),
-                torch.nn.Conv2d(b, b, 3, 1, 1, groups=b // 8), torch.nn.GroupNorm(8, b), torch.nn.ReLU(),
-            ]  # fmt: skip
-        self.features = torch.nn.Sequential(*layers)
-        self.heads = torch.nn.ModuleList([torch.nn.Linear(128 * 16, len(labels)) for labels in ATTRIBUTES.values()])
+        layers: list[nn.Module] = []
+        for width, wider in zip((3, *CHANNELS), CHANNELS, strict=False):
+            layers += [nn.Conv2d(width, wider, 3, 2, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
+            layers += [nn.Conv2d(wider, wider, 3, 1, 1, groups=wider // 8, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.heads = nn.ModuleList([nn.Linear(CHANNELS[-1] * (SIDE // 16) ** 2, len(labels)) for labels in ATTRIBUTES.values()])
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        hidden = self.features(pixels * 2 - 1).flatten(1)
-        return tuple(head(F.dropout(hidden, 0.2, self.training)) for head in self.heads)
+        features = F.dropout(self.body(pixels * 2 - 1).flatten(1), 0.3, self.training)
+        return tuple(head(features) for head in self.heads)
+
+    def fused(self) -> Tagger:
+        """The same function with each normalisation folded into the convolution before it."""
+        assert not self.training
+        layers = list(self.body)
+        folded: list[nn.Module] = []
+        for convolution, norm, activation in zip(layers[::3], layers[1::3], layers[2::3], strict=True):
+            folded += [nn.utils.fuse_conv_bn_eval(convolution, norm), activation]
+        fused = Tagger().eval()
+        fused.body, fused.heads = nn.Sequential(*folded), self.heads
+        return fused
 
 
-def train(
-    pictures: Sequence[npt.NDArray[np.uint8]], labels: Sequence[npt.NDArray[np.int64]], checkpoint: Path
-) -> tuple[Tagger, dict[str, float]]:
-    """A tagger of sets of pictures (n, 64, 64, 3), each set drawn from equally often: drawn faces, decoded ones, generated ones."""
+def train(work: Path, zoo: Path) -> dict[str, float]:
+    """Train on what `learning_material` gathers; weights go to `work / "tagger"`."""
+    faces = Faces(work / "faces", "train")
+    parts = [(np.asarray(faces.pictures), faces.labels), *learning_material(work, zoo, faces)]
     torch.manual_seed(SCHEDULE.seed)
     model = Tagger()
-    targets = [torch.from_numpy(rows) for rows in labels]
+    counts = [round(share * SCHEDULE.batch) for share in SHARES]
 
     def loss(rng: torch.Generator) -> torch.Tensor:
-        parts, wanted = [], []
-        for images, target in zip(pictures, targets, strict=True):
-            rows = torch.randint(len(images), (SCHEDULE.batch // len(pictures),), generator=rng)
-            parts.append(torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float() / 255)
-            wanted.append(target[rows])
-        batch, target = torch.cat(parts), torch.cat(wanted)
-        dx, dy = torch.randint(-2, 3, (2,), generator=rng).tolist()
-        batch = torch.roll(batch, (dx, dy), (2, 3)) + 0.06 * torch.rand(1, generator=rng) * torch.randn(batch.shape, generator=rng)
-        return torch.stack([F.cross_entropy(h, target[:, j], ignore_index=-1) for j, h in enumerate(model(batch))]).sum()
+        rows = [torch.randint(len(labels), (count,), generator=rng).numpy() for (_, labels), count in zip(parts, counts, strict=True)]
+        pixels = _pixels(np.concatenate([pictures[r] for (pictures, _), r in zip(parts, rows, strict=True)]))
+        labels = torch.from_numpy(np.concatenate([labels[r] for (_, labels), r in zip(parts, rows, strict=True)]))
+        logits = model(_worsened(pixels, rng))
+        return torch.stack([F.cross_entropy(x, labels[:, j], ignore_index=-1) for j, x in enumerate(logits)]).sum()
 
-    return model, fit(model, loss, SCHEDULE, checkpoint)
+    record = fit(model, loss, SCHEDULE, work / "tagger.pt")
+    record["parameters"] = sum(p.numel() for p in model.parameters())
+    folder = work / "tagger"
+    folder.mkdir(exist_ok=True)
+    torch.save(model.state_dict(), folder / "tagger.pt")
+    return record
+
+
+def export(work: Path, to: Path) -> Bundle:
+    """The captioner's bundle in the folder `to`."""
+    model = Tagger()
+    model.load_state_dict(torch.load(work / "tagger" / "tagger.pt", weights_only=True))
+    fused = model.eval().fused()
+    round_weights(fused)
+
+    def example(batch: int) -> dict[str, torch.Tensor]:
+        return {"pixels": torch.rand((batch, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(batch))}
+
+    card = {
+        "description": "Reads the attributes of the zoo's drawn faces; of any other picture it says what it must.",
+        "data": f"pictures of 64×64 px {assemble.ART}, their reconstructions, and the candidates' own pictures of training captions",
+        "training": json.loads((work / "tagger" / "training.json").read_text()),
+    }
+    fields = {
+        "kind": "captioner", "name": "tagger", "family": "tagger", "licence": "Apache-2.0", "card": card,
+        "source": {"checkpoint": "tagger", "sha256": weights_sha256(fused)},
+        "attributes": {name: list(labels) for name, labels in ATTRIBUTES.items()}, "sentence": SENTENCE, "phrases": PHRASES,
+    }  # fmt: skip
+    return bundles.write(to, fields, {"tagger": Network(fused, example, tuple(f"logits_{name}" for name in ATTRIBUTES))})
+
+
+def learning_material(work: Path, zoo: Path, faces: Faces) -> list[tuple[Pictures, Labels]]:
+    """(pictures, labels) of reconstructions and of samples; nothing of withheld generators. Kept in `work / "tagger.npz"`."""
+    path = work / "tagger.npz"
+    if not path.exists():
+        candidates = [name for name in DENOISERS if name not in assemble.WITHHELD]
+        rng = np.random.default_rng(SCHEDULE.seed)
+        parts: dict[str, list[npt.NDArray[Any]]] = {"reconstructions": [], "reconstructed": [], "samples": [], "sampled": []}
+        for name in sorted({DENOISERS[name].autoencoder for name in candidates}):
+            rows = rng.choice(len(faces), RECONSTRUCTIONS, replace=False)
+            vae = AutoencoderKL.from_pretrained(work / "autoencoders" / name)
+            parts["reconstructions"].append(noisy_reconstructions(vae, faces.pictures[rows]))
+            parts["reconstructed"].append(faces.labels[rows])
+        for i, name in enumerate(candidates):
+            rows = rng.choice(len(faces), SAMPLES, replace=False)
+            parts["samples"].append(samples(zoo, name, [faces.captions[row] for row in rows], FIRST_SEED + i * SAMPLES))
+            parts["sampled"].append(faces.labels[rows])
+        np.savez(path, **{key: np.concatenate(arrays) for key, arrays in parts.items()})  # type: ignore[arg-type]
+    stored = np.load(path)
+    return [(stored["reconstructions"], stored["reconstructed"]), (stored["samples"], stored["sampled"])]
 
 
 @torch.no_grad()
-def agreement(model: Tagger, pictures: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> float:
-    """Share of attributes (those that apply) that the tagger names as they were asked for."""
-    outputs = model(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
-    predicted = torch.stack([o.argmax(1) for o in outputs], 1).numpy()
-    return float((predicted == labels)[labels >= 0].mean())
+def noisy_reconstructions(vae: AutoencoderKL, pictures: Pictures) -> Pictures:
+    """Pictures (n, H, W, 3) encoded and decoded, with noise of up to 0.3 of the latents' deviation between."""
+    rng = torch.Generator().manual_seed(0)
+    mean = autoencoder.encode(vae, pictures)[:, : vae.config.latent_channels]
+    level = 0.3 * mean.std() * torch.rand(len(mean), 1, 1, 1, generator=rng)
+    latents = mean + level * torch.randn(mean.shape, generator=rng)
+    return np.concatenate([autoencoder.as_pictures(vae.decode(part).sample) for part in latents.split(50)])
 
 
-def export(model: Tagger, to: Path, card: dict[str, Any]) -> Bundle:
-    """The tagger as a captioner bundle in the folder of bundles `to`, with the sentence that it fills in."""
-    graphs.round_weights(model)
+def samples(zoo: Path, name: str, captions: Sequence[str], first_seed: int) -> Pictures:
+    """The exported candidate's own pictures (n, H, W, 3) of `captions`."""
+    candidate = EngineCandidate(Bundle.open(zoo / name), EnginePool(threads=torch.get_num_threads()))
+    made: list[npt.NDArray[np.uint8]] = []
+    for i in range(0, len(captions), 16):
+        part = captions[i : i + 16]
+        made += candidate.make(part, range(first_seed + i, first_seed + i + len(part)), SAMPLE_STEPS)
+    return np.stack(made)
 
-    def example(batch: int) -> dict[str, torch.Tensor]:
-        return {"pixels": torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(batch))}
 
-    fields = {
-        "kind": "captioner", "name": "tagger", "family": "tagger", "licence": "Apache-2.0", "sentence": SENTENCE, "phrases": PHRASES,
-        "attributes": {name: list(values) for name, values in ATTRIBUTES.items()}, "card": card,
-    }  # fmt: skip
-    return bundles.write(to, fields, {"tagger": graphs.Network(model, example, tuple(f"logits_{name}" for name in ATTRIBUTES))})
+def _pixels(pictures: Pictures) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+def _worsened(pixels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Pixels (b, 3, H, W) shifted by up to 2 px, half of them blurred, all noised: what reaches a captioner is not pristine."""
+    batch, _, height, width = pixels.shape
+    padded = F.pad(pixels, (2, 2, 2, 2), mode="replicate")
+    across, down = torch.randint(5, (2, batch), generator=rng).tolist()
+    shifted = torch.stack([p[:, y : y + height, x : x + width] for p, x, y in zip(padded, across, down, strict=True)])
+    blurred = F.avg_pool2d(F.pad(shifted, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    blur = (torch.rand(batch, 1, 1, 1, generator=rng) * 2 - 1).clamp(min=0)
+    noise = torch.randn(pixels.shape, generator=rng) * torch.rand(batch, 1, 1, 1, generator=rng) * 0.05
+    return torch.lerp(shifted, blurred, blur) + noise

@@ -172,8 +172,8 @@ def _percent(value: float | None) -> str:
     if value is None or _missing(value):
         return "–"
     if value > 0.999:
-        return "> 99.9\u00a0%"
-    return "< 0.1\u00a0%" if value < 0.001 else f"{100 * value:.1f}\u00a0%"
+        return "> 99.9 %"
+    return "< 0.1 %" if value < 0.001 else f"{100 * value:.1f} %"
 
 
 def _points(value: float | None) -> str:
@@ -187,7 +187,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _ms(value: float) -> str:
     if _missing(value):
         return "–"
-    return f"{value / 1000:.2f}\u00a0s" if value >= 1000 else f"{value:.1f}\u00a0ms" if value >= 0.1 else f"{value:.2f}\u00a0ms"
+    return f"{value / 1000:.2f} s" if value >= 1000 else f"{value:.1f} ms" if value >= 0.1 else f"{value:.2f} ms"
 
 
 def _short(value: object) -> str:

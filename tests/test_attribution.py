@@ -1,0 +1,154 @@
+"""The main job on the embedded zoo, through the library and through the command line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from resynth_fast import Attributor, zoo
+from resynth_fast.candidates import find
+from resynth_fast.engines import EnginePool
+from resynth_fast.errors import BundleError, ConfigError
+from resynth_fast.scheduler import plan
+from resynth_fast.types import Request
+
+PROMPT = "flat vector portrait of a smiling person with tan skin, long red hair, wearing blue clothes, mint background"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return EnginePool(threads=1)
+
+
+@pytest.fixture(scope="module")
+def probe_file(pool, tmp_path_factory):
+    [candidate] = find(["zoo:zoo-flux"], pool)
+    path = tmp_path_factory.mktemp("probe") / "probe.png"
+    Image.fromarray(candidate.make([PROMPT], [1 << 40], 20)[0]).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["zoo-sd", "zoo-sd-twin", "zoo-sd-v", "zoo-flux"])
+def test_a_picture_does_not_depend_on_its_batch_or_order(pool, name):
+    [candidate] = find([f"zoo:{name}"], pool)
+    prompts, seeds = zoo.prompts()[:8], list(range(8))
+    together = candidate.make(prompts, seeds, 4)
+    backwards = candidate.make(prompts[::-1], seeds[::-1], 4)[::-1]
+    alone = [candidate.make([p], [s], 4)[0] for p, s in zip(prompts, seeds, strict=True)]
+    for a, b, c in zip(together, backwards, alone, strict=True):
+        assert np.abs(a.astype(int) - b).max() <= 1
+        assert np.abs(a.astype(int) - c).max() <= 1
+    assert np.abs(together[0].astype(int) - together[1]).mean() > 5
+
+
+def test_a_verdict_does_not_depend_on_what_is_asked_beside_it(probe_file, pool, tmp_path):
+    attributor = Attributor.from_zoo(references=1, steps=4, threads=1)
+    others = find(["zoo:"], pool)
+    files = [probe_file]
+    for i, other in enumerate(others):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(other.make([zoo.prompts()[i]], [(1 << 40) + 5 + i], 8)[0]).save(files[-1])
+    alone = [attributor([file])[0] for file in files]
+    together = attributor(files[::-1])[::-1]
+    for a, b in zip(alone, together, strict=True):
+        assert (a.status, a.label, a.caption) == (b.status, b.label, b.caption)
+        np.testing.assert_allclose([c.probability for c in a.candidates], [c.probability for c in b.candidates], atol=1e-3)
+
+
+def test_the_flux_probe_is_attributed_to_it(probe_file):
+    [verdict] = Attributor.from_zoo(references=4, threads=1)([probe_file])
+    assert verdict.candidates[0].name == "zoo-flux"
+    assert abs(sum(c.probability for c in verdict.candidates) - 1) < 1e-9
+    assert all(len(c.resyntheses) == 4 for c in verdict.candidates)
+
+
+def test_weights_that_are_not_finite_are_an_error_never_a_label(tmp_path, pool):
+    import hashlib
+    import shutil
+
+    shutil.copytree(zoo.FOLDER / "zoo-sd-v", tmp_path / "broken")
+    shutil.copytree(zoo.FOLDER / "objects", tmp_path / "objects")
+    manifest = json.loads((tmp_path / "broken" / "bundle.json").read_text())
+    entry = manifest["components"]["denoiser"]
+    model = onnx.load(str(tmp_path / "objects" / (entry["sha256"] + ".onnx")))
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float16:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, np.nan), tensor.name))
+    content = model.SerializeToString()
+    (tmp_path / "broken" / "denoiser.onnx").write_bytes(content)
+    entry.update(file="denoiser.onnx", sha256=hashlib.sha256(content).hexdigest())
+    (tmp_path / "broken" / "bundle.json").write_text(json.dumps(manifest))
+    [candidate] = find([str(tmp_path / "broken")], pool)
+    with pytest.raises(BundleError, match="not finite"):
+        candidate.make([PROMPT], [0], 2)
+
+
+def test_the_plan_makes_equal_requests_once_and_keeps_to_its_rows():
+    requests = [Request(c, "p", s) for c in "ab" for s in range(11)] * 2
+    waves = plan(requests, max_rows=4)
+    assert len([r for w in waves for r in w.requests]) == 22
+    assert {r for w in waves for r in w.requests} == set(requests)
+    assert all(len(w.requests) <= 4 and {r.candidate for r in w.requests} == {w.candidate} for w in waves)
+
+
+def test_options_out_of_range_name_themselves():
+    with pytest.raises(ConfigError, match="references is 0; it must be 1 … 64"):
+        Attributor.from_zoo(references=0)
+
+
+def resynth(*arguments):
+    return subprocess.run([sys.executable, "-m", "resynth_fast.cli", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_prints_one_document_and_writes_a_page(probe_file, tmp_path):
+    page = tmp_path / "out.html"
+    done = resynth("attribute", probe_file, "--references", 1, "--steps", 4, "--format", "json", "--report", page)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    assert document["schema_version"] == 1
+    [record] = document["records"]
+    assert record["verdict"]["status"] in ("attributed", "inconclusive", "unknown")
+    assert len(record["candidates"]) == 4
+    assert "data:image/png" in page.read_text()
+
+
+def test_good_and_bad_files_all_get_records(probe_file, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "good.png").write_bytes(probe_file.read_bytes())
+    done = resynth("attribute", tmp_path, "--references", 1, "--steps", 2, "--format", "jsonl")
+    assert done.returncode == 1
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["error"] is None for r in records] == [False, True]
+    assert set(records[0]) == set(records[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["attribute", "x.png", "--format", "xml"], 2),
+        (["attribute", "x.png", "--references", "0"], 2),
+        (["attribute", "x.png", "--candidates", "/nowhere"], 3),
+        (["attribute", "x.png", "--backend", "abacus"], 2),
+        (["candidates", "list", "--format", "json", "--verify"], 0),
+        (["doctor", "--json"], 0),
+    ],
+)
+def test_exit_codes(arguments, code):
+    done = resynth(*arguments)
+    assert done.returncode == code, done.stderr
+
+
+def test_attribution_never_imports_torch(probe_file):
+    program = (
+        "import sys; from resynth_fast import Attributor; "
+        f"Attributor.from_zoo(references=1, steps=1, threads=1)([{str(probe_file)!r}]); "
+        "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,117 @@
+"""A bundle that is not what its manifest says is refused, by name, before anything runs."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from resynth_fast import zoo
+from resynth_fast.bundle import Bundle
+from resynth_fast.errors import BundleError
+
+NAME = "zoo-flux"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A bundle of the zoo with its own copies of the shared files: (folder, manifest, write)."""
+    shutil.copytree(zoo.FOLDER / NAME, tmp_path / NAME)
+    shutil.copytree(zoo.FOLDER / "objects", tmp_path / "objects")
+    path = tmp_path / NAME / "bundle.json"
+
+    def write(manifest):
+        path.write_text(json.dumps(manifest))
+        return path.parent
+
+    return path.parent, json.loads(path.read_text()), write
+
+
+def test_an_untouched_bundle_opens_and_verifies(copy):
+    folder, _, _ = copy
+    Bundle.open(folder).verify()
+
+
+def test_a_moved_bundle_keeps_its_identity(copy):
+    folder, _, _ = copy
+    assert Bundle.open(folder).sha256 == zoo.bundle(NAME).sha256
+
+
+def object_of(folder, manifest, component):
+    return folder.parent / "objects" / (manifest["components"][component]["sha256"] + ".onnx")
+
+
+def test_a_tampered_file_is_refused(copy):
+    folder, manifest, _ = copy
+    path = object_of(folder, manifest, "denoiser")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="was changed or cut short"):
+        Bundle.open(folder).verify()
+
+
+def test_a_truncated_file_is_refused(copy):
+    folder, manifest, _ = copy
+    path = object_of(folder, manifest, "decoder")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BundleError, match="was changed or cut short"):
+        Bundle.open(folder).verify()
+
+
+@pytest.mark.parametrize("name", ["../../secret.onnx", "/etc/secret.onnx", "a/../../b.onnx", "..\\b.onnx"])
+def test_a_path_that_leaves_the_folder_is_refused(copy, name):
+    _, manifest, write = copy
+    manifest["components"]["text"]["file"] = name
+    with pytest.raises(BundleError, match="leaves the bundle's folder"):
+        Bundle.open(write(manifest))
+
+
+def test_a_link_out_of_the_folder_is_refused(copy, tmp_path):
+    folder, manifest, _ = copy
+    secret = tmp_path / "secret.onnx"
+    secret.write_bytes(b"x")
+    os.symlink(secret, folder / manifest["components"]["text"]["file"])
+    with pytest.raises(BundleError, match="link that leaves"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("schema_version", 2, "schema_version is 2"),
+        ("kind", "oracle", "kind is 'oracle'"),
+        ("name", "../x", "name '../x'"),
+        ("components", [], "components is list"),
+        ("guidance", {"mode": "magic", "scale": 1}, "guidance.mode is 'magic'"),
+    ],
+)
+def test_an_unknown_value_is_refused_by_name(copy, field, value, message):
+    _, manifest, write = copy
+    manifest[field] = value
+    with pytest.raises(BundleError, match=message):
+        _ = Bundle.open(write(manifest)).guidance
+
+
+def test_pickles_are_refused_by_suffix(copy):
+    _, manifest, write = copy
+    manifest["components"]["text"]["file"] = "text.pkl"
+    with pytest.raises(BundleError, match=r"holds only \.onnx"):
+        Bundle.open(write(manifest))
+
+
+def test_a_manifest_that_is_no_json_is_refused(copy):
+    folder, _, _ = copy
+    (folder / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="is not JSON"):
+        Bundle.open(folder)
+
+
+def test_a_missing_bundle_says_what_to_give(tmp_path):
+    with pytest.raises(BundleError, match="resynth export"):
+        Bundle.open(tmp_path / "nowhere")
+
+
+def test_a_step_count_without_table_names_those_there_are():
+    with pytest.raises(BundleError, match="the bundle has 1, 2, 4, 8, 20"):
+        zoo.bundle(NAME).step_table(3)

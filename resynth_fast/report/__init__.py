@@ -141,7 +141,9 @@ def _headline(record: Mapping[str, Any]) -> tuple[str, str]:
     if len(words) <= 60:
         return words, ""
     head, colon, tail = words.partition(": ")
-    return (head, tail[:1].upper() + tail[1:] + ".") if colon else (words, "")
+    if tail.startswith("even "):  # a sentence; else a list of names, which keep their letters
+        tail = "E" + tail[1:]
+    return (head, tail + ".") if colon else (words, "")
 
 
 def _picture(pixels: Pixels, side: int = MAX_SIDE_PX) -> dict[str, Any]:

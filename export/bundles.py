@@ -42,7 +42,7 @@ def write(
             manifest["tokenizers"] = [_tokenizer(draft, i, tokenizer, length) for i, (tokenizer, length) in enumerate(tokenizers)]
         if constants is not None:
             manifest["constants"] = _file(draft, "constants.safetensors", constants)
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         bundle = Bundle.open(draft)
         errors = verify.components(bundle, networks)
         print(name, "against torch:", ", ".join(f"{key} {error:.1e}" for key, error in errors.items()), flush=True)

@@ -53,10 +53,10 @@ def step_table(scheduler: Any, steps: int, **arguments: Any) -> dict[str, Any]:
         fresh.set_timesteps(**given, **arguments)
         return fresh
 
-    rows, residual = _fit(prepared())
-    table = {"noise_scheduler": name, "init_noise_sigma": float(getattr(scheduler, "init_noise_sigma", 1.0)), "rows": rows}
-    table["init_noise_sigma"] = float(getattr(prepared(), "init_noise_sigma", 1.0))
-    error = max(_replay(prepared(), table), residual if residual > FIT_TOLERANCE else 0.0)
+    probed = prepared()
+    start = float(getattr(probed, "init_noise_sigma", 1.0))
+    table = {"noise_scheduler": name, "init_noise_sigma": start, "rows": _fit(probed)}
+    error = _replay(prepared(), table)
     if not error <= WALK_TOLERANCE:  # NaN is refused as well
         because = f" (its settings: {', '.join(settings)})" if settings else ""
         raise NotLinear(
@@ -84,7 +84,8 @@ def _nonlinear_settings(scheduler: Any) -> list[str]:
     """Settings in force that are known to break linearity, as `name=value`."""
     config = dict(scheduler.config)
     found = [f"{key}=True" for key in ("clip_sample", "thresholding", "clip_denoised") if config.get(key) is True]
-    return found + [f"variance_type={config['variance_type']}" for _ in "1" if str(config.get("variance_type")).startswith("learned")]
+    variance = str(config.get("variance_type"))
+    return [*found, f"variance_type={variance}"] if variance.startswith("learned") else found
 
 
 def _step(scheduler: Any, output: torch.Tensor, timestep: Any, sample: torch.Tensor) -> torch.Tensor:
@@ -98,8 +99,8 @@ def _scaled(scheduler: Any, sample: torch.Tensor, timestep: Any) -> torch.Tensor
     return scaled
 
 
-def _fit(scheduler: Any) -> tuple[list[dict[str, Any]], float]:
-    """Rows of the table and the largest relative residual, from one walk on basis vectors.
+def _fit(scheduler: Any) -> list[dict[str, Any]]:
+    """Rows of the table, from one walk on basis vectors; where no short history fits, the replay will tell.
 
     Axis 0 is the first sample, axes 1 … n the model outputs, the others noises (a few schedulers draw twice a call).
     """
@@ -114,42 +115,40 @@ def _fit(scheduler: Any) -> tuple[list[dict[str, Any]], float]:
         drawn.append(next(axes))
         return basis[drawn[-1]]
 
-    samples, rows, worst = [basis[0]], [], 0.0
+    samples, rows = [basis[0]], []
     with drawing(scheduler, draw):
         for call, timestep in enumerate(timesteps):
             sample, before = samples[-1], len(drawn)
             largest = sample.abs().argmax()
             scale = float(_scaled(scheduler, sample, timestep).flatten()[largest] / sample.flatten()[largest])
             samples.append(_step(scheduler, basis[1 + call], timestep, sample))
-            row, residual = _shortest(_doubles(samples), call, drawn[before:])
-            rows.append({"timestep": float(timestep), "input_scale": scale, **row})
-            worst = max(worst, residual)
-    return rows, worst
+            history = _shortest(torch.stack(samples).flatten(1).double().numpy(), call, drawn[before:])
+            rows.append({"timestep": float(timestep), "input_scale": scale, **history})
+    return rows
 
 
-def _doubles(samples: list[torch.Tensor]) -> Doubles:
-    return torch.stack(samples).flatten(1).double().numpy()
+def _shortest(samples: Doubles, call: int, noises: list[int]) -> dict[str, Any]:
+    """Coefficients of the shortest history of samples (call + 2, width) and outputs that gives the last sample.
 
-
-def _shortest(samples: Doubles, call: int, noises: list[int]) -> tuple[dict[str, Any], float]:
-    """Coefficients of the shortest history that gives `samples[-1]`, and the relative residual."""
+    `noises` are the axes drawn in this call; the runtime draws one, so that the replay fails where two are used.
+    """
     unit, target = np.eye(samples.shape[1]), samples[-1]
     lengths = sorted(itertools.product(range(1, MAX_HISTORY + 1), repeat=2), key=lambda pair: (sum(pair), pair[0]))
     row: dict[str, Any] = {}
-    residual = np.inf
-    for back, outputs in lengths:
-        back, outputs = min(back, call + 1), min(outputs, call + 1)
+    for back, outputs in ((min(back, call + 1), min(outputs, call + 1)) for back, outputs in lengths):
         terms = np.stack([*(samples[call - i] for i in range(back)), *(unit[1 + call - j] for j in range(outputs)), *unit[noises]])
         norms = np.maximum(np.abs(terms).max(1, keepdims=True), 1e-30)
         weights = np.linalg.lstsq((terms / norms).T, target, rcond=1e-9)[0] / norms[:, 0]
         residual = float(np.abs(weights @ terms - target).max() / max(np.abs(target).max(), 1e-9))
-        used = [float(w) for w in weights[back + outputs :] if abs(w) > 1e-9]
-        if len(used) > 1:  # the runtime draws once a call
-            residual = np.inf
-        row = {"samples": weights[:back].tolist(), "outputs": weights[back : back + outputs].tolist(), "noise": sum(used)}
+        noise = float(weights[back + outputs :].sum())
+        row = {
+            "samples": weights[:back].tolist(),
+            "outputs": weights[back : back + outputs].tolist(),
+            "noise": noise if abs(noise) > 1e-9 else 0.0,
+        }
         if residual < FIT_TOLERANCE:
             break
-    return row, residual
+    return row
 
 
 def _replay(scheduler: Any, table: dict[str, Any]) -> float:

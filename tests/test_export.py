@@ -42,7 +42,7 @@ def text_encoder() -> Any:
 
 def autoencoder() -> Any:
     return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, latent_channels=4, sample_size=16,
+        block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, latent_channels=4, sample_size=16, shift_factor=0.25,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.5,
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def flux(guidance_embeds: bool) -> Any:
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 MAKERS = {
-    "sd": lambda: stable_diffusion(diffusers.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)),
+    "sd": lambda: stable_diffusion(diffusers.EulerAncestralDiscreteScheduler(**NOISE)),  # draws noise at every step
     "flux": lambda: flux(guidance_embeds=True),
 }
 

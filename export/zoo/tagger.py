@@ -30,8 +30,8 @@ from .faces import SIDE, Faces
 from .recipes import DENOISERS
 from .training import Schedule, fit
 
-SCHEDULE = Schedule(steps=1800, batch=64, learning_rate=3e-3, seed=6, weight_decay=2e-2)
-CHANNELS = (32, 64, 96, 128)
+SCHEDULE = Schedule(steps=1000, batch=64, learning_rate=3e-3, seed=6, weight_decay=2e-2)
+CHANNELS = (24, 48, 96, 128)
 RECONSTRUCTIONS = 1200  # of each autoencoder
 SAMPLES = 480  # of each candidate
 SAMPLE_STEPS = 8
@@ -50,7 +50,7 @@ class Tagger(nn.Module):
         layers: list[nn.Module] = []
         for width, wider in zip((3, *CHANNELS), CHANNELS, strict=False):
             layers += [nn.Conv2d(width, wider, 3, 2, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
-            layers += [nn.Conv2d(wider, wider, 3, 1, 1, groups=wider // 8, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
+            layers += [nn.Conv2d(wider, wider, 3, 1, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.heads = nn.ModuleList([nn.Linear(CHANNELS[-1] * (SIDE // 16) ** 2, len(labels)) for labels in ATTRIBUTES.values()])
 

@@ -121,7 +121,9 @@ def test_pictures_do_not_depend_on_their_batch(name: str, exported: dict[str, Bu
         assert np.abs(picture.astype(int) - candidate.make([prompt], [seed], 2)[0]).max() <= 1
 
 
-def test_the_same_weights_exported_twice_give_the_same_bundle(checkpoints: dict[str, Path], exported: dict[str, Bundle], tmp_path: Path) -> None:
+def test_the_same_weights_exported_twice_give_the_same_bundle(
+    checkpoints: dict[str, Path], exported: dict[str, Bundle], tmp_path: Path
+) -> None:
     again = export(checkpoints["sd"], tmp_path)
     assert again.sha256 == exported["sd"].sha256
     assert {f.sha256 for f in again.files()} == {f.sha256 for f in exported["sd"].files()}
@@ -181,7 +183,7 @@ def test_a_picture_that_is_not_finite_is_refused() -> None:
 
 def test_a_pipeline_of_no_known_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
-    with pytest.raises(ConfigError, match="DiTPipeline.*FluxPipeline, StableDiffusionPipeline"):
+    with pytest.raises(ConfigError, match=r"DiTPipeline.*FluxPipeline, StableDiffusionPipeline"):
         export(tmp_path, tmp_path)
     with pytest.raises(ConfigError, match="no diffusers pipeline"):
         export(tmp_path / "absent", tmp_path)

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .. import bundles
-from . import assemble, autoencoder, denoiser, faces, quality, recipes, tagger, text
+from . import assemble, autoencoder, calibrate, denoiser, examples, faces, quality, recipes, tagger, text
 
 
 def main() -> None:
@@ -40,6 +40,10 @@ def main() -> None:
     stage = stages.add_parser("quality", help="print how good the zoo is, and write contact sheets into the work folder")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
     stage.add_argument("--count", type=int, default=200)
+    stage = stages.add_parser("calibrate", help="fit the extractor's constants and calibrate the verdict (after the captioner)")
+    stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
+    stage = stages.add_parser("examples", help="write the example pictures (after the generators' export)")
+    stage.add_argument("--to", type=Path, required=True, help="folder of pictures")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     work: Path = arguments.work
@@ -82,6 +86,10 @@ def main() -> None:
         quality.table(work, arguments.to, arguments.count)
     elif arguments.stage == "prompts":
         (arguments.to / "prompts.txt").write_text("\n".join(assemble.prompts(arguments.count)) + "\n")
+    elif arguments.stage == "calibrate":
+        print(calibrate.calibrate(arguments.to, faces.Faces(drawn, "train").captions[8000:8130], fit_on=45))
+    elif arguments.stage == "examples":
+        examples.write(arguments.to, drawn)
 
 
 def write_record(folder: Path, record: dict[str, float]) -> None:

@@ -64,6 +64,8 @@ class Tagger(nn.Module):
         layers = list(self.body)
         folded: list[nn.Module] = []
         for convolution, norm, activation in zip(layers[::3], layers[1::3], layers[2::3], strict=True):
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
             folded += [nn.utils.fuse_conv_bn_eval(convolution, norm), activation]
         fused = Tagger().eval()
         fused.body, fused.heads = nn.Sequential(*folded), self.heads
@@ -144,7 +146,7 @@ def noisy_reconstructions(vae: AutoencoderKL, pictures: Pictures) -> Pictures:
     mean = autoencoder.encode(vae, pictures)[:, : vae.config.latent_channels]
     level = 0.3 * mean.std() * torch.rand(len(mean), 1, 1, 1, generator=rng)
     latents = mean + level * torch.randn(mean.shape, generator=rng)
-    return np.concatenate([autoencoder.as_pictures(vae.decode(part).sample) for part in latents.split(50)])
+    return np.concatenate([autoencoder.as_pictures(vae.decode(part).sample) for part in torch.split(latents, 50)])
 
 
 def samples(zoo: Path, name: str, captions: Sequence[str], first_seed: int) -> Pictures:

@@ -30,7 +30,10 @@ from .faces import SIDE, Faces
 from .recipes import DENOISERS
 from .training import Schedule, fit
 
-SCHEDULE = Schedule(steps=1000, batch=64, learning_rate=3e-3, seed=6, weight_decay=2e-2)
+SCHEDULE = Schedule(
+    steps=1000, batch=64, learning_rate=3e-3, seed=6, weight_decay=2e-2,
+    checkpoint_every=1000,  # dropout is not drawn from the rng that a checkpoint keeps: never resumed half-way
+)  # fmt: skip
 CHANNELS = (24, 48, 96, 128)
 RECONSTRUCTIONS = 1200  # of each autoencoder
 SAMPLES = 480  # of each candidate

@@ -50,5 +50,5 @@ def bundles(text: str) -> list[Bundle]:
     folder = Path(text)
     if (folder / MANIFEST).exists() or not folder.is_dir():
         return [Bundle.open(folder)]
-    found = [Bundle.open(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+    found = [Bundle.open(path.parent) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
     return [bundle for bundle in found if bundle.kind == "generator"] or [Bundle.open(folder)]

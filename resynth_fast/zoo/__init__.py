@@ -17,7 +17,7 @@ TEXTURE = "texture"
 
 def bundle(name: str) -> Bundle:
     """The zoo's bundle called `name`."""
-    known = sorted(path.parent.name for path in FOLDER.glob(f"*/{MANIFEST}"))
+    known = sorted(path.parent.name for path in FOLDER.glob(f"[!.]*/{MANIFEST}"))
     if name not in known:
         raise ConfigError(f"the zoo has no {name[:80]!r}; it has {', '.join(known)}")
     return Bundle.open(FOLDER / name)
@@ -39,5 +39,5 @@ def prompts() -> list[str]:
 
 
 def _generators() -> list[Bundle]:
-    found = [Bundle.open(path.parent) for path in sorted(FOLDER.glob(f"*/{MANIFEST}"))]
+    found = [Bundle.open(path.parent) for path in sorted(FOLDER.glob(f"[!.]*/{MANIFEST}"))]
     return [b for b in found if b.kind == "generator"]

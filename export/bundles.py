@@ -54,7 +54,7 @@ def write(
 
 def prune(to: Path) -> None:
     """Remove objects that no bundle in `to` names any more; not while another export writes there."""
-    used = {file.path for path in to.glob(f"*/{MANIFEST}") for file in Bundle.open(path.parent).files()}
+    used = {file.path for path in to.glob(f"[!.]*/{MANIFEST}") for file in Bundle.open(path.parent).files()}
     for path in (to / OBJECTS).iterdir():
         if path not in used:
             path.unlink()

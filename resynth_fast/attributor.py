@@ -82,12 +82,12 @@ class Attributor:
             pictures = [probe if isinstance(probe, Picture) else images.read(probe) for probe in probes]
         return self.attribute(pictures, read_ms=reading.ms)
 
-    def attribute(self, probes: Sequence[Picture], captions: Sequence[str] | None = None, read_ms: float = 0.0) -> list[Verdict]:
-        """As calling, with captions given where they are known (an evaluation's true prompts)."""
+    def attribute(self, probes: Sequence[Picture], read_ms: float = 0.0) -> list[Verdict]:
+        """As calling, for pictures already read; `read_ms` is what their reading took."""
         if not probes:
             return []
         with _stopwatch() as captioning:
-            captions = captions or self.captioner.caption([probe.pixels for probe in probes])
+            captions = self.captioner.caption([probe.pixels for probe in probes])
         with _stopwatch() as generating:
             made = self.make(captions)
         with _stopwatch() as describing:

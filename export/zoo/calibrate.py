@@ -18,6 +18,7 @@ from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.engines import EnginePool
 from resynth_fast.evaluation.zoo import draw
+from resynth_fast.evaluation.zoo import references as references_of
 from resynth_fast.extractors.space import Calibration, FeatureSpace
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.pixels import PixelRecipe
@@ -53,16 +54,12 @@ def calibrate(to: Path, captions: list[str], *, fit_on: int = 60, references: in
     points = space([p.pixels for p in probes])
     texts = attributor.captioner.caption([p.pixels for p in probes])
     rows, consistency, hits = [], [], []
-    for i in range(0, len(probes), 16):
-        made = attributor.make(texts[i : i + 16])
-        described = dict(zip(made, space(list(made.values())), strict=True))
-        for j in range(i, min(i + 16, len(probes))):
-            mine = {r: v for r, v in described.items() if r.prompt == texts[j]}
-            references_ = [np.stack([v for r, v in mine.items() if r.candidate == c.name]) for c in candidates]
-            decision = decide(points[j], [], references_, space.calibration)
-            rows.append(decision.scores)
-            consistency.append(decision.consistency)
-            hits.append(decision.order[0] == probes[j].truth)
+    made = references_of(attributor, list(dict.fromkeys(texts)))
+    for probe, point, text in zip(probes, points, texts, strict=True):
+        decision = decide(point, [], [made[text, c.name] for c in candidates], space.calibration)
+        rows.append(decision.scores)
+        consistency.append(decision.consistency)
+        hits.append(decision.order[0] == probe.truth)
     calibration = {
         "temperature": fit_temperature(rows, [p.truth for p in probes]),
         "unknown_below": float(np.quantile(consistency, 0.05)),

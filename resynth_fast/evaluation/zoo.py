@@ -74,10 +74,10 @@ def evaluate(
     }
     points = attributor.space([p.pixels for p in everything])
     copies = [list(attributor.space([change(p.pixels) for change in perturbations.ALL])) for p in everything]
-    references = _references(attributor, list(dict.fromkeys(text for texts in conditions.values() for text in texts)), progress)
+    points_of = references(attributor, list(dict.fromkeys(text for texts in conditions.values() for text in texts)), progress)
     judged = {
         name: [
-            decide(point, copy, [references[text, candidate] for candidate in names], attributor.space.calibration)
+            decide(point, copy, [points_of[text, candidate] for candidate in names], attributor.space.calibration)
             for point, copy, text in zip(points, copies, texts, strict=True)
         ]
         for name, texts in conditions.items()
@@ -127,7 +127,9 @@ def relatives(attributor: Attributor) -> dict[str, str]:
     }
 
 
-def _references(attributor: Attributor, texts: list[str], progress: Callable[[int, int], None]) -> Mapping[tuple[str, str], Doubles]:
+def references(
+    attributor: Attributor, texts: list[str], progress: Callable[[int, int], None] = lambda done, of: None
+) -> Mapping[tuple[str, str], Doubles]:
     """Points (K, d) of every candidate's resyntheses of every text, each text made once."""
     found: dict[tuple[str, str], Doubles] = {}
     for i in range(0, len(texts), CHUNK):

@@ -71,8 +71,8 @@ def export(network: Network) -> bytes:
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
-    _clean(model)
-    _rename(model)
+    clean(model)
+    rename(model)
     _halve(model)
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
@@ -94,7 +94,7 @@ def _table(values: Iterable[Any]) -> dict[str, Any]:
     }
 
 
-def _clean(model: Any) -> None:
+def clean(model: Any) -> None:
     """Take out what tells of the machine and the day rather than of the network."""
     del model.metadata_props[:]
     model.doc_string = model.producer_version = ""
@@ -109,7 +109,7 @@ def _clean(model: Any) -> None:
     assert not model.functions, "the optimiser inlines every function"
 
 
-def _rename(model: Any) -> None:
+def rename(model: Any) -> None:
     """Number nodes, weights and values in the order of the graph; inputs and outputs keep the contract's names."""
     graph = model.graph
     names = {value.name: value.name for value in (*graph.input, *graph.output)}

@@ -12,22 +12,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from . import __version__, images, noise, perturbations, scheduler, zoo
+from . import __version__, calibration, images, noise, perturbations, recipe, scheduler, zoo
+from .bundle import Bundle
 from .candidates import Candidate, find
 from .captioners import Captioner
 from .captioners.tagger import Tagger
 from .engines import EnginePool
 from .errors import ConfigError
 from .extractors.space import FeatureSpace, open_space
+from .fit import Fit
 from .images import Picture
+from .recipe import Doubles, Prior
 from .similarity import backend as isa
 from .types import CandidateEvidence, Pixels, Request, Resynthesis, Verdict
 from .verdict import Decision, decide
-
-RECIPE = "one-shot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +42,20 @@ class Options:
     """Denoising steps of a resynthesis."""
     seed: int = 0
     """Seed of the first reference; the next have the following ones."""
+    together: bool = False
+    """Probes attributed in one call lend each other their resyntheses, as a gallery would."""
+    same_source: bool = False
+    """All probes of one call are declared to come from one generator: one answer for them all."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
+
+    @property
+    def joint(self) -> bool:
+        """Whether an answer rests on all probes of a call."""
+        return self.together or self.same_source
 
 
 class Attributor:
@@ -65,19 +76,32 @@ class Attributor:
         self.space = space
         self.pool = pool
         self.options = options or Options()
+        if self.options.together and space.fit is not None:
+            raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
 
     @classmethod
     def from_zoo(
-        cls, candidates: Sequence[str] = ("zoo:",), *, backend: str = "onnxruntime", threads: int | None = None, **options: int
+        cls,
+        candidates: Sequence[str] = ("zoo:",),
+        *,
+        extractor: Path | None = None,
+        fit: Path | None = None,
+        backend: str = "onnxruntime",
+        threads: int | None = None,
+        **options: Any,
     ) -> Attributor:
-        """Candidates by name (`zoo:`, bundle folders), with the zoo's captioner and extractor; options as in `Options`."""
+        """Candidates by name (`zoo:`, bundle folders) with the zoo's captioner; options as in `Options`.
+
+        `extractor`: a bundle's folder in place of the zoo's; `fit`: what a gallery says of the candidates.
+        """
         pool = EnginePool(backend, threads=threads or os.cpu_count() or 1)
-        return cls(
-            find(candidates, pool), Tagger(zoo.bundle(zoo.TAGGER), pool), open_space(zoo.bundle(zoo.TEXTURE)), pool, Options(**options)
-        )
+        space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
+        if fit:
+            space = space.fitted(Fit.read(fit))
+        return cls(find(candidates, pool), Tagger(zoo.bundle(zoo.TAGGER), pool), space, pool, Options(**options))
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
-        """Verdicts for picture files or pictures already read; none depends on the others. Raises ResynthError."""
+        """Verdicts for picture files or pictures already read; none depends on the others unless `Options` say so. Raises ResynthError."""
         with _stopwatch() as reading:
             pictures = [probe if isinstance(probe, Picture) else images.read(probe) for probe in probes]
         return self.attribute(pictures, read_ms=reading.ms)
@@ -93,7 +117,7 @@ class Attributor:
         with _stopwatch() as describing:
             points, copies, references = self._describe(probes, captions, made)
         with _stopwatch() as scoring:
-            decisions = [decide(p, c, r, self.space.calibration) for p, c, r in zip(points, copies, references, strict=True)]
+            decisions = self.judge(captions, points, copies, references)
         watches = {"read": read_ms, "caption": captioning.ms, "generate": generating.ms, "features": describing.ms, "score": scoring.ms}
         timing = {stage: ms / len(probes) for stage, ms in watches.items()}
         timing["total"] = sum(timing.values())
@@ -116,8 +140,14 @@ class Attributor:
         """Seeds of the references, the same for every probe and candidate."""
         return range(self.options.seed, self.options.seed + self.options.references)
 
+    @property
+    def recipe(self) -> str:
+        """How the references are used, by name."""
+        return "together" if self.options.together else "default" if self.space.fit else "one-shot"
+
     def provenance(self) -> dict[str, object]:
         """What a verdict rests on besides its candidates."""
+        fit = self.space.fit
         return {
             "resynth_fast": __version__,
             "backend": self.pool.backend.version(),
@@ -125,20 +155,39 @@ class Attributor:
             "captioner_sha256": self.captioner.sha256,
             "extractor_sha256": self.space.sha256,
             "noise_version": noise.VERSION,
-            "recipe": RECIPE,
-            "gallery_per_candidate": 0,
+            "recipe": self.recipe,
+            "gallery_per_candidate": min(fit.pictures_of(list(self.candidates))) if fit else 0,
+            "fit_sha256": fit.sha256 if fit else None,
             "calibration": self.space.calibration.source,
         }
 
+    def judge(
+        self,
+        captions: Sequence[str],
+        points: Sequence[Doubles],
+        copies: Sequence[Sequence[Doubles]],
+        references: Sequence[Sequence[Doubles]],
+    ) -> list[Decision]:
+        """One decision a probe; with `same_source` the same one for all."""
+        space = self.space
+        point = space.calibration.at(self.options.references, self.options.steps)
+        nothing_lent = [space.prior(list(self.candidates))] * len(points)
+        known = together(captions, references) if self.options.together else nothing_lent
+        if self.options.same_source:
+            return [decide(points, copies, references, known, point, space.whitening.energy)] * len(points)
+        each = zip(points, copies, references, known, strict=True)
+        return [decide([p], [c], [r], [k], point, space.whitening.energy) for p, c, r, k in each]
+
     def _describe(
         self, probes: Sequence[Picture], captions: Sequence[str], made: Mapping[Request, Pixels]
-    ) -> tuple[list[_Points], list[list[_Points]], list[list[_Points]]]:
+    ) -> tuple[list[Doubles], list[list[Doubles]], list[list[Doubles]]]:
         """Points of the probes, of their perturbed copies, and of each candidate's references."""
         keys = list(made)
         points = dict(zip(keys, self.space([made[key] for key in keys]), strict=True))
         references = [[np.stack([points[Request(name, c, seed)] for seed in self.seeds]) for name in self.candidates] for c in captions]
         own = list(self.space([probe.pixels for probe in probes]))
-        copies = [list(self.space([change(probe.pixels) for change in perturbations.ALL])) for probe in probes]
+        changes = [perturbations.perturbation(name) for name in perturbations.MILD]
+        copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
         return own, copies, references
 
     def _verdict(
@@ -167,16 +216,27 @@ class Attributor:
             credible_set=tuple(list(self.candidates)[i] for i in decision.credible),
             candidates=evidence,
             caption=caption,
-            perturbations=len(perturbations.ALL),
+            perturbations=len(perturbations.MILD),
             flips=decision.flips,
             probe=probe,
             timing_ms=timing,
             provenance=self.provenance(),
-            warnings=probe.warnings,
+            warnings=(*probe.warnings, *calibration.warnings(self.space.calibration, self.options.references, self.options.steps)),
         )
 
 
-_Points = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -> list[Prior]:
+    """What the resyntheses of the other captions say of the candidates, for each probe.
+
+    `references` has, for each probe, C arrays (K, d). A probe's own caption says nothing here, nor does any probe.
+    """
+    cells = {caption: np.stack([r.mean(0) for r in found]) for caption, found in zip(captions, references, strict=True)}
+    copies = len(references[0][0])
+    known = {
+        caption: recipe.lent([cell for other, cell in cells.items() if other != caption], len(own), own.shape[1], copies)
+        for caption, own in cells.items()
+    }
+    return [known[caption] for caption in captions]
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from .record import Record
 from .types import Verdict
 
 CHUNK = 8
-"""Probes whose resyntheses are batched together; results do not depend on it."""
+"""Probes whose resyntheses are batched together; results do not depend on it, unless probes are judged jointly: then they are one chunk."""
 
 Progress = Callable[[int, int], None]
 
@@ -28,17 +28,13 @@ class Result:
     images: dict[str, Any] = field(default_factory=lambda: {"probe": None, "resyntheses": {}})
 
 
-def attributor(candidates: Sequence[str], *, backend: str, threads: int, references: int, steps: int, seed: int) -> Attributor:
-    """The attributor that the command line asks for."""
-    return Attributor.from_zoo(candidates, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed)
-
-
 def run(attributor: Attributor, inputs: Sequence[str], progress: Progress) -> Iterator[Result]:
     """A result for every file that `inputs` stand for, in their order."""
     files = images.paths(inputs)
-    for start in range(0, len(files), CHUNK):
+    size = len(files) if attributor.options.joint else CHUNK
+    for start in range(0, len(files), size or 1):
         progress(start, len(files))
-        yield from _chunk(attributor, files[start : start + CHUNK])
+        yield from _chunk(attributor, files[start : start + size])
     progress(len(files), len(files))
 
 

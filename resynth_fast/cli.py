@@ -32,6 +32,7 @@ CandidatesOption = Annotated[
 ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyntheses by each candidate.")]
 StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the first reference.")]
+ExtractorOption = Annotated[Path | None, typer.Option(help="An extractor's bundle, in place of the zoo's weightless descriptor.")]
 BackendOption = Annotated[str, typer.Option(help="What runs the engines.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of an engine; 0: as many as there are cores.")]
 
@@ -56,6 +57,14 @@ def attribute(
     references: ReferencesOption = 2,
     steps: StepsOption = 8,
     seed: SeedOption = 0,
+    together: Annotated[
+        bool, typer.Option("--together", help="The pictures lend each other their resyntheses, as a gallery would.")
+    ] = False,
+    same_source: Annotated[
+        bool, typer.Option("--same-source", help="All pictures are declared to come from one generator: one answer.")
+    ] = False,
+    extractor: ExtractorOption = None,
+    fit: Annotated[Path | None, typer.Option(help="What a gallery says of the candidates: a file written by resynth gallery fit.")] = None,
     format: Annotated[str, typer.Option(help="table, json, jsonl or csv.")] = "table",
     report: Annotated[Path | None, typer.Option(help="Write the evidence to this HTML page.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write results here instead of to stdout.")] = None,
@@ -66,9 +75,13 @@ def attribute(
     """Attribute pictures: which candidate is each most consistent with?"""
     from . import batch
     from . import output as out
+    from .attributor import Attributor
 
     out.check(format)
-    attributor = batch.attributor(candidates, backend=backend, threads=threads, references=references, steps=steps, seed=seed)
+    attributor = Attributor.from_zoo(
+        candidates, extractor=extractor, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
+        together=together, same_source=same_source,
+    )  # fmt: skip
     results = batch.run(attributor, inputs, progress=out.progress())
     if report:
         from .report import write
@@ -126,30 +139,64 @@ def candidates_show(name: Annotated[str, typer.Argument(help="zoo:NAME or a bund
 
 @app.command()
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="zoo: draws fresh probes from the embedded zoo.")] = "zoo:",
-    probes: Annotated[int, typer.Option(help="How many probes, spread evenly over the candidates.")] = 400,
-    seed: Annotated[int, typer.Option(help="Chooses captions and the probes' noise.")] = 0,
+    dataset: Annotated[
+        str, typer.Argument(help="zoo: draws fresh probes from the embedded zoo; else a folder <prompt>/<generator>/<pictures>.")
+    ] = "zoo:",
+    protocol: Annotated[str, typer.Option(help="closed, open, robustness or curve; zoo: knows closed alone.")] = "closed",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="default (with a gallery: the other prompts), one-shot, together, layer or paper; for zoo: one-shot or together."
+        ),
+    ] = "",
+    extractor: ExtractorOption = None,
     references: ReferencesOption = 4,
+    draws: Annotated[int, typer.Option(help="How often a probe's references are drawn.")] = 5,
+    seed: Annotated[int, typer.Option(help="Chooses references and folds; for zoo: captions and the probes' noise.")] = 0,
+    without: Annotated[
+        list[str], typer.Option(help="Leave out a step: scaling, whitening, own, nuisance, centring, gallery; repeatable.")
+    ] = [],  # noqa: B006
+    leave_out: Annotated[list[str], typer.Option(help="Leave a family of degradations out of the nuisance constants; repeatable.")] = [],  # noqa: B006
+    together: Annotated[int, typer.Option(help="How many captions lend each other their resyntheses (recipe together); 0: all.")] = 0,
+    degradation: Annotated[
+        list[str], typer.Option(help="Condition of the robustness protocol, as in jpeg-50; repeatable; default: all.")
+    ] = [],  # noqa: B006
+    probes: Annotated[int, typer.Option(help="zoo: how many probes, spread evenly over the candidates.")] = 400,
     steps: StepsOption = 8,
-    probe_steps: Annotated[int, typer.Option(help="Denoising steps of a probe.")] = 20,
-    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+    probe_steps: Annotated[int, typer.Option(help="zoo: denoising steps of a probe.")] = 20,
+    format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write result.json, result.csv, plots and a page into this folder.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps features between runs; default: the user's cache.")] = None,
     backend: BackendOption = "onnxruntime",
     threads: ThreadsOption = 0,
 ) -> None:
-    """Measure attribution accuracy on probes whose generator is known."""
-    if dataset != "zoo:":
-        raise ConfigError(f"dataset is {dataset!r}; this version evaluates zoo:")
-    from . import batch
-    from . import output as out
-    from .evaluation import zoo
+    """Measure attribution accuracy on pictures whose generator is known."""
+    from . import output
+    from .evaluation import ZOO, of_folder, of_zoo
 
-    out.check(format, ("table", "json"))
-    attributor = batch.attributor(["zoo:"], backend=backend, threads=threads, references=references, steps=steps, seed=0)
-    result = zoo.evaluate(attributor, probes=probes, seed=seed, probe_steps=probe_steps, progress=out.progress())
-    if format == "json":
-        print(json.dumps(result, indent=2))
+    output.check(format, ("table", "json", "csv"))
+    common = {
+        "references": references,
+        "seed": seed,
+        "together": together,
+        "backend": backend,
+        "threads": threads,
+        "progress": output.progress(),
+    }
+    if dataset == ZOO:
+        if protocol != "closed":
+            raise ConfigError(f"--protocol is {protocol!r}; zoo: knows closed, which asks about a withheld generator too")
+        result = of_zoo(recipe or "one-shot", probes=probes, steps=steps, probe_steps=probe_steps, extractor=extractor, **common)
     else:
-        out.evaluation(result)
+        result = of_folder(
+            Path(dataset), protocol, recipe or "default", extractor=extractor, draws=draws, without=without, leave_out=leave_out,
+            degradations=degradation, cache=cache, **common,
+        )  # fmt: skip
+    if out:
+        from .evaluation.page import write
+
+        write(out, result)
+    output.evaluation(result, format)
 
 
 @app.command()

@@ -71,14 +71,48 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         print(line)
 
 
-def evaluation(result: dict[str, Any]) -> None:
-    """The result of `resynth evaluate` as a table."""
-    header = ["captions", "top-1", "95 %", "relatives as one", "NLL", "ECE"]
-    table(header, [[name, f"{row['top1']:.3f}", "{:.3f}–{:.3f}".format(*row["ci95"]), f"{row['grouped']:.3f}", f"{row['nll']:.3f}", f"{row['ece']:.3f}"] for name, row in result["conditions"].items()])  # fmt: skip
-    print(
-        f"{result['n']} probes, {result['references']} references of {result['steps']} steps, chance {result['chance']:.2f};"
-        f" withheld generator: AUROC {result['auroc_unknown']:.3f}; {result['seconds_per_probe']:.2f} s a probe"
-    )
+def evaluation(result: dict[str, Any], format: str) -> None:
+    """The result of `resynth evaluate`."""
+    if format == "json":
+        print(json.dumps(result, indent=2))
+        return
+    rows = evaluation_rows(result)
+    if format == "csv":
+        print(_csv_line(list(rows[0])))
+        for row in rows:
+            print(_csv_line(["" if value is None else value for value in row.values()]))
+        return
+    table(list(rows[0]), [["" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows])
+    unknown = "" if result["auroc_unknown"] is None else f"; unknown generators: AUROC {result['auroc_unknown']:.3f}"
+    print(f"{result['n']} probes, chance {result['chance']:.3f}{unknown}; {result['seconds_per_probe']:.2f} s a probe")
+
+
+def evaluation_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The result's conditions, one a row, with the same columns."""
+
+    def row(condition: str, balanced: float, ci95: Sequence[float], **more: Any) -> dict[str, Any]:
+        low, high = ci95
+        columns = dict.fromkeys(("top3", "nll", "ece")) | more
+        return {
+            "condition": condition,
+            "balanced": balanced,
+            "low": low,
+            "high": high,
+            "gallery": result["gallery_per_candidate"],
+            **columns,
+        }
+
+    def summary(condition: str, found: dict[str, Any]) -> dict[str, Any]:
+        return row(condition, found["balanced"], found["ci95"], top3=found.get("top3"), nll=found.get("nll"), ece=found.get("ece"))
+
+    if "conditions" in result:
+        return [summary(f"captions: {name}", found) for name, found in result["conditions"].items()]
+    rows = [summary(result["recipe"], {**result, **result["accuracy"]})]
+    for found in result.get("robustness", ()):
+        rows.append(summary(found["degradation"], found))
+        if "left_out" in found:
+            rows.append(summary(f"{found['degradation']}, family left out of the fit", found["left_out"]))
+    return rows + [summary(f"{found['policy']}, {found['references']} a candidate", found) for found in result.get("curve", ())]
 
 
 def _json(records: Iterator[Record]) -> Iterator[str]:

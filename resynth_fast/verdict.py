@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import recipe
+from .calibration import Point
 from .errors import BundleError
-from .extractors.space import Calibration
-from .recipe import Doubles, probabilities, scores
-from .similarity import similarity
+from .recipe import Doubles, Prior, probabilities, scores
 from .types import Status
 
 ATTRIBUTED_FROM = 0.5
@@ -32,33 +32,41 @@ class Decision:
     flips: int
 
 
-def decide(probe: Doubles, perturbed: Sequence[Doubles], references: Sequence[Doubles], calibration: Calibration) -> Decision:
-    """Judge a probe (d,) by C candidates' references, each (K, d), all projected.
+def decide(
+    probes: Sequence[Doubles],
+    perturbed: Sequence[Sequence[Doubles]],
+    references: Sequence[Sequence[Doubles]],
+    known: Sequence[Prior],
+    calibration: Point,
+    energy: float,
+) -> Decision:
+    """Judge pictures by one generator, whose own points (d,) are `probes`, by candidates' references, all whitened.
 
-    `perturbed` are mildly changed copies of the probe: where most of them point elsewhere the answer is inconclusive.
+    `references` has, for each probe, C arrays (K, d), `known` what a gallery says; `perturbed` has, for each probe, its
+    mildly changed copies: where most of them point elsewhere the answer is inconclusive. Several probes are declared to
+    come from one source: their log-likelihoods add up.
     """
-    values = scores(probe, references)
+
+    def judge(points: Sequence[Doubles]) -> Doubles:
+        total: Doubles = np.sum([scores(p, r, k, energy) for p, r, k in zip(points, references, known, strict=True)], axis=0)
+        return total
+
+    values = judge(probes)
     if not np.isfinite(values).all():
         raise BundleError("a score is not finite; verify the bundles (resynth candidates list --verify)")
     probability = probabilities(values, calibration.temperature)
     order = np.argsort(-probability, kind="stable")
     first = int(order[0])
-    flips = sum(int(scores(copy, references).argmax()) != first for copy in perturbed)
-    consistency = _consistency(probe, references)
+    copies = list(zip(*perturbed, strict=True))
+    flips = sum(int(judge(copy).argmax()) != first for copy in copies)
+    consistency = float(np.mean([recipe.consistency(p, r) for p, r in zip(probes, references, strict=True)]))
     status: Status
     if consistency < calibration.unknown_below:
         status = "unknown"
-    elif probability[first] < ATTRIBUTED_FROM or 2 * flips > len(perturbed):
+    elif probability[first] < ATTRIBUTED_FROM or 2 * flips > len(copies):
         status = "inconclusive"
     else:
         status = "attributed"
     margin = float(probability[first] - probability[order[1]]) if len(order) > 1 else 1.0
     held = np.cumsum(probability[order]) - probability[order] < CREDIBLE
     return Decision(status, tuple(map(int, order)), values, probability, margin, consistency, tuple(map(int, order[held])), flips)
-
-
-def _consistency(probe: Doubles, references: Sequence[Doubles]) -> float:
-    """The highest cosine of the probe with a candidate's mean reference, content not removed."""
-    means = np.stack([r.mean(0) for r in references]).astype(np.float32)
-    result = similarity(probe.astype(np.float32)[None], means, np.arange(len(means) + 1, dtype=np.int64))
-    return float(result.scores.max())

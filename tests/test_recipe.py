@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from resynth_fast.recipe import centred, fit, fit_temperature, probabilities, scores
+from resynth_fast.recipe import centred, fit, fit_temperature, probabilities, scores, whitening
 
 RNG = np.random.default_rng(0)
 
@@ -26,12 +26,16 @@ def accuracy(x, g, p, score):
 def test_removing_the_content_beats_cosine_with_the_nearest():
     x, g, p = world()
     constants = fit(x, {"block": x.shape[1]}, g, p)
-    u = constants.project(x)
+    white = whitening(constants)
+    u = white(constants.scaled(x))
+
+    def ours_by(y, references):
+        return scores(y, references, energy=white.energy)
 
     def cosine(y, references):
         return [max(r @ y / np.linalg.norm(r, axis=1) / np.linalg.norm(y)) for r in references]
 
-    ours, paper = accuracy(u, g, p, scores), accuracy(x.astype(float), g, p, cosine)
+    ours, paper = accuracy(u, g, p, ours_by), accuracy(x.astype(float), g, p, cosine)
     assert ours > paper + 0.1
     assert ours > 0.6
 
@@ -40,10 +44,10 @@ def test_whitening_shrinks_the_directions_of_noise():
     x, g, p = world()
     x[:, 0] += RNG.normal(size=len(x)).astype(np.float32) * 30
     constants = fit(x, {"block": x.shape[1]}, g, p)
-    assert constants.values.sum() <= 1 + 1e-9
-    loud = np.abs(constants.vectors[:, 0]).argmax()
-    u = constants.project(x)
-    scaled = (x - constants.mean) / constants.scale
+    assert constants.foreign.values.sum() <= 1 + 1e-9
+    loud = np.abs(constants.foreign.vectors[:, 0]).argmax()
+    scaled = constants.scaled(x)
+    u = whitening(constants)(scaled)
     assert u[:, loud].std() < scaled[:, loud].std()
 
 

@@ -70,6 +70,7 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
             "noise_version": 1,
             "recipe": "one-shot",
             "gallery_per_candidate": 0,
+            "fit_sha256": None,
             "calibration": "200 zoo probes",
         },
         "warnings": ["only the first frame was read"],

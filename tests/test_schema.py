@@ -64,6 +64,7 @@ def verdict(status: Status) -> Verdict:
             "noise_version": 1,
             "recipe": "one-shot",
             "gallery_per_candidate": 0,
+            "fit_sha256": None,
             "calibration": "200 zoo probes",
         },
     )
@@ -121,7 +122,7 @@ EXTRACTOR: dict[str, Any] = {
     "licence": "Apache-2.0",
     "components": {},
     "pixels": {"working_size": 64},
-    "calibration": {"temperature": 0.5, "unknown_below": 0.1, "source": "200 zoo probes"},
+    "calibration": {"points": [{"references": 1, "steps": 8, "temperature": 0.5, "unknown_below": 0.1}], "source": "200 zoo probes"},
     "constants": {"file": "constants.safetensors", "sha256": SHA256},
 }
 CAPTIONER: dict[str, Any] = {

@@ -87,7 +87,7 @@ def main() -> None:
     elif arguments.stage == "prompts":
         (arguments.to / "prompts.txt").write_text("\n".join(assemble.prompts(arguments.count)) + "\n")
     elif arguments.stage == "calibrate":
-        print(calibrate.calibrate(arguments.to, faces.Faces(drawn, "train").captions[8000:8130], fit_on=45))
+        print(json.dumps(calibrate.calibrate(arguments.to), indent=1))
     elif arguments.stage == "examples":
         examples.write(arguments.to, drawn)
 

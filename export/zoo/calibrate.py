@@ -5,70 +5,95 @@ Nothing here sees a held-out caption, a probe of an evaluation or the withheld g
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
-from resynth_fast import zoo
+from resynth_fast import perturbations, recipe, zoo
 from resynth_fast.attributor import Attributor, Options
+from resynth_fast.calibration import Calibration, Point
 from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.engines import EnginePool
-from resynth_fast.evaluation.zoo import draw
+from resynth_fast.evaluation.zoo import draw as draw_probes
 from resynth_fast.evaluation.zoo import references as references_of
-from resynth_fast.extractors.space import Calibration, FeatureSpace
+from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.pixels import PixelRecipe
-from resynth_fast.recipe import fit, fit_temperature
-from resynth_fast.verdict import decide
+from resynth_fast.types import Pixels
 
 from .. import bundles
+from .attributes import caption, draw, held_out
 
-WORKING_SIZE = 64
+PIXELS: dict[str, Any] = {"working_size": 64, "border": 0.0, "jpeg_quality": None}
+REFERENCES = (1, 2, 4, 8)
+STEPS = (4, 8)
+FIRST_SEED = 1 << 36
 
 
-def calibrate(to: Path, captions: list[str], *, fit_on: int = 60, references: int = 4, seed: int = 1 << 36) -> dict[str, Any]:
-    """Write the `texture` bundle into `to`; returns what was measured on the calibration probes (the rest of `captions`)."""
+def captions(count: int) -> list[str]:
+    """Distinct captions of the kind that the models were trained on, always the same ones."""
+    texts = (caption(face) for face in draw(np.random.default_rng(3)))
+    return list(islice(dict.fromkeys(text for text in islice(texts, 4 * count) if not held_out(text)), count))
+
+
+def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any]:
+    """Write the `texture` bundle into `to`; returns what was measured on the calibration probes."""
     pool = EnginePool(threads=2)
-    candidates = find(["zoo:"], pool)
-    pixels: dict[str, Any] = {"working_size": WORKING_SIZE, "border": 0.0, "jpeg_quality": None}
-    extractor = TextureExtractor(WORKING_SIZE)
-    unfitted = FeatureSpace("texture", "", "texture", PixelRecipe(**pixels), extractor, None, Calibration(1.0, -1.0, ""))  # type: ignore[arg-type]
+    candidates = [c for c in find(["zoo:"], pool) if isinstance(c, EngineCandidate)]
+    recipe_pixels, extractor = PixelRecipe(**PIXELS), TextureExtractor(PIXELS["working_size"])
+    texts = captions(fit_on + probes)
+
+    def features(pictures: list[Pixels]) -> recipe.Doubles:
+        return extractor.extract(np.stack([recipe_pixels.normalise(picture) for picture in pictures])).astype(np.float64)
 
     pictures, generator, prompt = [], [], []
     for g, candidate in enumerate(candidates):
-        for p, text in enumerate(captions[:fit_on]):
-            pictures += candidate.make([text] * 4, [seed + k for k in range(4)], 8)
+        for p, text in enumerate(texts[:fit_on]):
+            pictures += candidate.make([text] * 4, [FIRST_SEED + k for k in range(4)], 8)
             generator += [g] * 4
             prompt += [p] * 4
-    constants = fit(unfitted.features(pictures), extractor.block_sizes, np.array(generator), np.array(prompt))
-    space = FeatureSpace("texture", "", "texture", PixelRecipe(**pixels), extractor, constants, Calibration(1.0, -1.0, ""))
+    clean = features(pictures)
+    constants = recipe.fit(
+        clean, extractor.block_sizes, np.array(generator), np.array(prompt), degraded(pictures[::4], clean[::4], features)
+    )
 
-    attributor = Attributor(candidates, Tagger(zoo.bundle(zoo.TAGGER), pool), space, pool, Options(references=references))
-    engines = [c for c in candidates if isinstance(c, EngineCandidate)]
-    truth = [i % len(engines) for i in range(len(captions) - fit_on)]
-    probes = draw(engines, captions[fit_on:], truth, seed=1 << 10, steps=20)
-    points = space([p.pixels for p in probes])
-    texts = attributor.captioner.caption([p.pixels for p in probes])
-    rows, consistency, hits = [], [], []
-    made = references_of(attributor, list(dict.fromkeys(texts)))
-    for probe, point, text in zip(probes, points, texts, strict=True):
-        decision = decide(point, [], [made[text, c.name] for c in candidates], space.calibration)
-        rows.append(decision.scores)
-        consistency.append(decision.consistency)
-        hits.append(decision.order[0] == probe.truth)
-    calibration = {
-        "temperature": fit_temperature(rows, [p.truth for p in probes]),
-        "unknown_below": float(np.quantile(consistency, 0.05)),
-        "source": f"{len(probes)} zoo probes of training captions, {references} references",
-    }
-    arrays = {name: getattr(constants, name).astype(np.float32) for name in ("mean", "scale", "values")}
+    def attributor(references: int, steps: int) -> Attributor:
+        made = space("texture", "", recipe_pixels, extractor, constants)
+        return Attributor(candidates, Tagger(zoo.bundle(zoo.TAGGER), pool), made, pool, Options(references=references, steps=steps))
+
+    truth = [i % len(candidates) for i in range(probes)]
+    drawn = draw_probes(candidates, texts[fit_on:], truth, seed=1 << 10, steps=20)
+    points, hits = [], {}
+    for steps in STEPS:
+        most = attributor(max(REFERENCES), steps)
+        energy = most.space.whitening.energy
+        own = most.space([p.pixels for p in drawn])
+        described = most.captioner.caption([p.pixels for p in drawn])
+        made = references_of(most, list(dict.fromkeys(described)))
+        for k in REFERENCES:
+            used = [[made[text, c.name][:k] for c in candidates] for text in described]
+            rows = [recipe.scores(y, r, energy=energy) for y, r in zip(own, used, strict=True)]
+            consistency = [recipe.consistency(y, r) for y, r in zip(own, used, strict=True)]
+            order = [p.truth for p in drawn]
+            points.append(Point(k, steps, recipe.fit_temperature(rows, order), float(np.quantile(consistency, 0.05))))
+            hits[f"{k} references, {steps} steps"] = float(np.mean([row.argmax() == g for row, g in zip(rows, order, strict=True)]))
+    calibration = Calibration(tuple(points), f"{probes} zoo probes of training captions")
     fields = {
-        "kind": "extractor", "name": "texture", "family": "texture", "licence": "Apache-2.0", "pixels": pixels, "calibration": calibration,
+        "kind": "extractor", "name": "texture", "family": "texture", "licence": "Apache-2.0", "pixels": PIXELS,
+        "calibration": calibration.to_json(),
         "card": {"fitted_on": f"{fit_on} training captions × {len(candidates)} zoo candidates × 4 pictures"},
     }  # fmt: skip
-    bundles.write(to, fields, {}, constants=save({**arrays, "vectors": constants.vectors.astype(np.float16)}))
-    return {"top1": float(np.mean(hits)), **calibration}
+    bundles.write(to, fields, {}, constants=pack(constants))
+    return {"top1": hits, **calibration.to_json()}
+
+
+def degraded(pictures: list[Pixels], clean: recipe.Doubles, features: Any) -> dict[str, recipe.Doubles]:
+    """How the features of `pictures` move under each family of degradations."""
+    return {
+        family: np.concatenate([features([perturbations.perturbation(name)(p) for p in pictures]) - clean for name in names])
+        for family, names in perturbations.NUISANCE.items()
+    }

@@ -59,6 +59,18 @@ def ece(probability: Doubles, truth: Integers, bins: int = 10, seed: int = 0) ->
     return max(0.0, error(hit) - expected)
 
 
+def ece_interval(probability: Doubles, truth: Integers, prompt: Integers, draws: int = 40, seed: int = 0) -> list[float]:
+    """95 % bootstrap interval of `ece`, whole prompts drawn with replacement."""
+    groups = [np.flatnonzero(prompt == q) for q in np.unique(prompt)]
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        rows = np.concatenate([groups[j] for j in rng.integers(0, len(groups), len(groups))])
+        values.append(ece(probability[rows], truth[rows]))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
 def auroc(positive: Doubles, negative: Doubles) -> float:
     """Probability that a positive's value lies above a negative's, ties counted half."""
     values = np.concatenate([positive, negative])
@@ -66,3 +78,64 @@ def auroc(positive: Doubles, negative: Doubles) -> float:
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def balanced_interval(hit: Doubles, truth: Integers, prompt: Integers, draws: int = 1000, seed: int = 0) -> list[float]:
+    """95 % bootstrap interval of the balanced accuracy of `hit` (n,), whole prompts drawn with replacement."""
+    classes, owner = np.unique(truth, return_inverse=True)
+    groups, inverse = np.unique(prompt, return_inverse=True)
+    sums, counts = np.zeros((2, len(groups), len(classes)))
+    np.add.at(sums, (inverse, owner), hit)
+    np.add.at(counts, (inverse, owner), 1)
+    picks = np.random.default_rng(seed).integers(0, len(groups), (draws, len(groups)))
+    with np.errstate(invalid="ignore"):  # a class that no drawn prompt has
+        rates = sums[picks].sum(1) / counts[picks].sum(1)
+    low, high = np.percentile(np.nanmean(rates, axis=1), [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def oscr(hit: Booleans, known: Doubles, unknown: Doubles) -> float:
+    """Area under correct classification rate of known probes over false positive rate of unknown ones (Dhamija et al. 2018).
+
+    `known` (n,) and `unknown` (m,) are how known a probe looks, `hit` (n,) whether its class is right.
+    """
+    thresholds = np.concatenate([[np.inf], np.sort(np.unique(np.concatenate([known, unknown])))[::-1]])
+    right = np.sort(known[hit])
+    wrong = np.sort(unknown)
+    ccr = (len(right) - np.searchsorted(right, thresholds)) / len(known)
+    fpr = (len(wrong) - np.searchsorted(wrong, thresholds)) / len(wrong)
+    return float(np.trapezoid(ccr, fpr))
+
+
+def ccr_at_fpr(hit: Booleans, known: Doubles, unknown: Doubles, rate: float = 0.05) -> float:
+    """Share of known probes that are right and look more known than all but `rate` of the unknown ones."""
+    return float((hit & (known > np.quantile(unknown, 1 - rate))).mean())
+
+
+def fpr_at_tpr(known: Doubles, unknown: Doubles, rate: float = 0.95) -> float:
+    """Share of unknown probes that look as known as the least known of the `rate` most known ones."""
+    return float((unknown >= np.quantile(known, 1 - rate)).mean())
+
+
+def conformal(
+    probability: Doubles, truth: Integers, prompt: Integers, coverage: float = 0.9, splits: int = 50, seed: int = 0
+) -> dict[str, float]:
+    """Split conformal sets {c : p_c ≥ threshold} (Sadinle et al. 2019): mean coverage and size over splits by prompts."""
+    groups, inverse = np.unique(prompt, return_inverse=True)
+    own = probability[np.arange(len(truth)), truth]
+    rng = np.random.default_rng(seed)
+    covered, sizes = [], []
+    for _ in range(splits):
+        calibration = (rng.permutation(len(groups)) < len(groups) / 2)[inverse]
+        if calibration.all() or not calibration.any():
+            continue
+        n = int(calibration.sum())
+        rank = int(np.floor((n + 1) * (1 - coverage)))  # the rank-th smallest; below the first, every class is in the set
+        threshold = np.sort(own[calibration])[rank - 1] if rank >= 1 else 0.0
+        covered.append(float((own[~calibration] >= threshold).mean()))
+        sizes.append(float((probability[~calibration] >= threshold).sum(1).mean()))
+    return (
+        {"stated": coverage, "coverage": float(np.mean(covered)), "size": float(np.mean(sizes)), "splits": float(len(covered))}
+        if covered
+        else {}
+    )

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from .. import perturbations, zoo
-from ..attributor import RECIPE, Attributor
+from ..attributor import Attributor
 from ..candidates.engine import EngineCandidate
 from ..errors import ConfigError
 from ..recipe import Doubles
 from ..types import Pixels, Request
-from ..verdict import Decision, decide
+from ..verdict import Decision
 from . import metrics
 
 PROBE_SEEDS = 1 << 40
@@ -73,13 +73,11 @@ def evaluate(
         "random": [*described[1:], described[0], *[p.caption for p in unknown]],
     }
     points = attributor.space([p.pixels for p in everything])
-    copies = [list(attributor.space([change(p.pixels) for change in perturbations.ALL])) for p in everything]
+    changes = [perturbations.perturbation(name) for name in perturbations.MILD]
+    copies = [list(attributor.space([change(p.pixels) for change in changes])) for p in everything]
     points_of = references(attributor, list(dict.fromkeys(text for texts in conditions.values() for text in texts)), progress)
     judged = {
-        name: [
-            decide(point, copy, [points_of[text, candidate] for candidate in names], attributor.space.calibration)
-            for point, copy, text in zip(points, copies, texts, strict=True)
-        ]
+        name: attributor.judge(texts, list(points), copies, [[points_of[text, candidate] for candidate in names] for text in texts])
         for name, texts in conditions.items()
     }
     seconds = time.perf_counter() - start
@@ -91,7 +89,7 @@ def evaluate(
     consistency = np.array([d.consistency for d in judged["tagger"]])
     return {
         "protocol": "closed",
-        "recipe": RECIPE,
+        "recipe": attributor.recipe,
         "dataset": "zoo:",
         "n": len(known),
         "seed": seed,

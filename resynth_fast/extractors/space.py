@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
+from .. import recipe
 from ..bundle import Bundle
-from ..errors import BundleError
+from ..calibration import UNCALIBRATED, Calibration
+from ..engines import EnginePool
+from ..errors import BundleError, ConfigError
+from ..fit import Fit
 from ..pixels import PixelRecipe
-from ..recipe import Constants, Doubles
+from ..recipe import Constants, Doubles, Moment, Prior, Whitening
 from ..types import Pixels
 from . import Extractor
+from .network import NetworkExtractor
 from .texture import TextureExtractor
 
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What turns scores into probabilities and thresholds; measured once, on the pictures that `source` names."""
-
-    temperature: float
-    unknown_below: float
-    """Consistency under which 5 % of the candidates' own pictures fall."""
-    source: str
+NUISANCE = "nuisance."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +31,90 @@ class FeatureSpace:
 
     name: str
     sha256: str
-    tap: str
     pixels: PixelRecipe
     extractor: Extractor
     constants: Constants
+    whitening: Whitening
     calibration: Calibration
+    fit: Fit | None = None
+    """Of a gallery, where there is one: its covariance is in the whitening, its means are the prior."""
+
+    @property
+    def tap(self) -> str:
+        """What the features are, as the record says it."""
+        return ",".join(self.extractor.block_sizes)
 
     def __call__(self, pictures: Sequence[Pixels]) -> Doubles:
         """n pictures (H, W, 3) uint8 → (n, d) float64, each independent of the others; BundleError if not finite."""
-        return self.constants.project(self.features(pictures))
+        return self.whitening(self.constants.scaled(self.features(pictures)))
 
     def features(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """n pictures → (n, d) float32, unscaled: what the constants are fitted on."""
+        """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on."""
         features = self.extractor.extract(np.stack([self.pixels.normalise(picture) for picture in pictures]))
         if not np.isfinite(features).all():
             raise BundleError(f"{self.name}: a feature is not finite; verify or export the extractor again")
         return features
 
+    def prior(self, candidates: Sequence[str]) -> Prior:
+        """What the gallery says of `candidates`."""
+        if self.fit is None:
+            return recipe.no_gallery(len(candidates), len(self.constants.mean))
+        return self.fit.prior(self.whitening, candidates)
 
-def open_space(bundle: Bundle) -> FeatureSpace:
+    def fitted(self, fit: Fit) -> FeatureSpace:
+        """The space that a gallery's fit makes of this one; ConfigError if it was fitted on another extractor."""
+        if fit.extractor != self.sha256:
+            raise ConfigError(
+                f"the gallery was fitted with extractor {fit.extractor[:12]}…, this run uses {self.name} ({self.sha256[:12]}…); choose the gallery or the extractor that belongs to it"
+            )
+        return replace(self, whitening=fit.whitening(self.constants), calibration=fit.calibration or self.calibration, fit=fit)
+
+
+def space(
+    name: str, sha256: str, pixels: PixelRecipe, extractor: Extractor, constants: Constants, calibration: Calibration = UNCALIBRATED
+) -> FeatureSpace:
+    """A space without a gallery."""
+    return FeatureSpace(name, sha256, pixels, extractor, constants, recipe.whitening(constants), calibration)
+
+
+def open_space(bundle: Bundle, pool: EnginePool) -> FeatureSpace:
     """The space of a bundle of kind "extractor"."""
-    if bundle.kind != "extractor" or bundle.family != "texture":
-        raise BundleError(f"{bundle.folder}: {bundle.kind} of family {bundle.family!r}; this runtime extracts with family 'texture'")
-    settings, calibration = bundle.get("pixels", dict), bundle.get("calibration", dict)
-    recipe = PixelRecipe(**settings)
-    extractor = TextureExtractor(recipe.working_size)
-    arrays = {name: array.astype(np.float64) for name, array in load(bundle.constants.read()).items()}
-    try:
-        constants = Constants(**{name: arrays[name] for name in ("mean", "scale", "vectors", "values")})
-    except KeyError as error:
-        raise BundleError(f"{bundle.folder}: constants lack {error}; export the extractor again") from error
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise BundleError(f"{bundle.folder}: constants are not finite; export the extractor again")
+    if bundle.kind != "extractor":
+        raise BundleError(f"{bundle.folder} is a {bundle.kind}, not an extractor")
+    pixels = PixelRecipe(**bundle.get("pixels", dict))
+    extractor: Extractor = (
+        NetworkExtractor(bundle, pool, pixels.working_size) if bundle.components else TextureExtractor(pixels.working_size)
+    )
+    constants = _constants(bundle)
     if len(constants.mean) != extractor.dimension:
         raise BundleError(
             f"{bundle.folder}: constants have {len(constants.mean)} columns, the extractor {extractor.dimension}; export again"
         )
-    return FeatureSpace(bundle.name, bundle.sha256, "texture", recipe, extractor, constants, Calibration(**calibration))
+    calibration = Calibration.from_json(bundle.get("calibration", dict), str(bundle.folder))
+    return space(bundle.name, bundle.sha256, pixels, extractor, constants, calibration)
+
+
+def pack(constants: Constants) -> bytes:
+    """Constants as a safetensors file; directions in 16 bits."""
+    arrays = {name: getattr(constants, name).astype(np.float32) for name in ("mean", "scale")}
+    arrays |= {"values": constants.foreign.values.astype(np.float32), "vectors": constants.foreign.vectors.astype(np.float16)}
+    # Rows of one family may differ in length by orders of magnitude: halved as unit rows beside their lengths.
+    for family, rows in constants.nuisance.items():
+        lengths = np.linalg.norm(rows, axis=1)
+        arrays |= {
+            f"{NUISANCE}{family}": (rows / lengths[:, None]).astype(np.float16),
+            f"{NUISANCE}{family}.length": lengths.astype(np.float32),
+        }
+    return save(arrays)
+
+
+def _constants(bundle: Bundle) -> Constants:
+    arrays = {name: array.astype(np.float64) for name, array in load(bundle.constants.read()).items()}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise BundleError(f"{bundle.folder}: constants are not finite; export the extractor again")
+    families = [name.removeprefix(NUISANCE) for name in sorted(arrays) if name.startswith(NUISANCE) and not name.endswith(".length")]
+    try:
+        nuisance = {f: arrays[NUISANCE + f] * arrays[f"{NUISANCE}{f}.length"][:, None] for f in families}
+        return Constants(arrays["mean"], arrays["scale"], Moment(arrays["vectors"], arrays["values"]), nuisance)
+    except KeyError as error:
+        raise BundleError(f"{bundle.folder}: constants lack {error}; export the extractor again") from error

@@ -1,0 +1,263 @@
+"""Any ONNX image encoder becomes an extractor: its transformer blocks' outputs exposed as taps, the graph cut after the last.
+
+The residual stream is found by its shape, not by names: the longest chain of additions in which each adds something
+computed to the result of the one before. A block of a pre-norm transformer adds twice, attention and MLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from resynth_fast.errors import ConfigError
+
+from .graphs import clean, rename
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+POOLS = ("cls", "mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """An image encoder as ONNX graphs in the terms of the bundle: `pixels` (b, 3, S, S) in [0, 1] → taps (b, d)."""
+
+    network: bytes
+    """cut after the last tap"""
+    last: bytes | None
+    """the whole encoder up to its own embedding, None where it gives none"""
+    taps: tuple[str, ...]
+    side: int
+    blocks: int
+    quantised: int
+    """dynamically quantised products that are left: features would depend on batch mates"""
+
+
+def read(
+    path: Path,
+    taps: Sequence[int],
+    *,
+    pools: Sequence[str] = ("cls",),
+    side: int | None = None,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+    dequantise: bool = True,
+) -> Encoder:
+    """The encoder in `path` with taps after blocks `taps` (from 1). ConfigError names what the graph lacks."""
+    if unknown := set(pools) - set(POOLS):
+        raise ConfigError(f"pool is {sorted(unknown)[0]!r}; it must be one of {', '.join(POOLS)}")
+    model = _load(path)
+    pixels, side = _input(model, side)
+    if dequantise:
+        _dequantise(model)
+    stream = residual_stream(model, pixels)
+    if not stream:
+        raise ConfigError(
+            f"{path.name} shows no residual stream of a pre-norm transformer; export the encoder to ONNX without fused layers and try again"
+        )
+    blocks = len(stream) // 2
+    if outside := [tap for tap in taps if not 1 <= tap <= blocks]:
+        raise ConfigError(f"tap {outside[0]} is not a block of {path.name}; it has 1 … {blocks}")
+    embedding = _embedding(model)
+    _normalise(model, pixels, mean, std)
+    names = tuple(f"tap_{tap}" + ("" if pool == "cls" else "_mean") for tap in taps for pool in pools)
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    made = [_pool(cut, stream[2 * tap - 1], pool, f"tap_{tap}" + ("" if pool == "cls" else "_mean")) for tap in taps for pool in pools]
+    network = _keep(cut, made, side)
+    last = None
+    if embedding is not None:
+        name, rank = embedding
+        whole = onnx.ModelProto()
+        whole.CopyFrom(model)
+        output = _pool(whole, name, "cls", "tap_last") if rank == 3 else _alias(whole, name, "tap_last")
+        last = _keep(whole, [output], side)
+    quantised = sum(node.op_type == "DynamicQuantizeLinear" for node in cut.graph.node)
+    return Encoder(network=network, last=last, taps=names, side=side, blocks=blocks, quantised=quantised)
+
+
+def residual_stream(model: Any, pixels: str) -> list[str]:
+    """Outputs of the additions along the residual stream, in order; empty where there is none."""
+    computed = {pixels}
+    length: dict[str, int] = {}
+    before: dict[str, str] = {}
+    for node in model.graph.node:
+        if any(name in computed for name in node.input):
+            computed.update(node.output)
+        if node.op_type == "Add" and all(name in computed for name in node.input):
+            previous = max((name for name in node.input if name in length), key=lambda name: length[name], default=None)
+            length[node.output[0]] = 1 + (length[previous] if previous else 0)
+            if previous:
+                before[node.output[0]] = previous
+    if not length:
+        return []
+    end = max(length, key=lambda name: length[name])
+    chain = [end]
+    while chain[-1] in before:
+        chain.append(before[chain[-1]])
+    return chain[::-1] if len(chain) >= 4 and len(chain) % 2 == 0 else []
+
+
+def _load(path: Path) -> Any:
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # onnx, protobuf and the file system each have their own
+        raise ConfigError(f"{path} is no ONNX graph that can be read ({error})") from error
+    if model.functions or any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+        raise ConfigError(f"{path.name} has functions or branches; export it as one flat graph")
+    return model
+
+
+def _input(model: Any, side: int | None) -> tuple[str, int]:
+    """Name and side of the picture input."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    pictures = [value for value in inputs if len(value.type.tensor_type.shape.dim) == 4]
+    if len(inputs) != 1 or len(pictures) != 1:
+        raise ConfigError(f"an image encoder has one input (b, 3, S, S); this one has {', '.join(value.name for value in inputs)}")
+    _, _, height, width = (dim.dim_value for dim in pictures[0].type.tensor_type.shape.dim)
+    if height != width:
+        raise ConfigError(f"the encoder takes pictures of {height}×{width}; they must be square")
+    if not (height or side):
+        raise ConfigError("the encoder takes pictures of any size; say which with --size, for example 224")
+    if side and height and side != height:
+        raise ConfigError(f"--size is {side}, the encoder takes {height}")
+    return pictures[0].name, height or int(side or 0)
+
+
+def _dequantise(model: Any) -> None:
+    """Replace dynamically quantised matrix products by exact ones with the same weights, stored as they are, in 8 bits.
+
+    DynamicQuantizeLinear → MatMulInteger → Cast → Mul(scales) becomes Cast → Sub → Mul → MatMul on the weights' side.
+    """
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    producer = {name: node for node in graph.node for name in node.output}
+    users: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    replaced: dict[str, list[Any]] = {}
+    for node in list(graph.node):
+        if node.op_type != "MatMulInteger":
+            continue
+        quantiser = producer.get(node.input[0])
+        [cast] = users[node.output[0]]
+        [scaling] = users[cast.output[0]]
+        scales = producer.get(next(name for name in scaling.input if name != cast.output[0]))
+        if quantiser is None or quantiser.op_type != "DynamicQuantizeLinear" or node.input[1] not in weights or scales is None:
+            raise ConfigError(f"{node.name or node.output[0]} is quantised in a way that cannot be undone; keep it with --keep-quantised")
+        scale = next(name for name in scales.input if name != quantiser.output[1])
+        weight = node.input[1]
+        made = [helper.make_node("Cast", [weight], [f"{weight}.float"], to=TensorProto.FLOAT)]
+        current = f"{weight}.float"
+        if len(node.input) > 3 and numpy_helper.to_array(weights[node.input[3]]).any():
+            made.append(helper.make_node("Cast", [node.input[3]], [f"{weight}.zero"], to=TensorProto.FLOAT))
+            made.append(helper.make_node("Sub", [current, f"{weight}.zero"], [f"{weight}.centred"]))
+            current = f"{weight}.centred"
+        made.append(helper.make_node("Mul", [current, scale], [f"{weight}.exact"]))
+        if any(n.output[0] == f"{weight}.exact" for nodes in replaced.values() for n in nodes):
+            made = []  # one weight, used twice
+        made.append(helper.make_node("MatMul", [quantiser.input[0], f"{weight}.exact"], [scaling.output[0]]))
+        replaced[scaling.output[0]] = made
+    nodes = []
+    for node in graph.node:
+        nodes += replaced.get(node.output[0], [node])
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _normalise(model: Any, pixels: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Pictures come in [0, 1] as `pixels`; the encoder's own normalisation goes into the graph."""
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ConfigError(f"mean and std are {tuple(mean)} and {tuple(std)}; each must be three numbers, std above 0")
+    graph = model.graph
+    inner = f"{pixels}.normalised"
+    for node in graph.node:
+        node.input[:] = [inner if name == pixels else name for name in node.input]
+    for name, values in (("pixels.mean", mean), ("pixels.std", std)):
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32).reshape(1, 3, 1, 1), name))
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(
+        [
+            helper.make_node("Sub", ["pixels", "pixels.mean"], ["pixels.centred"]),
+            helper.make_node("Div", ["pixels.centred", "pixels.std"], [inner]),
+            *nodes,
+        ]
+    )
+
+
+def _embedding(model: Any) -> tuple[str, int] | None:
+    """The encoder's own output: a vector if it gives one, else its tokens; with the number of dimensions."""
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in model.graph.output}
+    return next(((name, rank) for rank in (2, 3) for name, r in ranks.items() if r == rank), None)
+
+
+def _pool(model: Any, tokens: str, pool: str, name: str) -> str:
+    """(b, t, d) → (b, d): the first token, or the mean of the others."""
+    graph = model.graph
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if pool == "cls":
+        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), f"{name}.first"))
+        graph.node.append(helper.make_node("Gather", [tokens, f"{name}.first"], [name], axis=1))
+        return name
+    for suffix, value in (("from", 1), ("to", np.iinfo(np.int64).max), ("axis", 1)):
+        graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), f"{name}.{suffix}"))
+    graph.node.append(helper.make_node("Slice", [tokens, f"{name}.from", f"{name}.to", f"{name}.axis"], [f"{name}.rest"]))
+    if opset >= 18:
+        graph.node.append(helper.make_node("ReduceMean", [f"{name}.rest", f"{name}.axis"], [name], keepdims=0))
+    else:
+        graph.node.append(helper.make_node("ReduceMean", [f"{name}.rest"], [name], axes=[1], keepdims=0))
+    return name
+
+
+def _alias(model: Any, value: str, name: str) -> str:
+    model.graph.node.append(helper.make_node("Identity", [value], [name]))
+    return name
+
+
+def _keep(model: Any, outputs: Sequence[str], side: int) -> bytes:
+    """The part of the graph that `outputs` need, cleaned and renamed as every exported graph is."""
+    graph = model.graph
+    needed, nodes = set(outputs), []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(nodes))
+    kept = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, side, side]))
+    del graph.output[:]
+    del graph.value_info[:]
+    widths = _widths(model, outputs, side)
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]) for name, width in widths.items())
+    clean(model)
+    rename(model)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _widths(model: Any, outputs: Sequence[str], side: int) -> dict[str, int]:
+    """Features of each output, by running the graph once: shape inference does not see through every reshape."""
+    import onnxruntime
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(list(outputs), {"pixels": np.zeros((1, 3, side, side), np.float32)})
+    if wrong := [name for name, value in zip(outputs, found, strict=True) if value.ndim != 2 or value.shape[0] != 1]:
+        raise ConfigError(f"{wrong[0]} is not one vector a picture; the encoder cannot be an extractor")
+    return {name: int(value.shape[1]) for name, value in zip(outputs, found, strict=True)}

@@ -1,0 +1,81 @@
+"""An image encoder as extractor: an engine whose outputs are taps, named intermediate layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..bundle import Bundle, Component
+from ..engines import EnginePool
+from ..errors import BundleError
+
+NETWORK, LAST = "network", "last"
+"""Components: the graph cut after its last tap; and, for the paper's own score alone, the whole one."""
+
+
+class NetworkExtractor:
+    """The taps of one encoder side by side, in the order of the bundle's manifest."""
+
+    def __init__(self, bundle: Bundle, pool: EnginePool, working_size: int) -> None:
+        self._bundle, self._pool = bundle, pool
+        self.working_size = working_size
+        self._component = self._get(NETWORK)
+        _, channels, height, width = self._component.inputs["pixels"].shape
+        if channels != 3 or height != width or not isinstance(height, int):
+            raise BundleError(f"{bundle.folder}: input pixels is {channels}×{height}×{width}; an extractor takes 3×S×S")
+        self.side = height
+        self.taps: tuple[str, ...] = tuple(bundle.get("taps", list))
+        lacking = [tap for tap in self.taps if tap not in self._component.outputs]
+        if lacking or not self.taps:
+            raise BundleError(f"{bundle.folder}: the network has no output for tap {lacking}; export the extractor again")
+        # Dynamic quantisation takes its scale from the whole batch: a picture's features would depend on its batch mates.
+        self._rows = int(bundle.manifest.get("max_batch", 8))
+
+    @property
+    def block_sizes(self) -> Mapping[str, int]:
+        return {tap: int(self._component.outputs[tap].shape[1]) for tap in self.taps}
+
+    @property
+    def dimension(self) -> int:
+        return sum(self.block_sizes.values())
+
+    def extract(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Extractor.extract`."""
+        return self._run(self._component, batch, self.taps)
+
+    def extract_last(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, S, S, 3) uint8 → the encoder's own embedding (n, e); BundleError if it was not exported."""
+        component = self._get(LAST)
+        return self._run(component, batch, tuple(component.outputs))
+
+    def has(self, component: str) -> bool:
+        return component in self._bundle.components
+
+    def _run(self, component: Component, batch: npt.NDArray[np.uint8], taps: tuple[str, ...]) -> npt.NDArray[np.float32]:
+        engine = self._pool.get(component)
+        rows = []
+        for start in range(0, len(batch), self._rows):
+            found = engine.run({"pixels": fitted(batch[start : start + self._rows], self.side)})
+            rows.append(np.concatenate([found[tap] for tap in taps], axis=1))
+        return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
+
+    def _get(self, name: str) -> Component:
+        if name not in self._bundle.components:
+            raise BundleError(
+                f"{self._bundle.folder}: no component {name!r}, it has {', '.join(self._bundle.components)}; export the extractor again"
+            )
+        return self._bundle.components[name]
+
+
+def fitted(batch: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
+    """(n, S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic."""
+    if batch.shape[1] == side:
+        return np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    planes = batch.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    resized = [
+        [np.asarray(Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC)) for plane in picture] for picture in planes
+    ]
+    return np.stack([np.stack(picture) for picture in resized]).clip(0, 1)

@@ -1,0 +1,102 @@
+"""What a frozen snapshot of a gallery says of its generators: fitted once, stored, named by hash in every verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from . import recipe
+from .calibration import Calibration
+from .errors import BundleError
+from .recipe import Constants, Doubles, Integers, Moment, Prior, Whitening
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Means and covariance of the gallery's pictures, in the scaled (not yet whitened) features of one extractor."""
+
+    extractor: str
+    """SHA-256 of the extractor that the features come from"""
+    snapshot: str
+    """SHA-256 of the gallery's entries"""
+    names: tuple[str, ...]
+    """generators"""
+    means: Doubles
+    """(G, d) mean picture of each, content removed"""
+    prompts: Doubles
+    """(G,) over how many prompts"""
+    pictures: Doubles
+    """(G,) how many pictures"""
+    cell: float
+    """pictures of one generator and prompt, on average"""
+    own: Moment | None
+    """covariance within cells, None where there are too few"""
+    calibration: Calibration | None = None
+
+    @classmethod
+    def of(cls, x: Doubles, generator: Integers, prompt: Integers, names: Sequence[str], *, extractor: str = "", snapshot: str = "") -> Fit:
+        """From scaled features (n, d); `generator` counts through `names`."""
+        known = recipe.prior(x, generator, prompt, range(len(names)))
+        pictures = np.bincount(generator, minlength=len(names)).astype(np.float64)
+        enough = len(x) > len(np.unique(generator)) + 1
+        return cls(
+            extractor=extractor, snapshot=snapshot, names=tuple(names), means=known.means, prompts=known.prompts, pictures=pictures,
+            cell=known.cell, own=recipe.moment(recipe.within(x, generator, prompt)) if enough else None,
+        )  # fmt: skip
+
+    def whitening(self, constants: Constants, families: Sequence[str] | None = None) -> Whitening:
+        """The extractor's whitening with the gallery's own covariance in it."""
+        return recipe.whitening(constants, self.own, recipe.own_share(self.cell, int(self.pictures.sum())), families)
+
+    def prior(self, whitening: Whitening, candidates: Sequence[str]) -> Prior:
+        """What is known of `candidates`; one that the gallery lacks has no pictures there."""
+        rows = [self.names.index(name) if name in self.names else -1 for name in candidates]
+        means = np.stack([self.means[r] if r >= 0 else np.zeros(self.means.shape[1]) for r in rows])
+        interaction = recipe.INTERACTION_KNOWN if self.cell >= recipe.SOLID_CELL else recipe.INTERACTION
+        return Prior(whitening(means), np.array([self.prompts[r] if r >= 0 else 0.0 for r in rows]), self.cell, interaction)
+
+    def pictures_of(self, candidates: Sequence[str]) -> list[int]:
+        """How many gallery pictures each candidate has."""
+        return [int(self.pictures[self.names.index(name)]) if name in self.names else 0 for name in candidates]
+
+    @cached_property
+    def content(self) -> bytes:
+        """The file, the same for the same fit."""
+        arrays: dict[str, npt.NDArray[Any]] = {"means": self.means.astype(np.float32), "prompts": self.prompts, "pictures": self.pictures}
+        if self.own is not None:
+            arrays |= {"own.vectors": self.own.vectors.astype(np.float16), "own.values": self.own.values.astype(np.float32)}
+        calibration = None if self.calibration is None else self.calibration.to_json()
+        facts = {"extractor": self.extractor, "snapshot": self.snapshot, "names": self.names, "cell": self.cell, "calibration": calibration}
+        return save(arrays, {"fit": json.dumps(facts, sort_keys=True)})
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @classmethod
+    def read(cls, path: Path) -> Fit:
+        """A fit that was written; BundleError if it is missing or broken."""
+        try:
+            with safe_open(path, "numpy") as file:
+                facts = json.loads((file.metadata() or {})["fit"])
+                arrays = {name: file.get_tensor(name).astype(np.float64) for name in file.keys()}  # noqa: SIM118 (no dict)
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise ValueError("a number is not finite")
+            own = Moment(arrays["own.vectors"], arrays["own.values"]) if "own.vectors" in arrays else None
+            calibration = Calibration.from_json(facts["calibration"], str(path)) if facts["calibration"] else None
+            return cls(
+                extractor=facts["extractor"], snapshot=facts["snapshot"], names=tuple(facts["names"]), means=arrays["means"],
+                prompts=arrays["prompts"], pictures=arrays["pictures"], cell=facts["cell"], own=own, calibration=calibration,
+            )  # fmt: skip
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise BundleError(f"{path} is no fit of a gallery ({error}); make it again with `resynth gallery fit`") from error

@@ -19,12 +19,12 @@ from .graphs import Network
 def write(
     to: Path,
     fields: Mapping[str, Any],
-    networks: Mapping[str, Network],
+    networks: Mapping[str, Network | bytes],
     tokenizers: Sequence[tuple[Any, int]] = (),
     check: Callable[[Bundle], None] = lambda bundle: None,
     constants: bytes | None = None,
 ) -> Bundle:
-    """Export `networks`, compare them with torch, `check` the bundle, and only then publish it as `to / fields["name"]`.
+    """Export `networks` (or take graphs that are ready), compare them with torch, `check` the bundle, and only then publish it as `to / fields["name"]`.
 
     `fields` are the manifest's, but for what is known from the networks and the tokenizers (transformers', with the most
     tokens each); `constants` is a safetensors file of fitted numbers. Files go to `to / "objects"` under their hash; a bundle of the same name is replaced.
@@ -44,8 +44,9 @@ def write(
             manifest["constants"] = _file(draft, "constants.safetensors", constants)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         bundle = Bundle.open(draft)
-        errors = verify.components(bundle, networks)
-        print(name, "against torch:", ", ".join(f"{key} {error:.1e}" for key, error in errors.items()), flush=True)
+        errors = verify.components(bundle, {key: network for key, network in networks.items() if isinstance(network, Network)})
+        if errors:
+            print(name, "against torch:", ", ".join(f"{key} {error:.1e}" for key, error in errors.items()), flush=True)
         check(bundle)
         return _publish(draft, to / name)
     finally:
@@ -60,10 +61,11 @@ def prune(to: Path) -> None:
             path.unlink()
 
 
-def _component(draft: Path, name: str, network: Network) -> dict[str, Any]:
-    graph = graphs.export(network)
+def _component(draft: Path, name: str, network: Network | bytes) -> dict[str, Any]:
+    graph = network if isinstance(network, bytes) else graphs.export(network)
     inputs, outputs = graphs.describe(graph)
-    return {**_file(draft, f"{name}.onnx", graph), "precision": "float16-stored", "inputs": inputs, "outputs": outputs}
+    precision = "as given" if isinstance(network, bytes) else "float16-stored"
+    return {**_file(draft, f"{name}.onnx", graph), "precision": precision, "inputs": inputs, "outputs": outputs}
 
 
 def _tokenizer(draft: Path, i: int, tokenizer: Any, length: int) -> dict[str, Any]:

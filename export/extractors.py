@@ -6,6 +6,8 @@ computed to the result of the one before. A block of a pre-norm transformer adds
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from resynth_fast.errors import ConfigError
+from resynth_fast.bundle import Bundle
+from resynth_fast.calibration import UNCALIBRATED
+from resynth_fast.engines import EnginePool
+from resynth_fast.errors import BundleError, ConfigError
+from resynth_fast.extractors.space import FeatureSpace, open_space, pack
+from resynth_fast.pixels import PixelRecipe
+from resynth_fast.recipe import Constants, Moment
 
-from .graphs import clean, rename
+from . import bundles, constants, graphs
+from .graphs import Network, clean, rename
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 POOLS = ("cls", "mean")
+BATCH_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +98,8 @@ def residual_stream(model: Any, pixels: str) -> list[str]:
     length: dict[str, int] = {}
     before: dict[str, str] = {}
     for node in model.graph.node:
-        if any(name in computed for name in node.input):
+        # What depends on the batch's size alone (an interpolated position embedding) is not part of the stream.
+        if node.op_type not in ("Shape", "Size") and any(name in computed for name in node.input):
             computed.update(node.output)
         if node.op_type == "Add" and all(name in computed for name in node.input):
             previous = max((name for name in node.input if name in length), key=lambda name: length[name], default=None)
@@ -261,3 +272,63 @@ def _widths(model: Any, outputs: Sequence[str], side: int) -> dict[str, int]:
     if wrong := [name for name, value in zip(outputs, found, strict=True) if value.ndim != 2 or value.shape[0] != 1]:
         raise ConfigError(f"{wrong[0]} is not one vector a picture; the encoder cannot be an extractor")
     return {name: int(value.shape[1]) for name, value in zip(outputs, found, strict=True)}
+
+
+def export(
+    path: Path,
+    to: Path,
+    *,
+    name: str,
+    licence: str,
+    taps: Sequence[int],
+    pools: Sequence[str] = ("cls",),
+    side: int | None = None,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+    dequantise: bool = True,
+    last: bool = True,
+    pixels: PixelRecipe = PixelRecipe(working_size=256),  # noqa: B008 (frozen)
+    constants_from: Path | None = None,
+    threads: int = 1,
+) -> Bundle:
+    """The encoder in `path` as the extractor bundle `to / name`, its constants fitted on the pictures of `constants_from`.
+
+    Without these, on pictures of the embedded zoo. ConfigError or BundleError name what is wrong; nothing is written then.
+    """
+    encoder = read(path, taps, pools=pools, side=side, mean=mean, std=std, dequantise=dequantise)
+    networks: dict[str, Network | bytes] = {"network": encoder.network}
+    if last and encoder.last:
+        networks["last"] = encoder.last
+    fields: dict[str, Any] = {
+        "kind": "extractor", "name": name, "family": "image-encoder", "licence": licence, "taps": list(encoder.taps),
+        "source": {"checkpoint": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        "pixels": {"working_size": pixels.working_size, "border": pixels.border, "jpeg_quality": pixels.jpeg_quality},
+    }  # fmt: skip
+    if encoder.quantised:
+        fields["max_batch"] = 1  # the scale of a dynamic quantisation comes from the whole batch
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        columns = sum(graphs.describe(encoder.network)[1][tap]["shape"][1] for tap in encoder.taps)
+        neutral = Constants(np.zeros(columns), np.ones(columns), Moment(np.zeros((columns, 0)), np.zeros(0)))
+        draft = bundles.write(work, {**fields, "calibration": UNCALIBRATED.to_json()}, networks, constants=pack(neutral))
+        unfitted = open_space(draft, EnginePool(threads=threads))
+        _verify(unfitted)
+        root = constants_from or constants.zoo_pictures(work / "zoo-pictures")
+        fitted, calibration, text = constants.fit(unfitted, root, work / "features")
+        card = {
+            "description": f"{path.name}: taps {', '.join(encoder.taps)} of {encoder.blocks} blocks at {encoder.side} px",
+            "fitted_on": text,
+        }
+        return bundles.write(to, {**fields, "calibration": calibration.to_json(), "card": card}, networks, constants=pack(fitted))
+
+
+def _verify(space: FeatureSpace) -> None:
+    """Features are finite and do not depend on batch mates; BundleError otherwise."""
+    size = space.extractor.working_size
+    pictures = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.uint8)
+    together, alone = space.extractor.extract(pictures), np.concatenate([space.extractor.extract(p[None]) for p in pictures])
+    error = float(np.abs(together - alone).max() / np.abs(alone).max())
+    if not error <= BATCH_TOLERANCE:
+        raise BundleError(
+            f"{space.name}: a picture's features change by {error:.1e} with its batch mates, allowed is {BATCH_TOLERANCE:.0e}; nothing was written"
+        )

@@ -242,7 +242,7 @@ def _eigen(rows: Doubles, rank: int) -> tuple[Doubles, Doubles]:
 
 def _leading(values: Doubles, rank: int) -> Integers:
     order: Integers = np.argsort(-values)[:rank]
-    kept: Integers = order[values[order] > 1e-9 * values.max()]
+    kept: Integers = order[values[order] > 1e-9 * values.max(initial=0.0)]
     return kept
 
 
@@ -267,16 +267,6 @@ def scores(
     posterior, variance = _posterior(means, content, references, known)
     distance: Doubles = ((probe - content - posterior) ** 2).sum(1)
     return -distance / (energy * variance) - np.log(variance)
-
-
-def outlier(probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, energy: float = 1.0) -> float:
-    """How much better the best candidate explains the probe than an unknown generator would, per dimension; low for unknown sources."""
-    known = known or no_gallery(len(references), len(probe))
-    content = _content(references)
-    spread = 1 + BETWEEN + known.interaction
-    background = -float(((probe - content) ** 2).sum()) / (energy * spread) - float(np.log(spread))
-    best = float(scores(probe, references, known, energy).max())
-    return (best - 0.75 * background) / 2
 
 
 def _content(references: Sequence[Doubles]) -> Doubles:
@@ -304,16 +294,20 @@ def nearest(probe: Doubles, references: Sequence[Doubles]) -> Doubles:
     return np.array([float((r @ own / np.linalg.norm(r, axis=1)).max()) for r in references])
 
 
-def consistency(probe: Doubles, references: Sequence[Doubles]) -> float:
-    """The highest cosine with a candidate's mean reference, content not removed; low for pictures that no candidate makes.
+def consistency(probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, energy: float = 1.0) -> float:
+    """How much a probe looks like a picture of one of the candidates; low for pictures that none of them makes.
 
-    With two references or more, half of what the resyntheses have in common among themselves is subtracted: some
-    captions leave more open than others.
+    The highest cosine with a candidate's mean reference, content not removed. With two references or more, half of what
+    the resyntheses have in common among themselves is subtracted: some captions leave more open than others. With a
+    gallery that knows every candidate, twice the best candidate's advantage over an unknown generator is added.
     """
     present = [r for r in references if len(r)]
     means = np.stack([r.mean(0) for r in present])
     best = float((means @ probe / (np.linalg.norm(means, axis=1) * np.linalg.norm(probe) + 1e-300)).max())
-    return best - 0.5 * agreement(present)
+    value = best - 0.5 * agreement(present)
+    if known is not None and known.prompts.all():
+        value += 2 * _advantage(probe, references, known, energy)
+    return value
 
 
 def agreement(references: Sequence[Doubles]) -> float:
@@ -325,6 +319,14 @@ def agreement(references: Sequence[Doubles]) -> float:
             lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(r, axis=1) + 1e-300
             found += list((others * r).sum(1) / lengths)
     return float(np.mean(found)) if found else 0.0
+
+
+def _advantage(probe: Doubles, references: Sequence[Doubles], known: Prior, energy: float) -> float:
+    """How much better the best candidate explains the probe than an unknown generator would, whose mean has the prior's variance."""
+    spread = 1 + BETWEEN + known.interaction
+    background = -float(((probe - _content(references)) ** 2).sum()) / (energy * spread) - float(np.log(spread))
+    best = float(scores(probe, references, known, energy).max())
+    return (best - 0.75 * background) / 2
 
 
 def probabilities(values: Doubles, temperature: float) -> Doubles:

@@ -59,7 +59,7 @@ def decide(
     first = int(order[0])
     copies = list(zip(*perturbed, strict=True))
     flips = sum(int(judge(copy).argmax()) != first for copy in copies)
-    consistency = float(np.mean([recipe.consistency(p, r) for p, r in zip(probes, references, strict=True)]))
+    consistency = float(np.mean([recipe.consistency(p, r, k, energy) for p, r, k in zip(probes, references, known, strict=True)]))
     status: Status
     if consistency < calibration.unknown_below:
         status = "unknown"

@@ -22,8 +22,6 @@ from .metrics import Integers
 RECIPES = ("default", "one-shot", "together", "layer", "paper")
 STEPS = ("scaling", "whitening", "own", "nuisance", "centring", "gallery")
 FOLDS = 5
-CONSISTENCY_WEIGHT = 2.0
-"""Of the log-likelihood ratio beside the consistency, once a gallery knows the candidates (a fixed sum)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,10 +186,7 @@ class Bench:
     def _consistency(self, probe: Doubles, references: list[Doubles], known: Prior, whitening: Whitening) -> float:
         if not any(len(r) for r in references):
             return float("nan")
-        value = recipe.consistency(probe, references)
-        if known.prompts.all() and "centring" not in self.setting.without:
-            value += CONSISTENCY_WEIGHT * recipe.outlier(probe, references, known, whitening.energy)
-        return value
+        return recipe.consistency(probe, references, None if "centring" in self.setting.without else known, whitening.energy)
 
     def _space(self, fold: int, candidates: list[int]) -> tuple[Whitening, Doubles, Doubles, Prior]:
         """Whitening, whitened references and probes, and prior, for probes of `fold`."""

@@ -1,0 +1,82 @@
+"""Constants and calibration of an extractor, from labelled pictures of generators that need not be anybody's candidates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from resynth_fast import perturbations, recipe
+from resynth_fast.calibration import UNCALIBRATED, Calibration, Point
+from resynth_fast.candidates import find
+from resynth_fast.engines import EnginePool
+from resynth_fast.evaluation.dataset import Dataset, describe, read
+from resynth_fast.evaluation.protocols import Bench, Setting
+from resynth_fast.extractors.space import FeatureSpace
+
+PICTURES = 1500
+"""Pictures that the constants are fitted on, at most."""
+DEGRADED = 96
+"""Pictures that the nuisance constants are fitted on, at most."""
+REFERENCES = (1, 2, 4)
+PROMPTS_TO_CALIBRATE = 5
+
+
+def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[recipe.Constants, Calibration, str]:
+    """Constants, calibration and a sentence about what they were fitted on, from a dataset on disk."""
+    dataset = _thinned(read(root), PICTURES)
+    data = describe(dataset, unfitted, cache=cache)
+    some = _thinned(data.dataset, DEGRADED)
+    clean = describe(some, unfitted, cache=cache).features
+    degraded = {
+        family: np.concatenate([describe(some, unfitted, degradation=name, cache=cache).features - clean for name in names])
+        for family, names in perturbations.NUISANCE.items()
+    }
+    dataset = data.dataset
+    constants = recipe.fit(data.features, unfitted.extractor.block_sizes, dataset.generator, dataset.prompt, degraded)
+    text = f"{len(dataset)} pictures by {len(dataset.generators)} generators of {len(np.unique(dataset.group))} prompts, {root.name}"
+    cells = np.unique(np.stack([dataset.generator, dataset.prompt]), axis=1, return_counts=True)[1]
+    if cells.min() < 2 or len(np.unique(dataset.group)) < PROMPTS_TO_CALIBRATE:
+        return constants, replace(UNCALIBRATED, source=f"{UNCALIBRATED.source}; {text} have too few of a cell or too few prompts"), text
+    points = []
+    for k in [k for k in REFERENCES if k < cells.min()]:
+        setting = Setting(recipe="one-shot", references=k, draws=2)
+        judged = Bench(data, constants, list(unfitted.extractor.block_sizes.values()), setting).judge()
+        temperature = recipe.fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
+        points.append(Point(k, 0, temperature, float(np.quantile(judged.consistency, 0.05))))
+    return constants, Calibration(tuple(points), text), text
+
+
+def zoo_pictures(folder: Path, prompts: int = 24, copies: int = 2) -> Path:
+    """Pictures by the embedded zoo in the matrix layout: what is at hand where nothing else was given."""
+    from .zoo.calibrate import captions
+
+    pool = EnginePool(threads=1)
+    for candidate in find(["zoo:"], pool):
+        for i, text in enumerate(captions(prompts)):
+            place = folder / f"prompt-{i}" / candidate.name
+            place.mkdir(parents=True)
+            for k, pixels in enumerate(candidate.make([text] * copies, list(range(copies)), 8)):
+                Image.fromarray(pixels).save(place / f"{k}.png")
+    return folder
+
+
+def _thinned(dataset: Dataset, most: int) -> Dataset:
+    """At most `most` pictures, whole prompts at a time where that is enough: cells stay as full as they are."""
+    if len(dataset) <= most:
+        return dataset
+    rng = np.random.default_rng(0)
+    order = rng.permutation(np.unique(dataset.group))
+    kept: list[Any] = []
+    count = 0
+    for group in order:
+        size = int((dataset.group == group).sum())
+        if kept and count + size > most:
+            break
+        kept.append(group)
+        count += size
+    rows = np.flatnonzero(np.isin(dataset.group, kept))
+    return dataset.only(rows if len(rows) <= most else np.sort(rng.permutation(rows)[:most]))

@@ -1,0 +1,197 @@
+"""ONNX image encoders as extractors: taps, cutting, dequantising, batch mates, constants; small encoders with random weights."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from PIL import Image
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
+
+from resynth_fast.bundle import Bundle
+from resynth_fast.engines import EnginePool
+from resynth_fast.errors import ConfigError
+from resynth_fast.export import extractors
+from resynth_fast.extractors.network import fitted
+from resynth_fast.extractors.space import open_space
+
+# torch's older exporter writes the graphs that most published encoders come in; it warns of its age, and of tracing.
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")]
+
+BLOCKS, WIDTH, SIDE = 4, 32, 32
+COMMON = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 4, "image_size": SIDE, "patch_size": 8}
+ENCODERS = {
+    "clip": (CLIPVisionModelWithProjection, CLIPVisionConfig(**COMMON, intermediate_size=64, projection_dim=24)),
+    "dinov2": (Dinov2Model, Dinov2Config(**COMMON, mlp_ratio=2)),
+    "siglip": (SiglipVisionModel, SiglipVisionConfig(**COMMON, intermediate_size=64)),
+}
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values):
+        output = self.model(pixel_values=pixel_values)
+        return output.image_embeds if "image_embeds" in output else output.pooler_output
+
+
+@pytest.fixture(scope="module", params=sorted(ENCODERS))
+def encoder(request, tmp_path_factory):
+    """(torch model, its ONNX file)"""
+    torch.manual_seed(0)
+    kind, config = ENCODERS[request.param]
+    model = kind(config).eval()
+    path = tmp_path_factory.mktemp("encoder") / f"{request.param}.onnx"
+    example = torch.randn(2, 3, SIDE, SIDE)
+    torch.onnx.export(
+        Wrapped(model), (example,), path, input_names=["pixel_values"], output_names=["embedding"], opset_version=17, dynamo=False,
+        dynamic_axes={"pixel_values": {0: "batch"}, "embedding": {0: "batch"}},
+    )  # fmt: skip
+    return model, path
+
+
+def run(graph, pixels):
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"pixels": pixels}), strict=True))
+
+
+def pictures(count=3, side=SIDE):
+    return np.random.default_rng(count).random((count, 3, side, side)).astype(np.float32)
+
+
+def normalised(pixels):
+    mean, std = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (extractors.CLIP_MEAN, extractors.CLIP_STD))
+    return (pixels - mean) / std
+
+
+def test_taps_are_the_hidden_states_of_transformers(encoder):
+    model, path = encoder
+    found = extractors.read(path, range(1, BLOCKS + 1), pools=("cls", "mean"))
+    assert found.blocks == BLOCKS
+    pixels = pictures()
+    got = run(found.network, pixels)
+    with torch.no_grad():
+        states = model(pixel_values=torch.from_numpy(normalised(pixels)), output_hidden_states=True).hidden_states
+    for block in range(1, BLOCKS + 1):
+        expected = states[block].numpy()
+        np.testing.assert_allclose(got[f"tap_{block}"], expected[:, 0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(got[f"tap_{block}_mean"], expected[:, 1:].mean(1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_whole_encoder_gives_its_own_embedding(encoder):
+    model, path = encoder
+    pixels = pictures()
+    with torch.no_grad():
+        expected = Wrapped(model)(torch.from_numpy(normalised(pixels))).numpy()
+    np.testing.assert_allclose(run(extractors.read(path, [1]).last, pixels)["tap_last"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_graph_ends_at_its_last_tap(encoder):
+    _, path = encoder
+    half, whole = (onnx.load_from_string(extractors.read(path, [tap]).network) for tap in (BLOCKS // 2, BLOCKS))
+    assert len(half.graph.node) < 0.65 * len(whole.graph.node)
+    assert half.ByteSize() < 0.65 * whole.ByteSize()
+
+
+def test_the_same_encoder_gives_the_same_bytes(encoder):
+    _, path = encoder
+    assert extractors.read(path, [1, 2]).network == extractors.read(path, [1, 2]).network
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory):
+    """A CLIP tower with dynamically quantised products, and the one it was made of."""
+    torch.manual_seed(0)
+    kind, config = ENCODERS["clip"]
+    folder = tmp_path_factory.mktemp("quantised")
+    torch.onnx.export(
+        Wrapped(kind(config).eval()), (torch.randn(2, 3, SIDE, SIDE),), folder / "exact.onnx", input_names=["pixel_values"],
+        output_names=["embedding"], opset_version=17, dynamo=False, dynamic_axes={"pixel_values": {0: "batch"}, "embedding": {0: "batch"}},
+    )  # fmt: skip
+    quantize_dynamic(folder / "exact.onnx", folder / "int8.onnx", weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul"])
+    return folder / "exact.onnx", folder / "int8.onnx"
+
+
+def test_dequantising_takes_batch_mates_out_of_the_features(quantised):
+    exact, small = quantised
+    pixels = pictures(4)
+    pixels[1:] *= 3  # mates of another range move a shared scale
+    kept, undone = extractors.read(small, [2], dequantise=False), extractors.read(small, [2])
+    assert kept.quantised > 0
+    assert undone.quantised == 0
+    alone, together = run(undone.network, pixels[:1])["tap_2"], run(undone.network, pixels)["tap_2"][:1]
+    np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
+    alone, together = run(kept.network, pixels[:1])["tap_2"], run(kept.network, pixels)["tap_2"][:1]
+    assert np.abs(alone - together).max() > 1e-4
+    reference = run(extractors.read(exact, [2]).network, pixels)["tap_2"]
+    np.testing.assert_allclose(run(undone.network, pixels)["tap_2"], reference, atol=0.05 * np.abs(reference).max())
+
+
+def test_a_bundle_that_keeps_its_quantisation_is_run_picture_by_picture(quantised, tmp_path):
+    bundle = extractors.export(
+        quantised[1], tmp_path, name="kept", licence="MIT", taps=[2], dequantise=False, constants_from=dataset(tmp_path / "pictures")
+    )
+    assert bundle.manifest["max_batch"] == 1
+    space = open_space(bundle, EnginePool(threads=1))
+    some = [np.random.default_rng(i).integers(0, 256, (40, 40, 3)).astype(np.uint8) for i in range(3)]
+    np.testing.assert_array_equal(space.features(some), np.concatenate([space.features([p]) for p in some]))
+
+
+def dataset(root, generators=3, prompts=6, copies=3):
+    """Pictures whose makers differ by the colour of their noise."""
+    rng = np.random.default_rng(0)
+    for p in range(prompts):
+        base = rng.integers(0, 200, (8, 8, 3)).astype(np.uint8)
+        for g in range(generators):
+            folder = root / f"p{p}" / f"g{g}"
+            folder.mkdir(parents=True)
+            for k in range(copies):
+                picture = np.kron(base, np.ones((8, 8, 1))) + rng.normal(0, 4 + 8 * g, (64, 64, 1))
+                Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{k}.png")
+    return root
+
+
+def test_export_writes_a_bundle_with_constants_and_calibration(encoder, tmp_path):
+    _, path = encoder
+    root = dataset(tmp_path / "pictures")
+    bundle = extractors.export(path, tmp_path / "to", name="encoder", licence="MIT", taps=[2, 3], constants_from=root)
+    bundle = Bundle.open(bundle.folder)
+    space = open_space(bundle, EnginePool(threads=1))
+    assert space.tap == "tap_2,tap_3"
+    assert set(space.constants.nuisance) == {"jpeg", "resize", "crop", "blur"}
+    assert [point.references for point in space.calibration.points] == [1, 2]
+    assert space.calibration.points[0].unknown_below > -1
+    assert bundle.manifest["card"]["fitted_on"].startswith("54 pictures by 3 generators of 6 prompts")
+    scaled = space.constants.scaled(space.features([np.asarray(Image.open(f)) for f in sorted(root.rglob("*.png"))]))
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-3)
+
+
+def test_a_tap_outside_the_encoder_is_refused(encoder):
+    with pytest.raises(ConfigError, match=r"tap 9 is not a block .* it has 1 … 4"):
+        extractors.read(encoder[1], [2, 9])
+
+
+def test_what_is_no_encoder_is_refused(tmp_path):
+    (tmp_path / "text.onnx").write_text("no graph")
+    with pytest.raises(ConfigError, match="no ONNX graph"):
+        extractors.read(tmp_path / "text.onnx", [1])
+    value = onnx.helper.make_tensor_value_info
+    shape = ["batch", 3, 8, 8]
+    relu = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value("x", 1, shape)], [value("y", 1, shape)]
+    )
+    onnx.save(onnx.helper.make_model(relu, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), tmp_path / "relu.onnx")
+    with pytest.raises(ConfigError, match="no residual stream"):
+        extractors.read(tmp_path / "relu.onnx", [1])
+
+
+def test_pictures_are_fitted_like_pillow_in_floating_point():
+    batch = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3)).astype(np.uint8)
+    found = fitted(batch, 24)
+    plane = Image.fromarray(batch[1, :, :, 2].astype(np.float32) / 255).resize((24, 24), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(found[1, 2], np.asarray(plane).clip(0, 1), atol=1e-6)
+    np.testing.assert_array_equal(fitted(batch, 40), batch.transpose(0, 3, 1, 2) / np.float32(255))

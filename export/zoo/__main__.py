@@ -10,13 +10,15 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from resynth_fast import zoo
+
 from .. import bundles
-from . import assemble, autoencoder, calibrate, denoiser, examples, faces, quality, recipes, tagger, text
+from . import assemble, autoencoder, calibrate, denoiser, examples, faces, quality, recipes, restore, tagger, text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="resynth_fast.export.zoo", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for pictures, checkpoints and trained models")
+    parser.add_argument("--work", type=Path, help="folder for pictures, checkpoints and trained models; all stages but restore need it")
     parser.add_argument("--threads", type=int, default=1)
     stages = parser.add_subparsers(dest="stage", required=True)
     stage = stages.add_parser("faces", help="draw the training pictures (needs Node.js and three npm packages, see faces.mjs)")
@@ -32,6 +34,9 @@ def main() -> None:
     stage = stages.add_parser("export", help="assemble and export one generator as a bundle")
     stage.add_argument("name", choices=recipes.DENOISERS)
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
+    stage = stages.add_parser("restore", help="write embedded generators as diffusers pipelines, from their bundles alone")
+    stage.add_argument("names", nargs="+", choices=recipes.DENOISERS, metavar="NAME")
+    stage.add_argument("--to", type=Path, required=True, help="folder of pipelines")
     stage = stages.add_parser("prompts", help="write the captions that nothing was trained on, for evaluation")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
     stage.add_argument("--count", type=int, default=1500)
@@ -46,6 +51,12 @@ def main() -> None:
     stage.add_argument("--to", type=Path, required=True, help="folder of pictures")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.stage == "restore":
+        for name in arguments.names:
+            print(restore.save(zoo.bundle(name), arguments.to))
+        return
+    if arguments.work is None:
+        parser.error(f"{arguments.stage} needs --work")
     work: Path = arguments.work
     drawn = work / "faces"
     if arguments.stage == "faces":

@@ -23,7 +23,7 @@ from resynth_fast.bundle import Bundle
 
 from .. import pipelines
 from .attributes import caption, draw, held_out
-from .denoiser import NOISE
+from .denoiser import NOISE, DenoiserRecipe
 from .recipes import DENOISERS
 
 STEPS = (1, 2, 4, 8, 20)
@@ -35,30 +35,42 @@ ART = (
 )
 
 
+def pipeline(
+    recipe: DenoiserRecipe,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    encoder: CLIPTextModel,
+    denoiser: UNet2DConditionModel | FluxTransformer2DModel,
+) -> Any:
+    """The parts of one generator put together, with the noise scheduler of its prediction."""
+    if recipe.family == "flux":
+        return FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), vae=vae, transformer=denoiser,
+            text_encoder=encoder, tokenizer=tokenizer, text_encoder_2=encoder, tokenizer_2=tokenizer,
+        )  # fmt: skip
+    if recipe.prediction == "v_prediction":
+        scheduler: Any = DPMSolverMultistepScheduler(**NOISE, prediction_type="v_prediction")
+    else:
+        scheduler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    return StableDiffusionPipeline(
+        scheduler=scheduler, vae=vae, unet=denoiser, text_encoder=encoder, tokenizer=tokenizer,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
 def assemble(work: Path, name: str) -> Path:
     """The pipeline `name`, saved as diffusers does it, from the parts in `work`; returns its folder."""
     recipe = DENOISERS[name]
-    vae = AutoencoderKL.from_pretrained(work / "autoencoders" / recipe.autoencoder)
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(work / "text_encoder")
-    denoiser = work / "denoisers" / name
-    pipeline: Any
-    if recipe.family == "flux":
-        pipeline = FluxPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), vae=vae, transformer=FluxTransformer2DModel.from_pretrained(denoiser),
-            text_encoder=encoder, tokenizer=tokenizer, text_encoder_2=encoder, tokenizer_2=tokenizer,
-        )  # fmt: skip
-    else:
-        if recipe.prediction == "v_prediction":
-            scheduler: Any = DPMSolverMultistepScheduler(**NOISE, prediction_type="v_prediction")
-        else:
-            scheduler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-        pipeline = StableDiffusionPipeline(
-            scheduler=scheduler, vae=vae, unet=UNet2DConditionModel.from_pretrained(denoiser), text_encoder=encoder, tokenizer=tokenizer,
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
+    network = FluxTransformer2DModel if recipe.family == "flux" else UNet2DConditionModel
+    assembled = pipeline(
+        recipe,
+        AutoencoderKL.from_pretrained(work / "autoencoders" / recipe.autoencoder),
+        CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        CLIPTextModel.from_pretrained(work / "text_encoder"),
+        network.from_pretrained(work / "denoisers" / name),
+    )
     folder = work / "pipelines" / name
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    assembled.save_pretrained(folder, safe_serialization=True)
     return folder
 
 

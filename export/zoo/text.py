@@ -48,16 +48,21 @@ def tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     return torch.tensor(tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids)
 
 
-def train(tokenizer: CLIPTokenizer, faces: Faces, checkpoint: Path) -> tuple[CLIPTextModel, dict[str, float]]:
-    """A text encoder whose pooled state predicts every attribute; it is frozen afterwards and shared by the zoo."""
-    torch.manual_seed(SCHEDULE.seed)
+def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The text encoder, untrained."""
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    encoder = CLIPTextModel(
+    return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=2, num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS, projection_dim=WIDTH, bos_token_id=start, eos_token_id=end, pad_token_id=end, hidden_act="quick_gelu",
         )
     )  # fmt: skip
+
+
+def train(tokenizer: CLIPTokenizer, faces: Faces, checkpoint: Path) -> tuple[CLIPTextModel, dict[str, float]]:
+    """A text encoder whose pooled state predicts every attribute; it is frozen afterwards and shared by the zoo."""
+    torch.manual_seed(SCHEDULE.seed)
+    encoder = build(tokenizer)
     torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=0.3)
     heads = torch.nn.ModuleList([torch.nn.Linear(WIDTH, len(labels)) for labels in ATTRIBUTES.values()])
     ids, labels = tokens(tokenizer, faces.captions), torch.from_numpy(faces.labels)

@@ -26,7 +26,7 @@ SAMPLE_S = 1e-3  # of calls timed together, so that the clock's own cost disappe
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Ours beside one peer; times in microseconds a call, the 90th percentile over samples of about a millisecond."""
+    """Ours beside one peer; times in `unit` a call, the 90th percentile over samples of about a millisecond."""
 
     bench: str
     case: str
@@ -44,6 +44,7 @@ class Row:
     device: str
     threads: int
     commit: str
+    unit: str = "microseconds"
 
 
 def compare(
@@ -92,7 +93,7 @@ def compare(
                 limit_pct=100 * median["limit"] / median[""] if limit else None,
                 device=device or processor(),
                 threads=int(os.environ["OMP_NUM_THREADS"]),
-                commit=_commit(),
+                commit=commit(),
             )
         )
     return rows
@@ -111,7 +112,12 @@ def run(cpu: Callable[[], list[Row]], gpu: Callable[[], list[Row]] | None = None
     else:
         rows = []
         print("this benchmark has no GPU rows", file=sys.stderr)
-    if arguments.json:
+    show(rows, as_json=arguments.json)
+
+
+def show(rows: list[Row], *, as_json: bool) -> None:
+    """Print rows, as a table or as one JSON object a line."""
+    if as_json:
         for row in rows:
             print(json.dumps(dataclasses.asdict(row)))
     elif rows:
@@ -119,9 +125,9 @@ def run(cpu: Callable[[], list[Row]], gpu: Callable[[], list[Row]] | None = None
 
 
 def _print_table(rows: list[Row]) -> None:
-    print(f"{rows[0].device}, {rows[0].threads} thread(s), commit {rows[0].commit}; microseconds, median (p90)")
+    print(f"{rows[0].device}, {rows[0].threads} thread(s), commit {rows[0].commit}; median (p90)")
     for row in rows:
-        times = f"{row.ours:9.2f} ({row.ours_p90:.2f})  {row.peer_name} {row.peer:.2f} ({row.peer_p90:.2f})"
+        times = f"{row.ours:9.2f} ({row.ours_p90:.2f})  {row.peer_name} {row.peer:.2f} ({row.peer_p90:.2f}) {row.unit}"
         goal = "" if row.goal is None else f"  goal {row.goal:g} {'met' if row.met else 'MISSED'}"
         limit = "" if row.limit_pct is None else f"  {row.limit_pct:.0f} % of the limit"
         print(f"{row.bench}  {row.case}  {times}  x{row.ratio:.2f}{goal}{limit}")
@@ -159,7 +165,8 @@ def processor() -> str:
 
 
 @functools.cache
-def _commit() -> str:
+def commit() -> str:
+    """What was measured."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,130 @@
+"""What one would run without this project: every candidate's own diffusers pipeline, then features, then SciPy.
+
+    python -m resynth_fast.export.zoo restore zoo-flux zoo-sd zoo-sd-twin zoo-sd-v --to DIR
+    python -m benchmarks.naive PICTURE --pipelines DIR --references 1 --steps 8
+
+Pipelines stay resident, torch runs in inference mode with its fused attention, one reference is drawn at a time; or all
+of a candidate's together with `--batch`. The comparison is the paper's: argmin over candidates of the distance between
+features (Bongini et al., arXiv 2510.24278). Noise and features are ours, so that pictures and distances can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DiffusionPipeline, FluxPipeline
+from PIL import Image
+from scipy.spatial import distance
+
+from resynth_fast import zoo
+from resynth_fast.extractors.space import FeatureSpace, open_space
+from resynth_fast.noise import normals
+
+Pixels = npt.NDArray[np.uint8]
+
+GUIDANCE_SCALE = 3.0  # what the zoo's pipelines were made to be sampled with
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The nearest candidate, and every candidate's least distance to the probe."""
+
+    label: str
+    distances: dict[str, float]
+
+
+class Naive:
+    """The loop over diffusers pipelines."""
+
+    def __init__(self, folders: Sequence[Path], space: FeatureSpace) -> None:
+        self.space = space
+        self.pipelines: dict[str, Any] = {}
+        for folder in folders:
+            self.pipelines[folder.name] = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self.pipelines[folder.name].set_progress_bar_config(disable=True)
+
+    def attribute(self, probe: Pixels, caption: str, seeds: Sequence[int], steps: int, *, batch: bool = False) -> Answer:
+        """The candidate with the nearest reference; `seeds` are the references' noise."""
+        feature = self.space([probe])[0]
+        distances = {}
+        for name in self.pipelines:
+            made = self.draw(name, caption, seeds, steps, batch=batch)
+            distances[name] = min(float(distance.cosine(feature, self.space([picture])[0])) for picture in made)
+        return Answer(min(distances, key=distances.__getitem__), distances)
+
+    def draw(self, name: str, caption: str, seeds: Sequence[int], steps: int, *, batch: bool = False) -> list[Pixels]:
+        """A candidate's pictures (H, W, 3) of `caption`, one for each seed, one or all at a time."""
+        groups = [list(seeds)] if batch else [[seed] for seed in seeds]
+        return [picture for group in groups for picture in self._call(self.pipelines[name], caption, group, steps)]
+
+    @torch.inference_mode()
+    def _call(self, pipeline: Any, caption: str, seeds: Sequence[int], steps: int) -> list[Pixels]:
+        side = pipeline.vae.config.sample_size // pipeline.vae_scale_factor
+        shape = (pipeline.vae.config.latent_channels, side, side)
+        latents = torch.from_numpy(np.stack([normals(seed, 0, shape) for seed in seeds]))
+        arguments: dict[str, Any] = {"guidance_scale": GUIDANCE_SCALE, "num_inference_steps": steps, "output_type": "np"}
+        if isinstance(pipeline, FluxPipeline):
+            size = pipeline.vae.config.sample_size
+            latents = pipeline._pack_latents(latents, len(seeds), *shape)
+            arguments |= {"height": size, "width": size, "max_sequence_length": pipeline.tokenizer_2.model_max_length}
+        images = pipeline([caption] * len(seeds), latents=latents, **arguments).images
+        return list(np.rint(images * 255).astype(np.uint8))
+
+
+def main() -> None:
+    """Attribute one picture; print one JSON object: label, distances, seconds (load and attribute: without imports), peak memory."""
+    start = time.perf_counter()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--pipelines", type=Path, required=True, help="folder of diffusers pipelines, one a candidate")
+    parser.add_argument("--candidates", nargs="+", help="names among them; all of them unless given")
+    parser.add_argument("--references", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0, help="of the first reference")
+    parser.add_argument("--batch", action="store_true", help="draw a candidate's references together")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--caption", help="what the picture shows; the zoo's captioner is asked unless given")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with Image.open(arguments.picture) as image:
+        probe = np.array(image.convert("RGB"))
+    caption = arguments.caption or _caption(probe, arguments.threads)
+    folders = [arguments.pipelines / name for name in arguments.candidates or sorted(os.listdir(arguments.pipelines))]
+    naive = Naive(folders, open_space(zoo.bundle(zoo.TEXTURE)))
+    loaded = time.perf_counter()
+    seeds = range(arguments.seed, arguments.seed + arguments.references)
+    answer = naive.attribute(probe, caption, seeds, arguments.steps, batch=arguments.batch)
+    result = {
+        "label": answer.label,
+        "distances": answer.distances,
+        "caption": caption,
+        "load_s": loaded - start,
+        "attribute_s": time.perf_counter() - loaded,
+        "cpu_s": time.process_time(),  # imports included
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    json.dump(result, sys.stdout, indent=1)
+    print()
+
+
+def _caption(probe: Pixels, threads: int) -> str:
+    from resynth_fast.captioners.tagger import Tagger
+    from resynth_fast.engines import EnginePool
+
+    return Tagger(zoo.bundle(zoo.TAGGER), EnginePool(threads=threads)).caption([probe])[0]
+
+
+if __name__ == "__main__":
+    main()

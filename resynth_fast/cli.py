@@ -13,6 +13,7 @@ import typer
 from . import __version__
 from .bundle import Bundle
 from .errors import ConfigError, ResynthError
+from .gallery_cli import app as gallery_app
 from .settings import defaults
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 candidates_app = typer.Typer(help="The generators in the running.", no_args_is_help=True)
 app.add_typer(candidates_app, name="candidates")
+app.add_typer(gallery_app, name="gallery")
 
 CandidatesOption = Annotated[
     list[str], typer.Option("--candidates", "-c", help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles; repeatable.")

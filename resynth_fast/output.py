@@ -24,7 +24,7 @@ def check(format: str, allowed: Sequence[str] = FORMATS) -> None:
         raise ConfigError(f"--format is {format!r}; it must be {', '.join(allowed)}")
 
 
-def progress() -> Any:
+def progress(what: str = "attributing") -> Any:
     """A function (done, of): a bar on a terminal's stderr, silent elsewhere."""
     if not sys.stderr.isatty():
         return lambda done, of: None
@@ -32,7 +32,7 @@ def progress() -> Any:
     from rich.progress import Progress
 
     bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task("attributing", total=None)
+    task = bar.add_task(what, total=None)
 
     def update(done: int, of: int) -> None:
         bar.start()

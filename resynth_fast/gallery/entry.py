@@ -1,0 +1,166 @@
+"""What is known about one reference, and the key under which it is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from .. import noise
+from ..bundle import Bundle, StepTable
+from ..errors import BundleError, InputError
+from ..types import Pixels
+
+GENERAL = "general"
+"""Group of what is gathered for everybody; other groups (one probe's, one batch's) are fitted only where named."""
+MAX_NAME_CHARS = 100
+MAX_PROMPT_CHARS = 20_000
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResynthesisKey:
+    """All that decides a resynthesis: equal keys, equal pictures."""
+
+    bundle_sha256: str
+    prompt: str
+    table_sha256: str
+    """Of the step table, see `table_sha256`."""
+    steps: int
+    guidance_scale: float
+    resolution_px: tuple[int, int]
+    """(height, width)"""
+    seed: int
+    backend: str
+    """Name and version, since another version may round otherwise."""
+    precision: str
+    noise_version: int
+
+    @classmethod
+    def of(cls, bundle: Bundle, prompt: str, *, seed: int, steps: int, backend: str) -> ResynthesisKey:
+        """The key of what `bundle` makes at its native resolution; `backend` is its name and version."""
+        return cls(
+            bundle_sha256=bundle.sha256,
+            prompt=prompt,
+            table_sha256=table_sha256(bundle.step_table(steps)),
+            steps=steps,
+            guidance_scale=bundle.guidance.scale,
+            resolution_px=bundle.resolution_px,
+            seed=seed,
+            backend=backend,
+            precision=", ".join(f"{name} {component.precision}" for name, component in sorted(bundle.components.items())),
+            noise_version=noise.VERSION,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One reference. Raises InputError where a text cannot be kept.
+
+    A given picture has no `origin`, and its `picture_sha256` is that of the file. A resynthesis has its exact key
+    there, and its `picture_sha256` is that of its pixels (`pixels_sha256`), which no encoder changes.
+    """
+
+    generator: str
+    picture_sha256: str
+    prompt: str | None = None
+    origin: ResynthesisKey | None = None
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.picture_sha256):
+            raise InputError(f"picture_sha256 is {self.picture_sha256[:80]!r}, not 64 hexadecimal digits")
+        name = self.generator
+        if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
+            raise InputError(f"generator is {name[:120]!r}; a name is 1 to {MAX_NAME_CHARS} printable characters without spaces around")
+        if self.origin and self.origin.prompt != self.prompt:
+            raise InputError(f"prompt is {self.prompt!r}, but the resynthesis was made from {self.origin.prompt!r}; give the same")
+        if self.prompt is not None:
+            _check_prompt(self.prompt)
+
+    @classmethod
+    def resynthesis(cls, generator: str, picture_sha256: str, origin: ResynthesisKey) -> Entry:
+        """What `generator` made from the prompt of `origin`."""
+        return cls(generator=generator, picture_sha256=picture_sha256, prompt=origin.prompt, origin=origin)
+
+    @cached_property
+    def key(self) -> bytes:
+        """32 bytes: equal for what counts as one reference. A resynthesis is its origin, a given picture its file and generator."""
+        if self.origin:
+            return key_of(self.origin)
+        return _digest({"kind": "given", "generator": self.generator, "picture": self.picture_sha256})
+
+    def checksum(self, vector: bytes | memoryview) -> bytes:
+        """32 bytes over everything that is said of the reference and the stored bytes of its features."""
+        said = {"generator": self.generator, "picture": self.picture_sha256, "prompt": self.prompt}
+        digest = hashlib.sha256(_canonical({**said, "origin": asdict(self.origin) if self.origin else None}))
+        digest.update(b"\0")
+        digest.update(vector)
+        return digest.digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEntry(Entry):
+    """A reference in the gallery."""
+
+    row: int
+    """Its position in every vector file; never used twice."""
+    added: str
+    """UTC, ISO 8601."""
+
+
+def key_of(origin: ResynthesisKey) -> bytes:
+    """32 bytes that stand for an exact key."""
+    return _digest({"kind": "resynthesis", **asdict(origin)})
+
+
+def table_sha256(table: StepTable) -> str:
+    """Identity of a step table: of its numbers, wherever they are stored."""
+    return _digest(asdict(table)).hex()
+
+
+def pixels_sha256(pixels: Pixels) -> str:
+    """Identity of a picture (H, W, 3) uint8 by its pixels."""
+    digest = hashlib.sha256("×".join(map(str, pixels.shape)).encode())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def origin_to_json(origin: ResynthesisKey | None) -> str | None:
+    """For the index, which keeps the prompt in its own column."""
+    return None if origin is None else _canonical({k: v for k, v in asdict(origin).items() if k != "prompt"}).decode()
+
+
+def origin_from_json(text: str | None, prompt: str | None) -> ResynthesisKey | None:
+    """Inverse of `origin_to_json`; BundleError for anything else."""
+    if text is None:
+        return None
+    try:
+        values: Mapping[str, Any] = json.loads(text)
+        height, width = values["resolution_px"]
+        if prompt is None:
+            raise ValueError("it has no prompt")
+        return ResynthesisKey(**{**values, "prompt": prompt, "resolution_px": (height, width)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"the origin of an entry cannot be read ({error}); run `resynth gallery prune`") from error
+
+
+def _check_prompt(prompt: str) -> None:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"prompt {prompt[:80]!a} is not Unicode text; write it in UTF-8") from error
+    if len(prompt) > MAX_PROMPT_CHARS or "\0" in prompt:
+        raise InputError(f"prompt {prompt[:40]!a}… has {len(prompt)} characters; at most {MAX_PROMPT_CHARS} and no NUL are kept")
+
+
+def _canonical(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _digest(value: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(_canonical(value)).digest()

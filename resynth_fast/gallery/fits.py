@@ -1,0 +1,82 @@
+"""What was fitted on a frozen snapshot: one safetensors file under the hash of its own bytes, written once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
+
+from ..errors import BundleError, ConfigError
+from .durable import write_atomically, writing
+
+FOLDER = "fits"
+_KEYS = "snapshot.keys"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """Arrays and settings, and which entries they rest on."""
+
+    sha256: str
+    snapshot_sha256: str
+    keys: tuple[bytes, ...]
+    """Of the snapshot's entries; `Gallery.snapshot(keys=…)` gives the snapshot again."""
+    arrays: Mapping[str, npt.NDArray[Any]]
+    settings: Mapping[str, Any]
+
+
+def write(
+    folder: Path, snapshot_sha256: str, keys: tuple[bytes, ...], arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]
+) -> str:
+    """Keep a fit, give its hash. `settings` is JSON; equal arguments give an equal file."""
+    if _KEYS in arrays:
+        raise ConfigError(f"an array of a fit is called {_KEYS!r}, which is taken; rename it")
+    members = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
+    # one entry of metadata, since the order of several is not fixed and would change the hash
+    about = json.dumps({"snapshot": snapshot_sha256, "settings": dict(settings)}, sort_keys=True)
+    tensors = {_KEYS: members, **{name: np.ascontiguousarray(array) for name, array in arrays.items()}}
+    content = save(tensors, metadata={"fit": about})
+    sha256 = hashlib.sha256(content).hexdigest()
+    with writing(folder / FOLDER):
+        (folder / FOLDER).mkdir(exist_ok=True)
+    write_atomically(path_of(folder, sha256), content)
+    return sha256
+
+
+def read(folder: Path, sha256: str) -> Fit:
+    """The fit called `sha256`; BundleError if it is missing or its bytes are others."""
+    path = path_of(folder, sha256)
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise BundleError(f"{path} was changed or cut short; fit again with `resynth gallery fit`")
+        with safe_open(path, "numpy") as file:
+            about = json.loads(file.metadata()["fit"])
+        arrays = load(content)
+        keys = tuple(row.tobytes() for row in arrays.pop(_KEYS))
+        return Fit(sha256, about["snapshot"], keys, arrays, about["settings"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); fit again with `resynth gallery fit`") from error
+
+
+def names(folder: Path) -> list[str]:
+    """Hashes of all fits, the newest first."""
+    found = [path for path in (folder / FOLDER).glob("*.safetensors") if _SHA256.fullmatch(path.stem)]
+    return [path.stem for path in sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path.stem))]
+
+
+def path_of(folder: Path, sha256: str) -> Path:
+    """Where the fit called `sha256` is kept; ConfigError if that is no hash."""
+    if not _SHA256.fullmatch(sha256):
+        raise ConfigError(f"a fit is named by 64 hexadecimal digits, not {sha256[:80]!r}")
+    return folder / FOLDER / f"{sha256}.safetensors"

@@ -1,0 +1,276 @@
+"""The SQLite index: which rows exist, and what is known of each. What it does not name does not exist."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BundleError, DeviceError
+from .durable import writing
+from .entry import Entry, StoredEntry, origin_from_json, origin_to_json
+
+FILE = "index.sqlite"
+VERSION = 1
+_APPLICATION = 0x7273796E  # "rsyn", so that another program's database is not taken for an index
+_WAIT_S = 60
+
+_TABLES = """
+CREATE TABLE generator (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE entry (
+    row INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE CHECK (length(key) = 32),
+    generator INTEGER NOT NULL REFERENCES generator (id),
+    prompt TEXT,
+    origin TEXT,
+    picture TEXT NOT NULL,
+    added TEXT NOT NULL,
+    checksum BLOB NOT NULL CHECK (length(checksum) = 32),
+    norms BLOB NOT NULL
+);
+CREATE INDEX entry_generator ON entry (generator, prompt);
+CREATE INDEX entry_picture ON entry (picture);
+CREATE TABLE membership (row INTEGER NOT NULL, label TEXT NOT NULL, PRIMARY KEY (row, label)) WITHOUT ROWID;
+CREATE TABLE quarantine (row INTEGER PRIMARY KEY, record TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL);
+"""
+_ENTRY = """
+SELECT e.row, g.name, e.prompt, e.origin, e.picture, e.added, e.key, e.checksum, e.norms
+FROM entry e JOIN generator g ON g.id = e.generator
+"""
+_IN_ROWS = "e.row IN (SELECT value FROM json_each(?))"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry with what proves it whole. `entry` may be a `BundleError` where the record itself is damaged."""
+
+    row: int
+    entry: StoredEntry | BundleError
+    key: bytes
+    checksum: bytes
+    norms: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """What a search over all rows needs, by row; a row that does not count has generator -1."""
+
+    generator: npt.NDArray[np.int64]
+    """(rows,), keys of `names`"""
+    norms: npt.NDArray[np.float32]
+    """(rows, blocks)"""
+    names: Mapping[int, str]
+    state: tuple[int, int]
+    """(rows ever used, rows in quarantine): the facts hold as long as these do."""
+
+
+class Index:
+    """One connection, shared by the threads of a process; not to be carried through a fork."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._lock = threading.RLock()
+        try:
+            # mode=rw: a missing index is an error, not the beginning of an empty one
+            self._connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+        try:
+            for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "synchronous = FULL", "mmap_size = 0"):
+                self.run(f"PRAGMA {pragma}")
+            found = self.one("PRAGMA application_id")[0], self.one("PRAGMA user_version")[0]
+            if found != (_APPLICATION, VERSION):
+                raise BundleError(f"{self.path} is no gallery index of version {VERSION} but {found}; restore it from a copy")
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, folder: Path) -> None:
+        """An empty index, in place of what an interrupted creation left."""
+        path = folder / FILE
+        with writing(path):
+            for leftover in (path, path.with_name(f"{FILE}-wal"), path.with_name(f"{FILE}-shm")):
+                leftover.unlink(missing_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; {_TABLES} COMMIT;")
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside or nothing; no other writer between its beginning and its end."""
+        with self._lock:
+            self.run("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.rollback()
+                raise
+            self.run("COMMIT")
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one statement; BundleError where SQLite finds the file broken or cannot use it."""
+        with self._lock:
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                raise self._broken(error) from error
+
+    def one(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
+        return self.run(sql, values)[0]
+
+    # Reading
+
+    def next_row(self) -> int:
+        """The first row never used, also not by an entry that is now in quarantine."""
+        return int(
+            self.one("SELECT 1 + max(coalesce((SELECT max(row) FROM entry), -1), coalesce((SELECT max(row) FROM quarantine), -1))")[0]
+        )
+
+    def count(self) -> int:
+        return int(self.one("SELECT count(*) FROM entry")[0])
+
+    def by_key(self, keys: Iterable[bytes]) -> dict[bytes, Record]:
+        """Those of `keys` that are there."""
+        found = ((key, self.run(f"{_ENTRY} WHERE e.key = ?", (key,))) for key in keys)
+        return {key: self._record(rows[0]) for key, rows in found if rows}
+
+    def by_row(self, rows: Iterable[int]) -> dict[int, Record]:
+        """Those of `rows` that are there."""
+        return {row[0]: self._record(row) for row in self.run(f"{_ENTRY} WHERE {_IN_ROWS}", (_list(rows),))}
+
+    def after(self, row: int, limit: int) -> list[Record]:
+        """The next `limit` entries after `row`, in order: a walk over all that holds no lock."""
+        return [self._record(found) for found in self.run(f"{_ENTRY} WHERE e.row > ? ORDER BY e.row LIMIT ?", (row, limit))]
+
+    def select(self, generator: str | None, prompt: str | None, group: str | None, picture: str | None) -> list[Record]:
+        """Entries for which everything that is given holds, in the order of their rows."""
+        conditions, values = ["1"], []
+        for sql, value in (
+            ("g.name = ?", generator),
+            ("e.prompt = ?", prompt),
+            ("e.picture = ?", picture),
+            ("e.row IN (SELECT row FROM membership WHERE label = ?)", group),
+        ):
+            if value is not None:
+                conditions.append(sql)
+                values.append(value)
+        return [self._record(row) for row in self.run(f"{_ENTRY} WHERE {' AND '.join(conditions)} ORDER BY e.row", values)]
+
+    def members(self, groups: Sequence[str]) -> list[tuple[int, bytes, bytes, str, str | None]]:
+        """(row, key, checksum, generator, prompt) of all entries in any of `groups`, ordered by key."""
+        return self.run(
+            "SELECT e.row, e.key, e.checksum, g.name, e.prompt FROM entry e JOIN generator g ON g.id = e.generator WHERE e.row IN"
+            " (SELECT row FROM membership WHERE label IN (SELECT value FROM json_each(?))) ORDER BY e.key",
+            (json.dumps(list(groups)),),
+        )
+
+    def summary(self) -> list[tuple[str, int, int, int]]:
+        """(generator, entries, distinct prompts, resyntheses among them), by name."""
+        return self.run(
+            "SELECT g.name, count(*), count(DISTINCT e.prompt), count(e.origin) FROM entry e JOIN generator g ON g.id = e.generator"
+            " GROUP BY g.id ORDER BY g.name"
+        )
+
+    def groups(self) -> dict[str, int]:
+        """Entries by group."""
+        return dict(self.run("SELECT label, count(*) FROM membership GROUP BY label ORDER BY label"))
+
+    def state(self) -> tuple[int, int]:
+        """See `Facts.state`."""
+        return self.next_row(), int(self.one("SELECT count(*) FROM quarantine")[0])
+
+    def facts(self, blocks: int, available: int, known: Facts | None) -> Facts:
+        """The facts as they are now, read only as far as `known` does not hold; `available`: rows in the vector files."""
+        with self._lock:
+            state = self.state()
+            if known is not None and known.state == state:
+                return known
+            if known is None or known.state[1] != state[1]:
+                known = Facts(np.empty(0, np.int64), np.empty((0, blocks), np.float32), {}, (0, state[1]))
+            found = self.run("SELECT row, generator, norms FROM entry WHERE row >= ?", (known.state[0],))
+            names = dict(self.run("SELECT id, name FROM generator"))
+        rows = np.array([row for row, _, _ in found], np.int64)
+        content = b"".join(norms for _, _, norms in found)
+        if len(content) != 4 * blocks * len(rows) or (rows < 0).any() or (rows >= available).any():
+            raise BundleError(f"{self.path} and the vector files do not agree; run `resynth gallery prune`")
+        # only as far as entries go: behind the last of them the vector files may end
+        end = max(len(known.generator), int(rows.max(initial=-1)) + 1)
+        generator, norms = np.full(end, -1, np.int64), np.zeros((end, blocks), np.float32)
+        generator[: len(known.generator)], norms[: len(known.norms)] = known.generator, known.norms
+        generator[rows], norms[rows] = [g for _, g, _ in found], np.frombuffer(content, "<f4").reshape(-1, blocks)
+        return Facts(generator, norms, names, state)
+
+    def check(self) -> list[str]:
+        """What SQLite itself finds wrong with the file."""
+        return [text for (text,) in self.run("PRAGMA integrity_check(10)") if text != "ok"]
+
+    # Writing, inside a transaction
+
+    def insert(self, row: int, entry: Entry, checksum: bytes, norms: bytes, added: str) -> None:
+        self.run("INSERT OR IGNORE INTO generator (name) VALUES (?)", (entry.generator,))
+        self.run(
+            "INSERT INTO entry (row, key, generator, prompt, origin, picture, added, checksum, norms)"
+            " VALUES (?, ?, (SELECT id FROM generator WHERE name = ?), ?, ?, ?, ?, ?, ?)",
+            (row, entry.key, entry.generator, entry.prompt, origin_to_json(entry.origin), entry.picture_sha256, added, checksum, norms),
+        )
+
+    def join(self, rows: Iterable[int], group: str) -> None:
+        """Put entries into a group; they may be in it."""
+        self.run("INSERT OR IGNORE INTO membership SELECT value, ? FROM json_each(?)", (group, _list(rows)))
+
+    def quarantine(self, row: int, reason: str, at: str) -> None:
+        """Take an entry out, keep what was said of it, and let its key be added anew under another row."""
+        said = self.run(
+            "SELECT hex(e.key), g.name, e.prompt, e.origin, e.picture, e.added FROM entry e LEFT JOIN generator g ON g.id = e.generator"
+            " WHERE e.row = ?",
+            (row,),
+        )
+        fields = ("key", "generator", "prompt", "origin", "picture", "added")
+        record = {**dict(zip(fields, said[0], strict=True)), "groups": self.run("SELECT label FROM membership WHERE row = ?", (row,))}
+        self.run("INSERT INTO quarantine VALUES (?, ?, ?, ?)", (row, json.dumps(record, default=repr), reason, at))
+        self.run("DELETE FROM membership WHERE row = ?", (row,))
+        self.run("DELETE FROM entry WHERE row = ?", (row,))
+
+    def _record(self, found: tuple[Any, ...]) -> Record:
+        row, generator, prompt, origin, picture, added, key, checksum, norms = found
+        entry: StoredEntry | BundleError
+        try:
+            entry = StoredEntry(
+                generator=generator,
+                picture_sha256=picture,
+                prompt=prompt,
+                origin=origin_from_json(origin, prompt),
+                row=row,
+                added=added,
+            )
+        except Exception as error:  # whatever a damaged page holds, of whatever type
+            entry = BundleError(f"the entry of row {row} in {self.path} cannot be read ({error}); run `resynth gallery prune`")
+        return Record(row, entry, bytes(key), bytes(checksum), bytes(norms))
+
+    def _broken(self, error: Exception) -> BundleError | DeviceError:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            return DeviceError(f"{self.path} cannot be written ({error}); free space, or wait for the other process")
+        return BundleError(f"{self.path} cannot be used ({error}); see that its folder may be written, or restore it from a copy")
+
+
+def _list(rows: Iterable[int]) -> str:
+    return json.dumps([int(row) for row in rows])

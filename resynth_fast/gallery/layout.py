@@ -1,0 +1,183 @@
+"""Which extractor's features a gallery holds, how they are stored, and the manifest that says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..errors import BundleError, ConfigError
+from ..extractors.space import FeatureSpace
+from ..recipe import Doubles
+from .durable import write_atomically
+
+SCHEMA_VERSION = 1
+MANIFEST = "gallery.json"
+SCALING = "scaling.safetensors"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_BLOCKS = 64
+MAX_COLUMNS = 1 << 20
+
+Storage = Literal["float32", "float16"]
+_BLOCK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Layout:
+    """The columns of one extractor, by block. Raises ConfigError if they are no columns.
+
+    `mean` and `scale` (d,) are the extractor's own and only serve to find neighbours: features are stored unscaled.
+    float16 halves the folder, but rounds: a reference that is read back differs from one just described, so it suits
+    given pictures, not a store of resyntheses that verdicts reuse.
+    """
+
+    name: str
+    sha256: str
+    """Of the extractor's bundle."""
+    blocks: Mapping[str, int]
+    """Name → columns, in the order of the columns; each block is one file."""
+    mean: Doubles
+    scale: Doubles
+    storage: Storage = "float32"
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ConfigError(f"the extractor's sha256 is {self.sha256[:80]!r}, not 64 hexadecimal digits")
+        if not 1 <= len(self.blocks) <= MAX_BLOCKS:
+            raise ConfigError(f"the extractor has {len(self.blocks)} blocks; a gallery takes 1 to {MAX_BLOCKS}")
+        for name, columns in self.blocks.items():
+            if not _BLOCK.fullmatch(name):
+                raise ConfigError(f"block {name[:80]!r} is not letters, digits, '.', '_' or '-'")
+            if isinstance(columns, bool) or not isinstance(columns, int) or not 1 <= columns <= MAX_COLUMNS:
+                raise ConfigError(f"block {name} has {columns!r} columns; it must be 1 to {MAX_COLUMNS}")
+        if self.storage not in get_args(Storage):
+            raise ConfigError(f"storage is {self.storage!r}; it must be {' or '.join(get_args(Storage))}")
+        for field, values in (("mean", self.mean), ("scale", self.scale)):
+            if values.shape != (self.dimension,) or not np.isfinite(values).all():
+                raise ConfigError(f"the extractor's {field} has shape {values.shape}; it must be ({self.dimension},), all finite")
+        if not (self.scale > 0).all():
+            raise ConfigError("the extractor's scale is not positive in every column; export the extractor again")
+
+    @classmethod
+    def of(cls, space: FeatureSpace, storage: Storage = "float32") -> Layout:
+        """What `space` gives."""
+        return cls(
+            name=space.name,
+            sha256=space.sha256,
+            blocks=dict(space.extractor.block_sizes),
+            mean=space.constants.mean,
+            scale=space.constants.scale,
+            storage=storage,
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Columns of all blocks together."""
+        return sum(self.blocks.values())
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What is stored, little-endian."""
+        return np.dtype(self.storage).newbyteorder("<")
+
+    def columns(self) -> Iterator[tuple[str, slice]]:
+        """Each block with where it stands in a vector."""
+        start = 0
+        for name, size in self.blocks.items():
+            yield name, slice(start, start + size)
+            start += size
+
+    def column_of(self, names: Sequence[str]) -> dict[str, slice]:
+        """The blocks called `names`; ConfigError if there is no such block."""
+        known = dict(self.columns())
+        if not names or (missing := [name for name in names if name not in known]):
+            raise ConfigError(f"no block {missing[0]!r}; this gallery has {', '.join(known)}" if names else "name at least one block")
+        return {name: known[name] for name in names}
+
+    def stored(self, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        """(n, d) in the gallery's own precision; ConfigError if the shape is wrong or a value is not finite."""
+        if features.ndim != 2 or features.shape[1] != self.dimension:
+            raise ConfigError(f"features have shape {features.shape}; this gallery of {self.name} takes (n, {self.dimension})")
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(features, self.dtype)
+        if not np.isfinite(values).all():
+            raise ConfigError(f"a feature is not finite as {self.storage}; use storage float32, or describe the picture again")
+        return values
+
+    def norms(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """(n, d) features → (n, blocks): length of each block after scaling."""
+        scaled = (features.astype(np.float64) - self.mean) / self.scale
+        return np.stack([np.sqrt((scaled[:, block] ** 2).sum(1)) for _, block in self.columns()], axis=1).astype(np.float32)
+
+
+def default_folder(name: str, sha256: str) -> Path:
+    """Where the gallery of an extractor is kept unless another folder is named: in the user's data, one for each extractor."""
+    return Path(platformdirs.user_data_dir("resynth-fast")) / "galleries" / f"{name}-{sha256[:12]}"
+
+
+def write(folder: Path, layout: Layout) -> None:
+    """The manifest last: a folder is a gallery as soon as it is there."""
+    scaling = save({"mean": layout.mean.astype(np.float64), "scale": layout.scale.astype(np.float64)})
+    write_atomically(folder / SCALING, scaling)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "extractor": {"name": layout.name, "sha256": layout.sha256},
+        "blocks": [{"name": name, "columns": columns} for name, columns in layout.blocks.items()],
+        "storage": layout.storage,
+        "scaling_sha256": hashlib.sha256(scaling).hexdigest(),
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+
+
+def read(folder: Path) -> Layout:
+    """The layout of the gallery in `folder`; BundleError if there is none, or if it is not understood."""
+    path = folder / MANIFEST
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"it has more than {MAX_MANIFEST_BYTES} bytes")
+        manifest = json.loads(content)
+    except OSError as error:
+        raise BundleError(
+            f"no gallery at {folder}: cannot read {MANIFEST} ({error.strerror}); name a gallery's folder, or begin one with `resynth gallery add`"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); restore it from a copy") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(f"{path}: schema_version is {version!r}, this runtime reads {SCHEMA_VERSION}; use the resynth-fast that wrote it")
+    try:
+        mean, scale = _scaling(folder / SCALING, manifest["scaling_sha256"])
+        return Layout(
+            name=str(manifest["extractor"]["name"]),
+            sha256=str(manifest["extractor"]["sha256"]),
+            blocks={str(block["name"]): block["columns"] for block in manifest["blocks"]},
+            mean=mean,
+            scale=scale,
+            storage=manifest["storage"],
+        )
+    except (KeyError, TypeError, ConfigError) as error:
+        raise BundleError(f"{path} is broken ({error}); restore it from a copy") from error
+
+
+def _scaling(path: Path, sha256: str) -> tuple[Doubles, Doubles]:
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise BundleError(f"{path} was changed or cut short; restore it from a copy")
+        arrays = load(content)
+        return arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); restore it from a copy") from error

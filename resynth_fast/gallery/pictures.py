@@ -1,0 +1,50 @@
+"""Resyntheses as PNG, under the hash of their pixels, so that a verdict that reuses one can still show it.
+
+Given pictures are not kept: whoever gave them has them, and may not want a second copy of them.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from .. import images
+from ..errors import BundleError, InputError
+from ..types import Pixels
+from .durable import sync_folder, write_atomically, writing
+from .entry import pixels_sha256
+
+FOLDER = "pictures"
+
+
+def write(folder: Path, sha256: str, pixels: Pixels) -> None:
+    """Keep (H, W, 3) uint8 whose hash is `sha256`."""
+    path = _path(folder, sha256)
+    if path.exists():
+        return
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sync_folder(path.parent.parent)
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG", compress_level=1)
+    write_atomically(path, png.getvalue())
+
+
+def read(folder: Path, sha256: str) -> Pixels | None:
+    """The picture, None if it was not kept; BundleError if it is damaged."""
+    path = _path(folder, sha256)
+    if not path.exists():
+        return None
+    try:
+        pixels = images.read(path).pixels
+    except InputError as error:
+        raise BundleError(f"a kept picture is damaged ({error}); delete it") from error
+    if pixels_sha256(pixels) != sha256:
+        raise BundleError(f"{path} holds other pixels than its name says; delete it")
+    return pixels
+
+
+def _path(folder: Path, sha256: str) -> Path:
+    return folder / FOLDER / sha256[:2] / f"{sha256}.png"

@@ -1,0 +1,92 @@
+"""The vector files: rows of fixed width, one file a block, written at given positions and mapped for reading."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BundleError
+from .durable import sync_folder, writing
+from .layout import Layout
+
+FOLDER = "vectors"
+_SUFFIX = {"float32": "f32", "float16": "f16"}
+
+
+class Vectors:
+    """Features of row i at position i of every block's file. Knows nothing of what a row stands for, nor whether it counts."""
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self._layout = layout
+        self._folder = folder / FOLDER
+        self._paths = {name: self._folder / f"{name}.{_SUFFIX[layout.storage]}" for name in layout.blocks}
+        self._maps: dict[str, npt.NDArray[Any]] = {}
+        self._lock = threading.Lock()
+
+    def create(self) -> None:
+        """Empty files; what an interrupted creation left is emptied."""
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+            for path in self._paths.values():
+                path.write_bytes(b"")
+            sync_folder(self._folder)
+
+    def available(self) -> int:
+        """Complete rows in the shortest file; BundleError if one is missing."""
+        return min(self._rows(name) for name in self._paths)
+
+    def write(self, row: int, values: npt.NDArray[Any]) -> None:
+        """Put (n, d) at `row` and after, and leave nothing behind them; on the disk when this returns."""
+        with writing(self._folder):
+            for name, block in self._layout.columns():
+                descriptor = os.open(self._paths[name], os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    start = row * self._width(name)
+                    os.ftruncate(descriptor, start)  # what a writer left that died before its commit
+                    _write_all(descriptor, np.ascontiguousarray(values[:, block]).tobytes(), start)
+                    os.fdatasync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def block(self, name: str, rows: int) -> npt.NDArray[Any]:
+        """The first `rows` rows of one block, (rows, columns), mapped, read-only, unchecked; BundleError if the file is shorter."""
+        if rows == 0:
+            return np.empty((0, self._layout.blocks[name]), self._layout.dtype)
+        there = self._rows(name)  # each time: touching a page behind the end of its file kills the process
+        if there < rows:
+            raise BundleError(f"{self._paths[name]} was cut short: {there} of {rows} rows are left; run `resynth gallery prune`")
+        with self._lock:
+            mapped = self._maps.get(name)
+            if mapped is None or len(mapped) < rows:
+                shape = there, self._layout.blocks[name]
+                mapped = self._maps[name] = np.memmap(self._paths[name], self._layout.dtype, "r", shape=shape)
+            return mapped[:rows]
+
+    def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Whole vectors, (n, d) in the stored precision, unchecked; BundleError if a row is beyond the end of a file."""
+        values = np.empty((len(rows), self._layout.dimension), self._layout.dtype)
+        end = int(rows.max()) + 1 if len(rows) else 0
+        for name, block in self._layout.columns():
+            values[:, block] = self.block(name, end)[rows]
+        return values
+
+    def _rows(self, name: str) -> int:
+        try:
+            return self._paths[name].stat().st_size // self._width(name)
+        except OSError as error:
+            raise BundleError(f"{self._paths[name]} is missing ({error.strerror}); restore it from a copy of the gallery") from error
+
+    def _width(self, name: str) -> int:
+        return self._layout.blocks[name] * self._layout.dtype.itemsize
+
+
+def _write_all(descriptor: int, content: bytes, start: int) -> None:
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, start)
+        view, start = view[written:], start + written

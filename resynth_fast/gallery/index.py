@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ _WAIT_S = 60
 _TABLES = """
 CREATE TABLE generator (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE entry (
-    row INTEGER PRIMARY KEY,
+    row INTEGER PRIMARY KEY CHECK (row BETWEEN 0 AND 0x7fffffff),
     key BLOB NOT NULL UNIQUE CHECK (length(key) = 32),
     generator INTEGER NOT NULL REFERENCES generator (id),
     prompt TEXT,
@@ -198,8 +198,8 @@ class Index:
         """See `Facts.state`."""
         return self.next_row(), int(self.one("SELECT count(*) FROM quarantine")[0])
 
-    def facts(self, blocks: int, available: int, known: Facts | None) -> Facts:
-        """The facts as they are now, read only as far as `known` does not hold; `available`: rows in the vector files."""
+    def facts(self, blocks: int, available: Callable[[], int], known: Facts | None) -> Facts:
+        """The facts as they are now, read only as far as `known` does not hold; `available`: rows in the vector files, asked for afterwards."""
         with self._lock:
             state = self.state()
             if known is not None and known.state == state:
@@ -210,7 +210,7 @@ class Index:
             names = dict(self.run("SELECT id, name FROM generator"))
         rows = np.array([row for row, _, _ in found], np.int64)
         content = b"".join(norms for _, _, norms in found)
-        if len(content) != 4 * blocks * len(rows) or (rows < 0).any() or (rows >= available).any():
+        if len(content) != 4 * blocks * len(rows) or (rows < 0).any() or (rows >= available()).any():
             raise BundleError(f"{self.path} and the vector files do not agree; run `resynth gallery prune`")
         # only as far as entries go: behind the last of them the vector files may end
         end = max(len(known.generator), int(rows.max(initial=-1)) + 1)

@@ -227,6 +227,7 @@ class Gallery:
         """
         if per_generator < 1:
             raise ConfigError(f"per_generator is {per_generator}; it must be at least 1")
+        self.layout.column_of(blocks)
         facts = self._current()
         count = len(facts.generator)
         eligible: npt.NDArray[np.bool_] | None = None
@@ -311,7 +312,7 @@ class Gallery:
         return damaged
 
     def _current(self) -> Facts:
-        self._facts = self._index.facts(len(self.layout.blocks), self._vectors.available(), self._facts)
+        self._facts = self._index.facts(len(self.layout.blocks), self._vectors.available, self._facts)
         return self._facts
 
     def _chunks(self) -> Iterator[list[Record]]:

@@ -45,7 +45,7 @@ def add(
 ) -> None:
     """Add pictures by the generator NAME; one that is there already is not added again."""
     from . import output as out
-    from .gallery import Entry, Gallery, Layout
+    from .gallery import Entry, Gallery, Layout, check_group
 
     out.check(format, ("table", "json"))
     if prompt is not None and prompts_from_folders:
@@ -54,6 +54,7 @@ def add(
         Entry(generator=name, picture_sha256="0" * 64, prompt=prompt)
     except InputError as error:  # of every picture, so of the call
         raise ConfigError(str(error)) from error
+    check_group(group)
     space = _space(extractor)
     folder = gallery or _default(space)
     wanted, outcome = _wanted(name, inputs, prompt, prompts_from_folders)
@@ -95,6 +96,9 @@ def list_(gallery: GalleryOption = None, extractor: ExtractorOption = None, form
 @app.command()
 def verify(gallery: GalleryOption = None, extractor: ExtractorOption = None, format: FormatOption = "table") -> None:
     """Read every entry and its features and check them; exit code 3 if one is damaged."""
+    from . import output as out
+
+    out.check(format, ("table", "json"))
     with _open(gallery, extractor) as store:
         count, damaged = len(store), store.verify()
     _report(damaged, count, format, "damaged; `resynth gallery prune` takes them out")
@@ -105,6 +109,9 @@ def verify(gallery: GalleryOption = None, extractor: ExtractorOption = None, for
 @app.command()
 def prune(gallery: GalleryOption = None, extractor: ExtractorOption = None, format: FormatOption = "table") -> None:
     """Take damaged entries out, keeping a note of each; their pictures may be added again."""
+    from . import output as out
+
+    out.check(format, ("table", "json"))
     with _open(gallery, extractor) as store:
         count, damaged = len(store), store.prune()
     _report(damaged, count, format, "taken out")
@@ -202,7 +209,6 @@ def _open(folder: Path | None, extractor: Path | None) -> Gallery:
 def _report(damaged: Sequence[Damage], count: int, format: str, what: str) -> None:
     from . import output as out
 
-    out.check(format, ("table", "json"))
     if format == "json":
         print(json.dumps({"entries": count, "damaged": [asdict(one) for one in damaged]}, indent=2))
         return

@@ -14,7 +14,7 @@ by a file lock; readers need none. Keep the folder on a local disk: SQLite's log
 
 from __future__ import annotations
 
-from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, pixels_sha256
+from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, pixels_sha256
 from .fits import Fit
 from .layout import Layout, default_folder
 from .nearest import Neighbour
@@ -32,6 +32,7 @@ __all__ = [
     "ResynthesisKey",
     "Snapshot",
     "StoredEntry",
+    "check_group",
     "default_folder",
     "pixels_sha256",
 ]

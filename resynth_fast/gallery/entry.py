@@ -12,13 +12,14 @@ from typing import Any
 
 from .. import noise
 from ..bundle import Bundle, StepTable
-from ..errors import BundleError, InputError
+from ..errors import BundleError, ConfigError, InputError
 from ..types import Pixels
 
 GENERAL = "general"
 """Group of what is gathered for everybody; other groups (one probe's, one batch's) are fitted only where named."""
 MAX_NAME_CHARS = 100
 MAX_PROMPT_CHARS = 20_000
+MAX_GROUP_CHARS = 200
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -111,6 +112,12 @@ class StoredEntry(Entry):
     """Its position in every vector file; never used twice."""
     added: str
     """UTC, ISO 8601."""
+
+
+def check_group(group: str) -> None:
+    """ConfigError unless `group` can be a label."""
+    if not group or len(group) > MAX_GROUP_CHARS or not group.isprintable():
+        raise ConfigError(f"group is {group[:80]!r}; a label is 1 to {MAX_GROUP_CHARS} printable characters")
 
 
 def key_of(origin: ResynthesisKey) -> bytes:

@@ -18,7 +18,7 @@ from ..errors import BundleError, ConfigError, DeviceError
 from ..types import Pixels
 from . import fits, layout, nearest, pictures
 from .durable import sync_folder, writing
-from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, key_of, pixels_sha256
+from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, key_of, pixels_sha256
 from .fits import Fit
 from .index import Facts, Index, Record
 from .layout import Layout
@@ -151,7 +151,7 @@ class Gallery:
         """
         if len(entries) != len(features):
             raise ConfigError(f"{len(entries)} entries, but features of {len(features)}; give a row for each entry")
-        _check_group(group)
+        check_group(group)
         values = self.layout.stored(features)
         norms = self.layout.norms(values)
         for entry, picture in zip(entries, pixels or (), strict=bool(pixels)):
@@ -366,11 +366,6 @@ def _readable(record: Record) -> StoredEntry:
     if isinstance(record.entry, StoredEntry):
         return record.entry
     raise record.entry
-
-
-def _check_group(group: str) -> None:
-    if not group or len(group) > 200 or not group.isprintable():
-        raise ConfigError(f"group is {group[:80]!r}; a label is 1 to 200 printable characters")
 
 
 def _refuse_strangers(folder: Path) -> None:

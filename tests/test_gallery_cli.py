@@ -1,0 +1,197 @@
+"""`resynth gallery` does what it says, tells what it could not do, and says so by its exit code."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resynth_fast import cli
+from resynth_fast.gallery import Gallery
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def resynth(monkeypatch, capsys, tmp_path):
+    """Runs a command in its own folder: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("RESYNTH_GALLERY", str(tmp_path / "gallery"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["resynth", "gallery", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        paint(folder / f"{i}.png", i)
+    return folder
+
+
+def paint(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+
+
+def test_pictures_are_added_once_and_listed(resynth, pictures, tmp_path):
+    code, out, _ = resynth("add", "Source №1", pictures, "--prompt", "ein Gesicht 🙂", "--format", "json")
+    told = json.loads(out)
+    assert (code, told["added"], told["there"], told["failed"], told["entries"]) == (0, 3, 0, [], 3)
+    code, out, _ = resynth("add", "Source №1", pictures / "0.png", pictures)
+    assert (code, "0 added, 3 there already" in out) == (0, True)
+    code, out, _ = resynth("list", "--format", "json")
+    told = json.loads(out)
+    assert told["generators"] == [{"generator": "Source №1", "entries": 3, "prompts": 1, "resyntheses": 0}]
+    assert told["groups"] == {"general": 3}
+    assert resynth("list")[1].splitlines()[2].split() == ["Source", "№1", "3", "1", "0"]
+    with Gallery.open(tmp_path / "gallery") as gallery:
+        assert {entry.prompt for entry in gallery.select()} == {"ein Gesicht 🙂"}
+
+
+def test_a_bad_picture_is_reported_and_the_rest_done(resynth, pictures):
+    (pictures / "broken.png").write_bytes(b"\x89PNG")
+    code, out, _ = resynth("add", "g", pictures, pictures / "missing.png", "--format", "json")
+    told = json.loads(out)
+    assert (code, told["added"]) == (1, 3)
+    assert [Path(failure["path"]).name for failure in told["failed"]] == ["broken.png", "missing.png"]
+    code, out, _ = resynth("add", "g", pictures)
+    assert code == 1
+    assert "broken.png" in out
+    assert "3 there already, 1 failed" in out
+
+
+def test_one_picture_cannot_be_by_two_generators(resynth, pictures):
+    resynth("add", "one", pictures / "0.png")
+    code, out, _ = resynth("add", "two", pictures, "--format", "json")
+    told = json.loads(out)
+    assert (code, told["added"]) == (1, 2)
+    assert "as a picture by one" in told["failed"][0]["error"]
+
+
+def test_prompts_come_from_folders_also_where_several_generators_share_them(resynth, tmp_path):
+    root = tmp_path / "matrix"
+    paint(root / "a red cafe\u0301" / "mine" / "0.png", 0)  # decomposed, as some file systems give it
+    paint(root / "a red cafe\u0301" / "other" / "0.png", 1)
+    paint(root / "写真" / "1.png", 2)
+    paint(root / "stray.png", 3)
+    code, out, _ = resynth("add", "mine", root, "--prompts-from-folders", "--format", "json")
+    told = json.loads(out)
+    assert (code, told["added"], len(told["failed"])) == (1, 2, 1)
+    assert "lies in no prompt's folder" in told["failed"][0]["error"]
+    with Gallery.open(tmp_path / "gallery") as gallery:
+        assert {entry.prompt for entry in gallery.select()} == {"a red café", "写真"}
+
+
+def test_a_group_is_kept_apart(resynth, pictures, tmp_path):
+    resynth("add", "g", pictures / "0.png")
+    resynth("add", "g", pictures / "1.png", "--group", "held back")
+    with Gallery.open(tmp_path / "gallery") as gallery:
+        assert len(gallery.snapshot()) == 1
+        assert len(gallery.snapshot(["held back"])) == 1
+
+
+def test_damage_is_found_taken_out_and_mended(resynth, pictures, tmp_path):
+    resynth("add", "g", pictures)
+    assert resynth("verify")[:2] == (0, "3 entries, all whole\n")
+    path = tmp_path / "gallery" / "vectors" / "srm.f32"
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+    code, out, _ = resynth("verify", "--format", "json")
+    assert (code, [one["row"] for one in json.loads(out)["damaged"]]) == (3, [0])
+    assert resynth("verify")[0] == 3
+    code, out, _ = resynth("prune")
+    assert (code, "1 taken out" in out) == (0, True)
+    assert resynth("verify")[:2] == (0, "2 entries, all whole\n")
+    assert "1 added, 2 there already" in resynth("add", "g", pictures)[1]
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "prune"])
+def test_without_a_gallery_the_code_is_3_and_nothing_is_made(resynth, command, tmp_path):
+    code, out, err = resynth(command)
+    assert (code, out) == (3, "")
+    assert "no gallery at" in err
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_a_broken_gallery_is_code_3(resynth, pictures, tmp_path):
+    resynth("add", "g", pictures)
+    for leftover in (tmp_path / "gallery").glob("index.sqlite*"):
+        leftover.write_bytes(b"x" * 5000)
+    for command in (["list"], ["verify"], ["add", "g", pictures]):
+        code, _, err = resynth(*command)
+        assert code == 3, command
+        assert err.startswith("resynth: ")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["add", "g", "{}", "--prompt", "p", "--prompts-from-folders"],
+        ["add", "g", "{}/0.png", "--prompts-from-folders"],
+        ["add", "", "{}"],
+        ["add", "a\x1bb", "{}"],
+        ["add", "g", "{}", "--group", ""],
+        ["add", "g", "{}", "--format", "xml"],
+        ["add", "g", "{}", "--gallery", "{}"],
+        ["add", "g", "{}", "--gallery", "{}/0.png"],
+        ["verify", "--format", "xml"],
+    ],
+)
+def test_a_wrong_call_is_code_2_and_leaves_no_gallery(resynth, pictures, arguments, tmp_path):
+    code, out, err = resynth(*(argument.replace("{}", str(pictures)) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("resynth: ")
+    assert not (tmp_path / "gallery" / "gallery.json").exists()
+
+
+def test_without_a_named_folder_the_gallery_is_the_extractors_own(resynth, pictures, tmp_path, monkeypatch):
+    monkeypatch.delenv("RESYNTH_GALLERY")
+    assert resynth("add", "g", pictures)[0] == 0
+    [folder] = (tmp_path / "data" / "resynth-fast" / "galleries").iterdir()
+    assert folder.name.startswith("texture-")
+    assert json.loads(resynth("list", "--format", "json")[1])["gallery"] == str(folder)
+
+
+def test_a_named_extractor_must_be_the_gallerys(resynth, pictures, tmp_path):
+    from resynth_fast import zoo
+
+    resynth("add", "g", pictures)
+    shutil.copytree(zoo.FOLDER / "texture", tmp_path / "mine")
+    shutil.copytree(zoo.FOLDER / "objects", tmp_path / "objects")
+    manifest = json.loads((tmp_path / "mine" / "bundle.json").read_text())
+    (tmp_path / "mine" / "bundle.json").write_text(json.dumps({**manifest, "name": "mine"}))
+    code, _, err = resynth("list", "--extractor", tmp_path / "mine")
+    assert (code, "cannot be compared" in err) == (3, True)
+    assert resynth("add", "g", pictures, "--extractor", tmp_path / "mine")[0] == 3
+    assert resynth("add", "g", pictures, "--extractor", tmp_path / "mine", "--gallery", tmp_path / "second")[0] == 0
+
+
+def test_real_pictures_are_described_as_the_extractor_describes_them(resynth, tmp_path):
+    from resynth_fast import images, zoo
+    from resynth_fast.extractors.space import open_space
+
+    resynth("add", "g", EXAMPLES / "01.png", EXAMPLES / "02.png")
+    space = open_space(zoo.bundle(zoo.TEXTURE))
+    with Gallery.open(tmp_path / "gallery") as gallery:
+        expected = space.features([images.read(EXAMPLES / "02.png").pixels])
+        np.testing.assert_array_equal(gallery.features([1]), expected)
+        assert gallery.nearest(expected[0], ["colour", "dct"])["g"][0].entry.row == 1

@@ -7,8 +7,8 @@
     pictures/           resyntheses as PNG, under the hash of their pixels
     fits/               what was fitted on frozen snapshots, under its own hash
 
-Rows are only ever appended. A vector is on the disk before the index names it, so that a writer may die at any
-moment: what lies behind the last row of the index is nothing, and the next writer overwrites it. Writers take turns
+Rows are only ever appended, and no byte is written twice. A vector is on the disk before the index names it, so that
+a writer may die at any moment: a row that the index does not name is nothing, and is left unused. Writers take turns
 by a file lock; readers need none. Keep the folder on a local disk: SQLite's log does not work over a network share.
 """
 

@@ -161,7 +161,7 @@ class Gallery:
             there = self._index.by_key({entry.key for entry in entries})
             first_of = {entry.key: i for i, entry in reversed(list(enumerate(entries)))}
             chosen = sorted(i for key, i in first_of.items() if key not in there)
-            first = self._index.next_row()
+            first = max(self._index.next_row(), self._vectors.end())
             if chosen:
                 self._vectors.write(first, values[chosen])
             now = _now()

@@ -40,14 +40,21 @@ class Vectors:
         """Complete rows in the shortest file; BundleError if one is missing."""
         return min(self._rows(name) for name in self._paths)
 
+    def end(self) -> int:
+        """The first row of which no byte was ever written. For the one writer at work.
+
+        What a dead writer left behind the last entry is not overwritten, though no entry names it yet: its commit may
+        be complete in SQLite's log without having been announced, and then the next recovery of the log brings it in.
+        """
+        return max(-(-self._size(name) // self._width(name)) for name in self._paths)
+
     def write(self, row: int, values: npt.NDArray[Any]) -> None:
-        """Put (n, d) at `row` and after, and leave nothing behind them; on the disk when this returns."""
+        """Put (n, d) at `row` and after; on the disk when this returns."""
         with writing(self._folder):
             for name, block in self._layout.columns():
                 descriptor = os.open(self._paths[name], os.O_WRONLY | os.O_CLOEXEC)
                 try:
                     start = row * self._width(name)
-                    os.ftruncate(descriptor, start)  # what a writer left that died before its commit
                     _write_all(descriptor, np.ascontiguousarray(values[:, block]).tobytes(), start)
                     os.fdatasync(descriptor)
                 finally:
@@ -76,8 +83,11 @@ class Vectors:
         return values
 
     def _rows(self, name: str) -> int:
+        return self._size(name) // self._width(name)
+
+    def _size(self, name: str) -> int:
         try:
-            return self._paths[name].stat().st_size // self._width(name)
+            return self._paths[name].stat().st_size
         except OSError as error:
             raise BundleError(f"{self._paths[name]} is missing ({error.strerror}); restore it from a copy of the gallery") from error
 

@@ -24,7 +24,8 @@ from .captioners.tagger import Tagger
 from .engines import EnginePool
 from .errors import ConfigError
 from .extractors.space import FeatureSpace, open_space
-from .fit import Fit
+from .gallery import Gallery
+from .gallery.fitting import newest
 from .images import Picture
 from .recipe import Doubles, Prior
 from .similarity import backend as isa
@@ -85,19 +86,21 @@ class Attributor:
         candidates: Sequence[str] = ("zoo:",),
         *,
         extractor: Path | None = None,
-        fit: Path | None = None,
+        gallery: Path | None = None,
+        fit: str | None = None,
         backend: str = "onnxruntime",
         threads: int | None = None,
         **options: Any,
     ) -> Attributor:
         """Candidates by name (`zoo:`, bundle folders) with the zoo's captioner; options as in `Options`.
 
-        `extractor`: a bundle's folder in place of the zoo's; `fit`: what a gallery says of the candidates.
+        `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used.
         """
         pool = EnginePool(backend, threads=threads or os.cpu_count() or 1)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
-        if fit:
-            space = space.fitted(Fit.read(fit))
+        if gallery:
+            with Gallery.open(gallery, space.sha256) as opened:
+                space = space.fitted(newest(opened, fit))
         return cls(find(candidates, pool), Tagger(zoo.bundle(zoo.TAGGER), pool), space, pool, Options(**options))
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:

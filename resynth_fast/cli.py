@@ -66,7 +66,8 @@ def attribute(
         bool, typer.Option("--same-source", help="All pictures are declared to come from one generator: one answer.")
     ] = False,
     extractor: ExtractorOption = None,
-    fit: Annotated[Path | None, typer.Option(help="What a gallery says of the candidates: a file written by resynth gallery fit.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Folder of a gallery: what its fit says of the candidates is used.")] = None,
+    fit: Annotated[str | None, typer.Option(help="Which fit of the gallery, by its hash; default: the newest.")] = None,
     format: Annotated[str, typer.Option(help="table, json, jsonl or csv.")] = "table",
     report: Annotated[Path | None, typer.Option(help="Write the evidence to this HTML page.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write results here instead of to stdout.")] = None,
@@ -81,7 +82,7 @@ def attribute(
 
     out.check(format)
     attributor = Attributor.from_zoo(
-        candidates, extractor=extractor, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
+        candidates, extractor=extractor, gallery=gallery, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
         together=together, same_source=same_source,
     )  # fmt: skip
     results = batch.run(attributor, inputs, progress=out.progress())

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from . import recipe
 from .calibration import Calibration
@@ -42,6 +36,8 @@ class Fit:
     own: Moment | None
     """covariance within cells, None where there are too few"""
     calibration: Calibration | None = None
+    sha256: str | None = None
+    """identity of the stored fit, None before it is stored"""
 
     @classmethod
     def of(cls, x: Doubles, generator: Integers, prompt: Integers, names: Sequence[str], *, extractor: str = "", snapshot: str = "") -> Fit:
@@ -69,34 +65,30 @@ class Fit:
         """How many gallery pictures each candidate has."""
         return [int(self.pictures[self.names.index(name)]) if name in self.names else 0 for name in candidates]
 
-    @cached_property
-    def content(self) -> bytes:
-        """The file, the same for the same fit."""
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What a gallery keeps of the fit, beside `settings`; directions in 16 bits."""
         arrays: dict[str, npt.NDArray[Any]] = {"means": self.means.astype(np.float32), "prompts": self.prompts, "pictures": self.pictures}
         if self.own is not None:
             arrays |= {"own.vectors": self.own.vectors.astype(np.float16), "own.values": self.own.values.astype(np.float32)}
-        calibration = None if self.calibration is None else self.calibration.to_json()
-        facts = {"extractor": self.extractor, "snapshot": self.snapshot, "names": self.names, "cell": self.cell, "calibration": calibration}
-        return save(arrays, {"fit": json.dumps(facts, sort_keys=True)})
+        return arrays
 
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
+    def settings(self) -> dict[str, Any]:
+        """The rest, as JSON."""
+        calibration = None if self.calibration is None else self.calibration.to_json()
+        return {"extractor": self.extractor, "names": list(self.names), "cell": self.cell, "calibration": calibration}
 
     @classmethod
-    def read(cls, path: Path) -> Fit:
-        """A fit that was written; BundleError if it is missing or broken."""
+    def restored(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any], *, sha256: str, snapshot: str) -> Fit:
+        """A fit from what `arrays` and `settings` gave; BundleError if they are broken."""
         try:
-            with safe_open(path, "numpy") as file:
-                facts = json.loads((file.metadata() or {})["fit"])
-                arrays = {name: file.get_tensor(name).astype(np.float64) for name in file.keys()}  # noqa: SIM118 (no dict)
-            if not all(np.isfinite(array).all() for array in arrays.values()):
+            found = {name: array.astype(np.float64) for name, array in arrays.items()}
+            if not all(np.isfinite(array).all() for array in found.values()):
                 raise ValueError("a number is not finite")
-            own = Moment(arrays["own.vectors"], arrays["own.values"]) if "own.vectors" in arrays else None
-            calibration = Calibration.from_json(facts["calibration"], str(path)) if facts["calibration"] else None
+            own = Moment(found["own.vectors"], found["own.values"]) if "own.vectors" in found else None
+            calibration = Calibration.from_json(settings["calibration"], f"fit {sha256[:12]}…") if settings["calibration"] else None
             return cls(
-                extractor=facts["extractor"], snapshot=facts["snapshot"], names=tuple(facts["names"]), means=arrays["means"],
-                prompts=arrays["prompts"], pictures=arrays["pictures"], cell=facts["cell"], own=own, calibration=calibration,
+                sha256=sha256, extractor=settings["extractor"], snapshot=snapshot, names=tuple(settings["names"]), means=found["means"],
+                prompts=found["prompts"], pictures=found["pictures"], cell=settings["cell"], own=own, calibration=calibration,
             )  # fmt: skip
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise BundleError(f"{path} is no fit of a gallery ({error}); make it again with `resynth gallery fit`") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"fit {sha256[:12]}… is broken ({error!r}); make it again with `resynth gallery fit`") from error

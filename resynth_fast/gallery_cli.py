@@ -117,6 +117,36 @@ def prune(gallery: GalleryOption = None, extractor: ExtractorOption = None, form
     _report(damaged, count, format, "taken out")
 
 
+@app.command()
+def fit(
+    gallery: GalleryOption = None,
+    extractor: ExtractorOption = None,
+    group: Annotated[list[str], typer.Option(help="Label of a batch that is fitted; repeatable.")] = ["general"],  # noqa: B006
+    format: FormatOption = "table",
+) -> None:
+    """Freeze what is there now and fit it: `resynth attribute --gallery` uses the newest fit, and names it in every verdict."""
+    from . import output as out
+    from .gallery import Gallery
+    from .gallery.fitting import fit as fit_gallery
+
+    out.check(format, ("table", "json"))
+    space = _space(extractor)
+    with Gallery.open(gallery or _default(space), space.sha256) as store:
+        fitted = fit_gallery(store, space, group)
+    counts = [
+        {"generator": name, "pictures": int(n), "prompts": int(p)}
+        for name, n, p in zip(fitted.names, fitted.pictures, fitted.prompts, strict=True)
+    ]
+    calibration = fitted.calibration.to_json() if fitted.calibration else None
+    if format == "json":
+        print(json.dumps({"fit": fitted.sha256, "snapshot": fitted.snapshot, "generators": counts, "calibration": calibration}, indent=2))
+        return
+    out.table(["generator", "pictures", "prompts"], [[str(value) for value in row.values()] for row in counts])
+    print(
+        f"fit {fitted.sha256}; calibrated on {fitted.calibration.source if fitted.calibration else 'nothing: too few prompts or pictures'}"
+    )
+
+
 @dataclass(slots=True)
 class _Outcome:
     added: int = 0

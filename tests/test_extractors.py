@@ -181,9 +181,7 @@ def test_what_is_no_encoder_is_refused(tmp_path):
         extractors.read(tmp_path / "text.onnx", [1])
     value = onnx.helper.make_tensor_value_info
     shape = ["batch", 3, 8, 8]
-    relu = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value("x", 1, shape)], [value("y", 1, shape)]
-    )
+    relu = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value("x", 1, shape)], [value("y", 1, shape)])
     onnx.save(onnx.helper.make_model(relu, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), tmp_path / "relu.onnx")
     with pytest.raises(ConfigError, match="no residual stream"):
         extractors.read(tmp_path / "relu.onnx", [1])

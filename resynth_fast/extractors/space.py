@@ -77,14 +77,16 @@ def space(
     return FeatureSpace(name, sha256, pixels, extractor, constants, recipe.whitening(constants), calibration)
 
 
-def open_space(bundle: Bundle, pool: EnginePool) -> FeatureSpace:
-    """The space of a bundle of kind "extractor"."""
+def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:
+    """The space of a bundle of kind "extractor"; `pool` runs its network, if it has one."""
     if bundle.kind != "extractor":
         raise BundleError(f"{bundle.folder} is a {bundle.kind}, not an extractor")
     pixels = PixelRecipe(**bundle.get("pixels", dict))
-    extractor: Extractor = (
-        NetworkExtractor(bundle, pool, pixels.working_size) if bundle.components else TextureExtractor(pixels.working_size)
-    )
+    extractor: Extractor
+    if bundle.components:
+        extractor = NetworkExtractor(bundle, pool or EnginePool(), pixels.working_size)
+    else:
+        extractor = TextureExtractor(pixels.working_size)
     constants = _constants(bundle)
     if len(constants.mean) != extractor.dimension:
         raise BundleError(

@@ -3,45 +3,23 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
-#include <stdexcept>
 #include <string>
 
+#include "bindings/bind.h"
 #include "bindings/check.h"
+#include "bindings/cuda_device.h"
 #include "resynth/similarity_cuda.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
-using resynth::bindings::fail;
+using resynth::bindings::check;
+using resynth::bindings::check_device;
+using resynth::bindings::DeviceGuard;
 
 namespace {
 
 template <class Scalar, int dimensions>
 using Array = nb::ndarray<Scalar, nb::ndim<dimensions>, nb::c_contig, nb::device::cuda>;
-
-void check(cudaError_t error) {
-    if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
-}
-
-// Makes the arrays' device current, as a launch needs, and puts the caller's back.
-class DeviceGuard {
- public:
-    explicit DeviceGuard(int device) {
-        check(cudaGetDevice(&previous_));
-        check(cudaSetDevice(device));
-    }
-    ~DeviceGuard() { cudaSetDevice(previous_); }
-    DeviceGuard(const DeviceGuard&) = delete;
-    DeviceGuard& operator=(const DeviceGuard&) = delete;
-
- private:
-    int previous_ = 0;
-};
-
-template <class Array>
-void check_device(const char* name, const Array& array, int device) {
-    if (array.device_id() != device)
-        fail("%s is on cuda:%d; it must be on cuda:%d, as probes is", name, array.device_id(), device);
-}
 
 int device_count() {
     int count = 0;
@@ -62,11 +40,11 @@ void similarity(Array<const float, 2> probes, Array<const float, 2> references, 
                 uintptr_t stream) {
     const auto args = resynth::bindings::similarity_args(probes, references, offsets, reduce, scores, best, margin);
     const int device = probes.device_id();
-    check_device("references", references, device);
-    check_device("offsets", offsets, device);
-    check_device("scores", scores, device);
-    check_device("best", best, device);
-    check_device("margin", margin, device);
+    check_device("references", references, device, "probes");
+    check_device("offsets", offsets, device, "probes");
+    check_device("scores", scores, device, "probes");
+    check_device("best", best, device, "probes");
+    check_device("margin", margin, device, "probes");
     nb::gil_scoped_release released;
     const DeviceGuard guard(device);
     check(resynth::similarity_cuda(args, reinterpret_cast<cudaStream_t>(stream)));
@@ -86,4 +64,7 @@ NB_MODULE(_cuda, m) {
         "Enqueues on `stream` (a cudaStream_t as an integer) the kernel that writes scores (P, C), best (P,) and "
         "margin (P,).\n\nNever synchronises: a group with a non-finite row or with invalid offsets scores NaN, and its "
         "probe gets best -1 and margin NaN.");
+
+    resynth::bindings::bind_noise_cuda(m);
+    resynth::bindings::bind_step_cuda(m);
 }

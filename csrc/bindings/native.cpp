@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "bindings/bind.h"
 #include "bindings/check.h"
 #include "dispatch.h"
 #include "resynth/similarity.h"
@@ -44,4 +45,7 @@ NB_MODULE(_native, m) {
     m.def("similarity", &similarity, "probes"_a.noconvert(), "references"_a.noconvert(), "offsets"_a.noconvert(),
           "reduce"_a, "scores"_a.noconvert(), "best"_a.noconvert(), "margin"_a.noconvert(),
           "Writes scores (P, C), best (P,) and margin (P,); see resynth_fast.similarity.similarity.");
+
+    resynth::bindings::bind_noise(m);
+    resynth::bindings::bind_step(m);
 }

@@ -1,0 +1,14 @@
+// One function a kernel, each in a file of its own; native.cpp and cuda.cpp make the modules of them.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace resynth::bindings {
+
+void bind_noise(nanobind::module_& m);
+void bind_step(nanobind::module_& m);
+
+void bind_noise_cuda(nanobind::module_& m);
+void bind_step_cuda(nanobind::module_& m);
+
+}  // namespace resynth::bindings

@@ -1,0 +1,16 @@
+#include "resynth/noise.h"
+
+#include "dispatch.h"
+#include "noise/rows.h"
+
+namespace resynth {
+
+void noise(const NoiseArgs& args) {
+    constexpr Variants<NoiseKernel> variants{
+        .serial = noise_serial, .avx2 = RESYNTH_ON_X86(noise_avx2), .avx512 = RESYNTH_ON_X86(noise_avx512)};
+    const NoiseKernel row = variants.choose();
+    for (int64_t r = 0; r < args.rows; ++r)
+        row(args.seeds[r], args.calls[r], args.elements, args.out + r * args.elements);
+}
+
+}  // namespace resynth

@@ -1,0 +1,33 @@
+// What differs between instruction sets: one function, one file each.
+#pragma once
+
+#include "step/math.h"
+
+namespace resynth {
+
+// One row, with what has no weight left out.
+struct StepRow {
+    struct Term {
+        const float* values;
+        float weight;
+    };
+
+    int64_t elements;
+    const float* unconditional;  // null: no guidance
+    const float* output;         // null: neither weighted nor kept
+    float guidance;
+    float output_weight;
+    float input_scale;
+    int terms;
+    Term term[2 * step_history];  // samples, earlier outputs, noise; in this order
+    float* out;
+    float* guided;
+    float* scaled;
+};
+
+using StepKernel = void (*)(const StepRow& row);
+
+void step_serial(const StepRow& row);
+void step_avx2(const StepRow& row);
+
+}  // namespace resynth

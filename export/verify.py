@@ -16,7 +16,7 @@ from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError
-from resynth_fast.noise import normals
+from resynth_fast.noise import normal_rows
 
 from .families import Generator
 from .graphs import Network
@@ -57,7 +57,7 @@ def pictures(bundle: Bundle, generator: Generator, prompts: Sequence[str], steps
     calls = itertools.count(1)
 
     def noise(call: int) -> np.ndarray:
-        return np.stack([normals(seed, call, bundle.latents) for seed in seeds])
+        return normal_rows(seeds, [call] * len(seeds), bundle.latents)
 
     with drawing(generator.scheduler, lambda _: torch.from_numpy(noise(next(calls)))):
         expected = generator.reference(prompts, noise(0), steps)

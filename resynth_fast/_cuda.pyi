@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Protocol
 
 class DeviceArray(Protocol):
@@ -16,5 +17,17 @@ def similarity(
     scores: DeviceArray,
     best: DeviceArray,
     margin: DeviceArray,
+    stream: int = 0,
+) -> None: ...
+def noise(seeds: DeviceArray, calls: DeviceArray, out: DeviceArray, stream: int = 0) -> None: ...
+def step(
+    weights: DeviceArray,
+    samples: Sequence[DeviceArray],
+    outputs: Sequence[DeviceArray],
+    unconditional: DeviceArray | None,
+    noise: DeviceArray | None,
+    out: DeviceArray,
+    guided: DeviceArray | None,
+    scaled: DeviceArray | None,
     stream: int = 0,
 ) -> None: ...

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,4 +14,15 @@ def similarity(
     scores: NDArray[np.float32],
     best: NDArray[np.int64],
     margin: NDArray[np.float32],
+) -> None: ...
+def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: NDArray[np.float32]) -> None: ...
+def step(
+    weights: NDArray[np.float32],
+    samples: Sequence[NDArray[np.float32]],
+    outputs: Sequence[NDArray[np.float32]],
+    unconditional: NDArray[np.float32] | None,
+    noise: NDArray[np.float32] | None,
+    out: NDArray[np.float32],
+    guided: NDArray[np.float32] | None,
+    scaled: NDArray[np.float32] | None,
 ) -> None: ...

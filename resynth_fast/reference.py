@@ -3,6 +3,7 @@
 Each takes the arguments of its kernel, checks them with the same words, and is written to be read, not to be fast.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -77,6 +78,109 @@ def check_similarity(probes: NDArray[np.float32], references: NDArray[np.float32
     for name, array in (("probes", probes), ("references", references)):
         if len(bad := np.flatnonzero(~np.isfinite(array).all(axis=1))):
             raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")
+
+
+def philox(seeds: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Philox-4x32-10 of counters (n, 4), each below 2³², under the 64-bit keys `seeds` (n,); returns (n, 4), each below 2³²."""
+    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    key0, key1 = seeds & low, seeds >> shift
+    c0, c1, c2, c3 = counters.T
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ key0, p1 & low, (p0 >> shift) ^ c3 ^ key1, p0 & low
+        key0, key1 = (key0 + np.uint64(0x9E3779B9)) & low, (key1 + np.uint64(0xBB67AE85)) & low
+    return np.stack([c0, c1, c2, c3], axis=1)
+
+
+def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: NDArray[np.float32]) -> None:
+    """Fill each row of `out` (b, n) with the normals of its seed and call; see :mod:`resynth_fast.noise`."""
+    blocks = (out.shape[1] + 3) // 4
+    counters = np.zeros((len(out), blocks, 4), np.uint64)
+    counters[:, :, 0] = np.arange(blocks)
+    counters[:, :, 1] = calls[:, None]
+    words = philox(seeds.repeat(blocks), counters.reshape(-1, 4)).astype(np.float64)
+    radius = np.sqrt(-2 * np.log((words[:, 0::2] + 1) / 2**32))  # (0, 1]: the logarithm never sees zero
+    angle = 2 * np.pi * words[:, 1::2] / 2**32
+    normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
+    out[:] = normals.reshape(len(out), -1)[:, : out.shape[1]]
+
+
+HISTORY = 4
+Floats = NDArray[np.float32]
+
+
+def step(
+    weights: Floats,
+    samples: Sequence[Floats],
+    outputs: Sequence[Floats],
+    *,
+    out: Floats,
+    unconditional: Floats | None = None,
+    noise: Floats | None = None,
+    guided: Floats | None = None,
+    scaled: Floats | None = None,
+) -> None:
+    """See :func:`resynth_fast.step.step`."""
+    check_step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN go their way, as in the kernel
+        for r, row in enumerate(weights.astype(np.float64)):
+            output = outputs[0][r].astype(np.float64)
+            if unconditional is not None:
+                output = unconditional[r] + row[2 * HISTORY + 1] * (output - unconditional[r])
+            terms = [output, *(array[r] for array in (*samples, *outputs[1:])), *([] if noise is None else [noise[r]])]
+            factors = [row[HISTORY], *row[: len(samples)], *row[HISTORY + 1 : HISTORY + len(outputs)], row[2 * HISTORY]]
+            x = sum((factor * term for factor, term in zip(factors, terms, strict=False) if factor), np.zeros(out.shape[1:]))
+            for to, value in ((out, x), (guided, output), (scaled, x * row[2 * HISTORY + 2])):
+                if to is not None:
+                    to[r] = value
+
+
+def check_step(
+    weights: Floats,
+    samples: Sequence[Floats],
+    outputs: Sequence[Floats],
+    *,
+    out: Floats,
+    unconditional: Floats | None,
+    noise: Floats | None,
+    guided: Floats | None,
+    scaled: Floats | None,
+) -> None:
+    """Raise TypeError or ValueError, naming the argument, its value and what is allowed, unless they fit together."""
+    _check_array("weights", weights, np.float32, 2)
+    for name, arrays in (("samples", samples), ("outputs", outputs)):
+        if not isinstance(arrays, Sequence):
+            raise TypeError(f"{name} is a {type(arrays).__name__}; it must be a list of arrays")
+        if not 1 <= len(arrays) <= HISTORY:
+            raise ValueError(f"{name} has {len(arrays)} arrays; it must have 1 to {HISTORY}")
+    read = {f"samples[{i}]": array for i, array in enumerate(samples)} | {f"outputs[{j}]": array for j, array in enumerate(outputs)}
+    read |= {name: array for name, array in (("unconditional", unconditional), ("noise", noise)) if array is not None}
+    written = {name: array for name, array in (("out", out), ("guided", guided), ("scaled", scaled)) if array is not None}
+    for name, array in (written | read).items():
+        _check_array(name, array, np.float32, max(np.ndim(out), 1))
+        if name in written and not array.flags.writeable:
+            raise TypeError(f"{name} is read-only; it is written to")
+        if array.shape != out.shape:
+            raise ValueError(f"{name} has shape {array.shape}; it must have {out.shape}, as out has")
+    if weights.shape != (len(out), 2 * HISTORY + 3):
+        raise ValueError(f"weights has shape {weights.shape}; it must have ({len(out)}, {2 * HISTORY + 3})")
+    _check_overlap(read, written)
+    there = [i < len(samples) for i in range(HISTORY)] + [j < len(outputs) for j in range(HISTORY)] + [noise is not None]
+    names = [f"{kind}[{i}]" for kind in ("samples", "outputs") for i in range(HISTORY)] + ["noise"]
+    for r, row in enumerate(weights):
+        for column, name in enumerate(names):
+            if row[column] != 0 and not there[column]:
+                raise ValueError(f"weights[{r}, {column}] is {row[column]:g}, but there is no {name} that it could weight")
+
+
+def _check_overlap(read: dict[str, Floats], written: dict[str, Floats]) -> None:
+    for name, array in written.items():
+        for other, also in read.items():
+            if np.may_share_memory(array, also) and array.ctypes.data != also.ctypes.data:
+                raise ValueError(f"{name} overlaps {other}; it must be the same array or share no memory with it")
+        for other, also in written.items():
+            if name != other and np.may_share_memory(array, also):
+                raise ValueError(f"{name} overlaps {other}; both are written and must not share memory")
 
 
 def _check_array(name: str, array: object, dtype: type[np.generic], ndim: int) -> None:

@@ -2,7 +2,7 @@
 
 For each model call of the table,
 
-    m = denoise(input_scale · x, timestep)
+    m = denoise(input_scale · x, timestep)                  under guidance m = u + scale · (c − u)
     x ← Σ_i samples_i · x_i + Σ_j outputs_j · m_j + noise · ξ
 
 where x_i and m_j are this and earlier calls' samples and outputs, newest first, and x starts at init_noise_sigma · ξ.
@@ -17,30 +17,64 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import StepTable
+from .errors import BundleError
+from .step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH, step
 
 Latents = npt.NDArray[np.float32]
 
 
-def walk(table: StepTable, noise: Callable[[int], Latents], denoise: Callable[[Latents, float], Latents]) -> Latents:
+def walk(
+    table: StepTable,
+    noise: Callable[[int], Latents],
+    denoise: Callable[[Latents, float], Latents],
+    guidance: float | None = None,
+) -> Latents:
     """Walk `table`.
 
     `noise(call)` gives the normals (b, c, h, w) of a call, 0 for the start and 1 … n for the rows of the table;
-    `denoise(latents, timestep)` the model's output of the same shape. Returns latents (b, c, h, w).
+    `denoise(latents, timestep)` the model's output of the same shape, in memory that nobody else will use. With a
+    `guidance` scale it gives (2 b, c, h, w): the unconditional rows, then the conditional ones. Returns latents (b, c, h, w).
+    BundleError if the table reaches back further than a walk can.
     """
+    weights = weights_of(table, guidance)
+    kept_samples, kept_outputs = (max(len(getattr(row, kind)) for row in table.rows) for kind in ("samples", "outputs"))
     x = noise(0) * np.float32(table.init_noise_sigma)
-    samples: list[Latents] = []
+    scaled = x * np.float32(table.rows[0].input_scale)
+    samples: list[Latents] = [x]
     outputs: list[Latents] = []
     for call, row in enumerate(table.rows, start=1):
-        samples = [x, *samples][: max(len(r.samples) for r in table.rows)]
-        outputs = [denoise(x * np.float32(row.input_scale), row.timestep), *outputs][: max(len(r.outputs) for r in table.rows)]
-        x = np.zeros_like(x)
-        for weight, term in (*zip(row.samples, samples, strict=False), *zip(row.outputs, outputs, strict=False)):
-            x += np.float32(weight) * term
-        if row.noise:
-            x += np.float32(row.noise) * noise(call)
-    return x
+        output, unconditional = denoise(scaled, row.timestep), None
+        if guidance is not None:
+            unconditional, output = output[: len(x)], output[len(x) :]
+        outputs = [output, *outputs][:kept_outputs]
+        out = samples[-1] if len(samples) == kept_samples else np.empty_like(x)  # over the oldest, read for the last time
+        step(
+            weights[call - 1].repeat(len(x), axis=0),
+            samples,
+            outputs,
+            out=out,
+            unconditional=unconditional,
+            noise=noise(call) if row.noise else None,
+            guided=output if guidance is not None and kept_outputs > 1 else None,
+            scaled=scaled,
+        )
+        samples = [out, *samples][:kept_samples]
+    return samples[0]
 
 
-def guided(unconditional: Latents, conditional: Latents, scale: float) -> Latents:
-    """Classifier-free guidance (Ho & Salimans 2022): u + scale (c − u)."""
-    return unconditional + np.float32(scale) * (conditional - unconditional)
+def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[np.float32]:
+    """(calls, 1, 11): what `step` multiplies in each model call; rows at different steps take different ones."""
+    if not table.rows:
+        raise BundleError(f"step table of {table.noise_scheduler} has no rows; export the bundle again")
+    weights = np.zeros((len(table.rows), 1, WIDTH), np.float32)
+    for call, (row, of_row) in enumerate(zip(table.rows, weights[:, 0], strict=True), start=1):
+        for kind, columns, values in (("samples", SAMPLES, row.samples), ("outputs", OUTPUTS, row.outputs)):
+            if not 1 <= len(values) <= min(call, HISTORY):
+                raise BundleError(
+                    f"step table of {table.noise_scheduler}: call {call} weights {len(values)} {kind}, "
+                    f"there are 1 to {min(call, HISTORY)}; export the bundle again"
+                )
+            of_row[columns][: len(values)] = values
+        of_row[NOISE], of_row[GUIDANCE] = row.noise, guidance or 0.0
+        of_row[INPUT_SCALE] = table.rows[call].input_scale if call < len(table.rows) else 1.0
+    return weights

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from ..bundle import Bundle
 from ..engines import EnginePool
 from ..errors import BundleError
-from ..noise import normals
-from ..sampling import Latents, guided, walk
+from ..noise import normal_rows
+from ..sampling import Latents, walk
 from ..types import Pixels
 
 Conditions = dict[str, npt.NDArray[np.float32]]
@@ -33,7 +33,9 @@ class EngineCandidate:
         """See `Candidate.make`; BundleError if a network gives anything that is not finite."""
         table = self.bundle.step_table(steps)
         denoise = self._denoiser(self._encode(prompts))
-        latents = walk(table, lambda call: np.stack([normals(seed, call, self.bundle.latents) for seed in seeds]), denoise)
+        guidance = self.bundle.guidance
+        scale = guidance.scale if guidance.mode == "batch-2" else None
+        latents = walk(table, lambda call: normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale)
         decoder = self.bundle.components["decoder"]
         image = self._finite(self._pool.get(decoder).run({"latents": latents})["image"], "decoder")
         return list(np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8))
@@ -51,11 +53,7 @@ class EngineCandidate:
         def denoise(latents: Latents, timestep: float) -> Latents:
             rows = latents if unconditional is None else np.concatenate([latents, latents])
             output = engine.run({"latents": rows, "timestep": np.full(len(rows), timestep, np.float32), **inputs})["model_output"]
-            self._finite(output, "denoiser")
-            if unconditional is None:
-                return output
-            half = len(latents)
-            return guided(output[:half], output[half:], self.bundle.guidance.scale)
+            return self._finite(output, "denoiser")
 
         return denoise
 

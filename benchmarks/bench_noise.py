@@ -1,0 +1,102 @@
+"""The noise kernel beside every generator of float32 normals that is installed."""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, compare, processor, run
+
+# isort: split
+from collections.abc import Callable
+from importlib.util import find_spec
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resynth_fast.noise import normal_rows
+from resynth_fast.similarity import backend
+
+Floats = NDArray[np.float32]
+
+
+def main() -> None:
+    """Time one picture's latents (512 px, an autoencoder of factor 8) and a batch of 16 pictures of 1024 px."""
+    shapes = ((1, 4, 64, 64), (16, 4, 128, 128))
+    run(cpu=lambda: [row for shape in shapes for row in on_cpu(shape)], gpu=lambda: [row for shape in shapes for row in on_gpu(shape)])
+
+
+def on_cpu(shape: tuple[int, ...]) -> list[Row]:
+    """Refuse to time the fallback: it says nothing about the kernel."""
+    if backend() == "reference":
+        raise SystemExit("resynth_fast was built without its extension: nothing to measure")
+    seeds, calls, written = list(range(shape[0])), [0] * shape[0], np.empty(shape, np.float32)
+    return compare(
+        "noise",
+        "x".join(map(str, shape)),
+        lambda: normal_rows(seeds, calls, shape[1:]),
+        peers(shape),
+        verify=lambda ours, theirs: (standard_normal(ours), standard_normal(theirs), None)[-1],
+        goals={"numpy": 3.0},
+        limit=lambda: written.fill(0.5),  # writing the same bytes, and computing nothing
+        device=f"{processor()}, {backend()}",
+    )
+
+
+def on_gpu(shape: tuple[int, ...]) -> list[Row]:
+    """Beside torch's, which is Philox too, on the same device."""
+    import torch
+
+    from resynth_fast import _cuda
+
+    rows, elements = shape[0], prod(shape[1:])
+    seeds = torch.arange(rows, device="cuda").to(torch.uint64)
+    calls = torch.zeros(rows, dtype=torch.int32, device="cuda").view(torch.uint32)
+    out, theirs = torch.empty((rows, elements), device="cuda"), torch.empty(shape, device="cuda")
+    stream = torch.cuda.current_stream().cuda_stream
+
+    def ours() -> torch.Tensor:
+        _cuda.noise(seeds, calls, out, stream)
+        return out
+
+    return compare(
+        "noise-cuda",
+        "x".join(map(str, shape)),
+        ours,
+        {"torch": theirs.normal_},
+        verify=lambda a, b: (standard_normal(a.cpu().numpy()), standard_normal(b.cpu().numpy()), None)[-1],
+        goals={"torch": 1.0},
+        limit=lambda: theirs.fill_(0.5),
+        device=torch.cuda.get_device_name(),
+        finish=torch.cuda.synchronize,
+    )
+
+
+def peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Floats]]:
+    """Each writes into memory that is there already; NumPy's is a ziggurat over PCG-64, its best."""
+    rng, philox = np.random.default_rng(0), np.random.Generator(np.random.Philox(0))
+    out = np.empty(shape, np.float32)
+    found: dict[str, Callable[[], Floats]] = {
+        "numpy": lambda: rng.standard_normal(dtype=np.float32, out=out),
+        "numpy, Philox": lambda: philox.standard_normal(dtype=np.float32, out=out),
+    }
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(1)
+        tensor = torch.empty(shape)
+
+        def use_torch() -> Floats:
+            values: Floats = tensor.normal_().numpy()
+            return values
+
+        found["torch"] = use_torch
+    return found
+
+
+def standard_normal(values: Floats) -> None:
+    """Four standard errors of mean and variance: no two generators agree on more."""
+    wide = values.astype(np.float64)
+    assert abs(wide.mean()) < 4 / wide.size**0.5, wide.mean()
+    assert abs(wide.var() - 1) < 4 * (2 / wide.size) ** 0.5, wide.var()
+
+
+if __name__ == "__main__":
+    main()

@@ -74,8 +74,8 @@ def on_cpu(shape: tuple[int, ...], update: Update) -> list[Row]:
     step(weights, [first], [m, *older], unconditional=u, out=first)
     for peer in peers.values():
         np.testing.assert_allclose(peer(), first, rtol=1e-5, atol=1e-5)
-    # One addition in place, twice reading and once writing, over as many bytes.
-    a, b = (np.zeros(round(x.size * update.arrays_moved() / 3), np.float32) for _ in range(2))
+    # STREAM's addition c = a + b over as many bytes, as STREAM counts them. Ones, because untouched zeros share one page.
+    a, b, c = (np.ones(round(x.size * update.arrays_moved() / 3), np.float32) for _ in range(3))
     return compare(
         "step",
         f"{'x'.join(map(str, shape))} {update.name}",
@@ -83,7 +83,7 @@ def on_cpu(shape: tuple[int, ...], update: Update) -> list[Row]:
         peers,
         verify=lambda _, __: None,  # every call goes one step further: compared above, from the same start
         goals={"numpy": 3.0},
-        limit=lambda: np.add(a, b, out=a),
+        limit=lambda: np.add(a, b, out=c),
         device=f"{processor()}, {backend()}",
     )
 
@@ -105,7 +105,7 @@ def on_gpu(shape: tuple[int, ...], update: Update) -> list[Row]:
         _cuda.step(weights, [x], [m, *older], u, None, x, guided, scaled, stream)
         return x
 
-    a, b = (torch.zeros(round(x.numel() * update.arrays_moved() / 3), device="cuda") for _ in range(2))
+    a, b, c = (torch.ones(round(x.numel() * update.arrays_moved() / 3), device="cuda") for _ in range(3))
     return compare(
         "step-cuda",
         f"{'x'.join(map(str, shape))} {update.name}",
@@ -113,7 +113,7 @@ def on_gpu(shape: tuple[int, ...], update: Update) -> list[Row]:
         {"torch": torch_step(update, *arrays)},
         verify=lambda ours, theirs: torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5),
         goals={"torch": 1.0},
-        limit=lambda: a.add_(b),
+        limit=lambda: torch.add(a, b, out=c),
         device=torch.cuda.get_device_name(),
         finish=torch.cuda.synchronize,
     )
@@ -138,10 +138,10 @@ def in_numpy(update: Update, x: Floats, u: Floats, c: Floats, *older: Floats) ->
     a, b, g = np.float32(update.samples[0]), [np.float32(weight) for weight in update.outputs], np.float32(SCALE)
 
     def run() -> Floats:
-        m = u + g * (c - u)
+        m: Floats = u + g * (c - u)
         new: Floats = a * x + b[0] * m
         for weight, output in zip(b[1:], older, strict=True):
-            new = new + weight * output
+            new += weight * output
         if update.input_scale:
             _ = np.float32(update.input_scale) * new
         return new

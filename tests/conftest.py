@@ -1,6 +1,11 @@
 """Settings of the whole suite."""
 
+import ctypes
 import importlib.util
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -25,3 +30,20 @@ def _why_no_gpu() -> str | None:
     from resynth_fast import _cuda
 
     return None if _cuda.device_count() else f"no CUDA device: {_cuda.status()}"
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ctypes.CDLL]:
+    """Compile tests/cuda_emulation/<name>.cpp, an unchanged CUDA source under the emulation header, for the processor."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++")
+    here, csrc = Path(__file__).parent / "cuda_emulation", Path(__file__).parents[1] / "csrc"
+
+    def build(name: str) -> ctypes.CDLL:
+        library = tmp_path_factory.mktemp("emulation") / f"{name}.so"
+        flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-pthread", f"-I{here}", f"-I{csrc}", f"-I{csrc}/include"]
+        subprocess.run([compiler, *flags, here / f"{name}.cpp", "-o", library], check=True)
+        return ctypes.CDLL(str(library))
+
+    return build

@@ -45,7 +45,8 @@ void step_at(const StepRow& row, int64_t i) {
 }
 
 template <class Floats>
-void step_row(const StepRow& row) {
+void step_row(const StepRow& given) {
+    const StepRow row = given;  // no store can change this copy: all of it stays in registers
     constexpr int unroll = 4, lanes = sizeof(Floats) / sizeof(float);
     int64_t i = 0;
     for (; i + unroll * lanes <= row.elements; i += unroll * lanes) step_at<Floats, unroll>(row, i);

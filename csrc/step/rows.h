@@ -12,6 +12,8 @@ struct StepRow {
         float weight;
     };
 
+    static constexpr int most_terms = 2 * step_history;  // samples, earlier outputs, noise; in this order
+
     int64_t elements;
     const float* unconditional;  // null: no guidance
     const float* output;         // null: neither weighted nor kept
@@ -19,7 +21,7 @@ struct StepRow {
     float output_weight;
     float input_scale;
     int terms;
-    Term term[2 * step_history];  // samples, earlier outputs, noise; in this order
+    Term term[most_terms];
     float* out;
     float* guided;
     float* scaled;

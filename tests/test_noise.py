@@ -17,7 +17,7 @@ from resynth_fast import _native, reference
 from resynth_fast.noise import normal_rows, normals
 
 SIZES = (0, 1, 3, 4, 7, 31, 32, 33, 63, 64, 65, 97, 1000)
-TOLERANCE = {"rtol": 3e-7, "atol": 2e-7}  # of the kernels' float32 arithmetic to the float64 twin, rounded
+TOLERANCE = {"rtol": 4e-7, "atol": 1e-9}  # of the kernels' float32 arithmetic to the float64 twin, rounded
 
 seeds_of = st.integers(0, 2**64 - 1)
 calls_of = st.integers(0, 2**32 - 1)

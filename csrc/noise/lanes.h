@@ -1,7 +1,6 @@
 // The arithmetic of math.h on the compiler's own vectors: what needs more than an operator, and the loop over a row.
 #pragma once
 
-#include <algorithm>
 #include <cstring>
 
 #include "noise/math.h"
@@ -34,7 +33,7 @@ void noise_row(uint64_t seed, uint32_t call, int64_t elements, float* out) {
         } else {
             float last[normals_at_once];
             Lanes::interleave(four, last);
-            std::copy_n(last, elements - i, out + i);
+            std::memcpy(out + i, last, (elements - i) * sizeof(float));
         }
     }
 }

@@ -77,7 +77,9 @@ def restore(bundle: Bundle) -> Any:
     found = _canonical(pipeline, bundle).lineage
     for part in ("text_encoder", "denoiser"):  # the autoencoder's hash includes its encoder
         if found[part] != bundle.lineage[part]:
-            raise BundleError(f"{bundle.name}: the restored {part} is not the exported one: its weights hash to {found[part][:12]}…")
+            raise BundleError(
+                f"{bundle.name}: the restored {part} is not the exported one, its weights hash to {found[part][:12]}…; export the bundle again"
+            )
     return pipeline
 
 
@@ -133,8 +135,8 @@ def _load(network: Network, graph: Any, what: str) -> None:
     trace = _traces[skeleton]
     if _rest(graph, trace.places) != trace.rest:
         raise BundleError(f"{what}: a constant differs from what the exporter makes of the recipe's architecture; export the bundle again")
-    weights = _weights(graph)
-    values = {name: _turned(weights[place.name], place, _parameters(network.module)[name].shape) for name, place in trace.places.items()}
+    weights, parameters = _weights(graph), _parameters(network.module)
+    values = {name: _turned(weights[place.name], place, parameters[name].shape) for name, place in trace.places.items()}
     if isinstance(network.module, Decoder):
         network.module.scale = float(values.pop(SCALE))
     with torch.no_grad():

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,40 +14,45 @@ from typing import Any
 from resynth_fast.bundle import MANIFEST, OBJECTS, SCHEMA_VERSION, Bundle
 
 from . import graphs, verify
+from .canonical import Words
 from .graphs import Network
+from .verify import Parity
 
 
 def write(
     to: Path,
     fields: Mapping[str, Any],
     networks: Mapping[str, Network | bytes],
-    tokenizers: Sequence[tuple[Any, int]] = (),
+    words: Sequence[Words] = (),
     check: Callable[[Bundle], None] = lambda bundle: None,
     constants: bytes | None = None,
+    precision: str = "float16-stored",
+    parity: Parity | None = None,
 ) -> Bundle:
     """Export `networks` (or take graphs that are ready), compare them with torch, `check` the bundle, and only then publish it as `to / fields["name"]`.
 
-    `fields` are the manifest's, but for what is known from the networks and the tokenizers (transformers', with the most
-    tokens each); `constants` is a safetensors file of fitted numbers. Files go to `to / "objects"` under their hash; a bundle of the same name is replaced.
+    `fields` are the manifest's, but for what is known from the networks and the tokenizers; `constants` is a safetensors
+    file of fitted numbers; what is measured goes into `parity`. Files go to `to / "objects"` under their hash; a bundle of
+    the same name is replaced.
     """
-    name = fields["name"]
+    name, parity = fields["name"], parity or Parity()
     draft = to / f".{name}.{os.getpid()}"
     draft.mkdir(parents=True)
     try:
         manifest = {
             "schema_version": SCHEMA_VERSION,
             **fields,
-            "components": {key: _component(draft, key, network) for key, network in networks.items()},
+            "components": {key: _component(draft, key, network, precision, parity) for key, network in networks.items()},
         }
-        if tokenizers:
-            manifest["tokenizers"] = [_tokenizer(draft, i, tokenizer, length) for i, (tokenizer, length) in enumerate(tokenizers)]
+        if words:
+            manifest["tokenizers"] = [_tokenizer(draft, i, entry) for i, entry in enumerate(words)]
         if constants is not None:
             manifest["constants"] = _file(draft, "constants.safetensors", constants)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         bundle = Bundle.open(draft)
-        errors = verify.components(bundle, {key: network for key, network in networks.items() if isinstance(network, Network)})
-        if errors:
-            print(name, "against torch:", ", ".join(f"{key} {error:.1e}" for key, error in errors.items()), flush=True)
+        parity.components.update(
+            verify.components(bundle, {key: network for key, network in networks.items() if isinstance(network, Network)})
+        )
         check(bundle)
         return _publish(draft, to / name)
     finally:
@@ -61,19 +67,22 @@ def prune(to: Path) -> None:
             path.unlink()
 
 
-def _component(draft: Path, name: str, network: Network | bytes) -> dict[str, Any]:
-    graph = network if isinstance(network, bytes) else graphs.export(network)
+def _component(draft: Path, name: str, network: Network | bytes, precision: str, parity: Parity) -> dict[str, Any]:
+    start = time.perf_counter()
+    graph = network if isinstance(network, bytes) else graphs.export(network, halved=precision == "float16-stored")
+    precision = "as given" if isinstance(network, bytes) else precision
+    parity.seconds[name] = time.perf_counter() - start
     inputs, outputs = graphs.describe(graph)
-    precision = "as given" if isinstance(network, bytes) else "float16-stored"
     return {**_file(draft, f"{name}.onnx", graph), "precision": precision, "inputs": inputs, "outputs": outputs}
 
 
-def _tokenizer(draft: Path, i: int, tokenizer: Any, length: int) -> dict[str, Any]:
+def _tokenizer(draft: Path, i: int, words: Words) -> dict[str, Any]:
     """What `tokenizer.json` may say of padding and truncation is left out: the manifest says it."""
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content = json.loads(words.tokenizer.backend_tokenizer.to_str())
     content["padding"] = content["truncation"] = None
     text = json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
-    return {**_file(draft, f"tokenizer_{i}.json", text), "max_tokens": length, "pad_id": int(tokenizer.pad_token_id)}
+    entry = {**_file(draft, f"tokenizer_{i}.json", text), "max_tokens": words.max_tokens, "pad_id": int(words.tokenizer.pad_token_id)}
+    return entry | ({"prefix": words.prefix} if words.prefix else {}) | ({"lowercase": True} if words.lowercase else {})
 
 
 def _file(draft: Path, name: str, content: bytes) -> dict[str, str]:

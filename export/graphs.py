@@ -19,8 +19,11 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from resynth_fast.errors import ConfigError
+
 OPSET = 20
 HALVED_FROM = 256  # elements; below, a Cast costs more than it saves
+MAX_GRAPH_BYTES = (1 << 31) - 1  # protobuf's own
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,6 +39,10 @@ class Network:
     module: torch.nn.Module
     example: Callable[[int], Tensors]
     outputs: tuple[str, ...]
+    prepare: Callable[[torch.nn.Module], None] = lambda module: None
+    """Applied to the exported copy of `module` alone: swaps what cannot be exported for what computes the same."""
+    optimize: bool = True
+    """The exporter's optimiser takes an addend below 1e-8 for zero: off where one keeps a division from 0 / 0."""
 
 
 @torch.no_grad()
@@ -43,8 +50,8 @@ def round_weights(*modules: torch.nn.Module | None) -> None:
     """Round all weights to float16 and back, in place: what is compared is then exactly what is stored."""
     for module in modules:
         for tensor in () if module is None else (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.half().float())
+            if tensor.is_floating_point() and torch.isfinite(rounded := tensor.half().float()).all():
+                tensor.copy_(rounded)  # the few that float16 cannot hold keep their values, and are stored in 32 bits
 
 
 def weights_sha256(*modules: torch.nn.Module) -> str:
@@ -57,23 +64,30 @@ def weights_sha256(*modules: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def export(network: Network) -> bytes:
-    """The ONNX graph of `network` (weights already rounded, see `round_weights`)."""
+def export(network: Network, *, halved: bool = True) -> bytes:
+    """The ONNX graph of `network`; `halved` stores weights that were rounded (see `round_weights`) in 16 bits."""
     example = network.example(2)  # a batch of one would be taken for a constant
     batch = torch.export.Dim("batch")
+    module = copy.deepcopy(network.module).eval()
+    network.prepare(module)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            copy.deepcopy(network.module).eval(), (), kwargs=example, dynamic_shapes={name: {0: batch} for name in example},
+            module, (), kwargs=example, dynamic_shapes={name: {0: batch} for name in example},
             input_names=list(example), output_names=list(network.outputs), opset_version=OPSET,
-            dynamo=True, external_data=False, optimize=True, verbose=False,
+            dynamo=True, external_data=False, optimize=network.optimize, verbose=False, custom_translation_table=_translations(),
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
     clean(model)
     rename(model)
-    _halve(model)
+    if halved:
+        _halve(model)
+    if (size := model.ByteSize()) > MAX_GRAPH_BYTES:
+        raise ConfigError(
+            f"a network of {size / 1e9:.1f} GB does not fit into one graph ({MAX_GRAPH_BYTES / 1e9:.1f} GB at most); export it in fp16"
+        )
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
 
@@ -82,6 +96,17 @@ def describe(graph: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and outputs of a graph, as a manifest lists them."""
     model = onnx.load_from_string(graph)
     return _table(model.graph.input), _table(model.graph.output)
+
+
+def _translations() -> dict[Any, Any]:
+    """What the exporter translates into a graph that ONNX Runtime refuses."""
+    from onnxscript import opset20 as op
+
+    def squeeze(value: Any, dim: int) -> Any:
+        """In torch, squeezing a dimension that is not 1 does nothing; in ONNX it is an error."""
+        return op.Squeeze(value, op.Constant(value_ints=[dim])) if value.shape[dim] == 1 else op.Identity(value)
+
+    return {torch.ops.aten.squeeze.dim: squeeze}
 
 
 def _table(values: Iterable[Any]) -> dict[str, Any]:

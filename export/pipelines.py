@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from resynth_fast.bundle import Bundle
+from resynth_fast.errors import BundleError, ConfigError
 
-from . import bundles, families, verify
+from . import bundles, checkpoints, families, verify
+from .families import Generator
+from .verify import Parity
 
 PROMPTS = ("a portrait of a person", "ink drawing portrait of a smiling person with pale skin, white background", "")
 VERIFIED_STEPS = (4, 8)
+PRECISIONS = {"fp16": "float16-stored", "fp32": "float32"}
 
 
+@checkpoints.quiet()
 def export(
     folder: Path,
     to: Path,
@@ -22,17 +27,26 @@ def export(
     name: str,
     licence: str,
     steps: Sequence[int],
-    guidance_scale: float,
+    guidance_scale: float | None = None,
+    guidance_rescale: float = 0.0,
+    precision: str = "fp16",
     prompts: Sequence[str] = PROMPTS,
+    parity: Parity | None = None,
     **fields: Any,
 ) -> Bundle:
     """Export the pipeline in `folder` to the bundle `to / name`, with a step table for each number of `steps`.
 
-    `fields` go into the manifest (`card`, `role`). ConfigError if a family or a noise scheduler cannot be exported,
-    BundleError if the result differs from torch or from diffusers; nothing is written then.
+    Without a guidance scale it is the pipeline's own default. `fields` go into the manifest (`card`, `role`); what is
+    measured goes into `parity`. ConfigError if a family or a noise scheduler cannot be exported, BundleError if the
+    result differs from torch or from diffusers; nothing is written then.
     """
-    generator = families.load(folder, guidance_scale)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
+    if not steps or min(steps) < 1:
+        raise ConfigError(f"steps are {', '.join(map(str, steps)) or 'none'}; give numbers from 1")
+    generator = families.load(folder, guidance_scale, guidance_rescale, halved=precision == "fp16")
     height, width = generator.resolution_px
+    parity = parity or Parity()
     manifest = {
         "kind": "generator",
         "name": name,
@@ -43,16 +57,34 @@ def export(
         "resolution_px": {"height": height, "width": width},
         "guidance": generator.guidance,
         "lineage": generator.lineage,
-        "step_tables": {f"{height}x{width}": {str(n): generator.table(n) for n in steps}},
+        "step_tables": {_resolution(generator): {str(n): generator.table(n) for n in sorted(set(steps))}},
         **fields,
     }
 
     def check(bundle: Bundle) -> None:
         compared = [n for n in steps if n in VERIFIED_STEPS] or list(steps)[:1]
-        errors = {n: verify.pictures(bundle, generator, prompts, n) for n in compared}
-        print(name, "pictures against diffusers:", ", ".join(f"{n} steps {e * 255:.2f}/255" for n, e in errors.items()), flush=True)
+        parity.pictures.update({n: verify.pictures(bundle, generator, prompts, n) for n in compared})
 
-    return bundles.write(to, manifest, generator.networks, generator.tokenizers, check)
+    return bundles.write(to, manifest, generator.networks, generator.words, check, precision=PRECISIONS[precision], parity=parity)
+
+
+@checkpoints.quiet()
+def verified(bundle: Bundle, folder: Path, prompts: Sequence[str] = PROMPTS) -> Parity:
+    """Compare a bundle again with the checkpoint it was exported from; BundleError if they differ."""
+    if bundle.kind != "generator":
+        raise ConfigError(f"{bundle.name} is a bundle of kind {bundle.kind!r}; only a generator is verified against a checkpoint")
+    bundle.verify()
+    source = bundle.get("source", dict).get("sha256")
+    if source != (found := checkpoint_sha256(folder)):
+        raise BundleError(f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…")
+    asked = bundle.guidance
+    halved = bundle.components["denoiser"].precision == PRECISIONS["fp16"]
+    generator = families.load(folder, asked.scale, asked.rescale, halved=halved)
+    steps = sorted(map(int, bundle.get("step_tables", dict)[_resolution(generator)]))
+    parity = Parity(components=verify.components(bundle, generator.networks))
+    for n in [n for n in steps if n in VERIFIED_STEPS] or steps[:1]:
+        parity.pictures[n] = verify.pictures(bundle, generator, prompts, n)
+    return parity
 
 
 def checkpoint_sha256(folder: Path) -> str:
@@ -61,3 +93,8 @@ def checkpoint_sha256(folder: Path) -> str:
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _resolution(generator: Generator) -> str:
+    """As `step_tables` are called."""
+    return "{}x{}".format(*generator.resolution_px)

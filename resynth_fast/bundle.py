@@ -25,7 +25,8 @@ MANIFEST = "bundle.json"
 OBJECTS = "objects"
 KINDS = ("generator", "captioner", "extractor")
 SUFFIXES = (".onnx", ".json", ".safetensors")
-GUIDANCE = ("none", "batch-2")
+GUIDANCE = ("none", "batch-2", "rescaled", "embedded")
+UNCONDITIONAL = ("empty", "zeros")
 MAX_MANIFEST_BYTES = 16 << 20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -78,11 +79,17 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """`tokenizer.json` and what it does not say: texts are cut to `max_tokens`, the last being `end_id`, then padded."""
+    """`tokenizer.json` and what it does not say.
+
+    A caption is put into small letters where `lowercase` says so, `prefix` comes before it (not before the empty one of
+    guidance); texts are cut to `max_tokens`, the end token kept, then padded.
+    """
 
     file: File
     max_tokens: int
     pad_id: int
+    prefix: str = ""
+    lowercase: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +114,22 @@ class StepTable:
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """`none`: one denoiser row a sample; `batch-2`: a second row with the empty caption, m = u + scale (c − u)."""
+    """How the caption is stressed.
+
+    `none`, `embedded`: one denoiser row a sample (embedded: the graph holds the scale); `batch-2`: a second row without
+    a caption, m = u + scale (c − u); `rescaled`: the same, drawn back to the deviation of c by the share `rescale`.
+    Without a caption means the `empty` one, or text states of `zeros`.
+    """
 
     mode: str
     scale: float
+    rescale: float = 0.0
+    unconditional: str = "empty"
+
+    @property
+    def doubled(self) -> bool:
+        """Whether the denoiser has two rows a sample."""
+        return self.mode in ("batch-2", "rescaled")
 
 
 class Bundle:
@@ -177,6 +196,8 @@ class Bundle:
                 file=self._file(entry, f"tokenizers.{i}"),
                 max_tokens=_typed(entry, "max_tokens", int, self.folder, f"tokenizers.{i}"),
                 pad_id=_typed(entry, "pad_id", int, self.folder, f"tokenizers.{i}"),
+                prefix=_typed({"prefix": ""} | entry, "prefix", str, self.folder, f"tokenizers.{i}"),
+                lowercase=entry.get("lowercase") is True,
             )
             for i, entry in enumerate(self._get("tokenizers", list))
         )
@@ -205,7 +226,13 @@ class Bundle:
         mode = _typed(entry, "mode", str, self.folder, "guidance")
         if mode not in GUIDANCE:
             raise BundleError(f"{self.folder}: guidance.mode is {mode!r}, this runtime knows {', '.join(GUIDANCE)}; update resynth-fast")
-        return Guidance(mode, float(_typed(entry, "scale", (int, float), self.folder, "guidance")))
+        unconditional = entry.get("unconditional", "empty")
+        if unconditional not in UNCONDITIONAL:
+            raise BundleError(
+                f"{self.folder}: guidance.unconditional is {unconditional!r}, this runtime knows {', '.join(UNCONDITIONAL)}; update resynth-fast"
+            )
+        scale, rescale = (_typed({"rescale": 0.0} | entry, key, (int, float), self.folder, "guidance") for key in ("scale", "rescale"))
+        return Guidance(mode, float(scale), float(rescale), unconditional)
 
     @cached_property
     def lineage(self) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ import typer
 from . import __version__
 from .bundle import Bundle
 from .errors import ConfigError, ResynthError
+from .export.cli import app as export_app
 from .gallery_cli import app as gallery_app
 from .settings import defaults
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 candidates_app = typer.Typer(help="The generators in the running.", no_args_is_help=True)
 app.add_typer(candidates_app, name="candidates")
 app.add_typer(gallery_app, name="gallery")
+app.add_typer(export_app, name="export")
 
 CandidatesOption = Annotated[
     list[str], typer.Option("--candidates", "-c", help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles; repeatable.")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import StepTable
+from .bundle import Guidance, StepTable
 from .errors import BundleError
 from .step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH, step
 
@@ -78,3 +78,15 @@ def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[n
         of_row[NOISE], of_row[GUIDANCE] = row.noise, guidance or 0.0
         of_row[INPUT_SCALE] = table.rows[call].input_scale if call < len(table.rows) else 1.0
     return weights
+def rescaled(output: Latents, guidance: Guidance) -> Latents:
+    """Guidance drawn back to the deviation of each conditional row by the share `guidance.rescale` (Lin et al. 2023, arXiv 2305.08891, 3.4).
+
+    `output` (2 b, c, h, w): the unconditional rows, then the conditional ones; returns (b, c, h, w).
+    """
+    half = len(output) // 2
+    unconditional, conditional = output[:half], output[half:]
+    guided = unconditional + np.float32(guidance.scale) * (conditional - unconditional)
+    rows = (1, 2, 3)
+    ratio = conditional.std(axis=rows, keepdims=True, dtype=np.float64) / guided.std(axis=rows, keepdims=True, dtype=np.float64)
+    drawn: Latents = (guidance.rescale * guided * ratio + (1 - guidance.rescale) * guided).astype(np.float32)
+    return drawn

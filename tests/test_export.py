@@ -1,137 +1,177 @@
-"""Tiny pipelines with random weights, exported and verified: what the exporter promises of every bundle."""
+"""Tiny pipelines with random weights, exported and verified: what the exporter promises of every family and bundle."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 transformers = pytest.importorskip("transformers")
 
+from resynth_fast import cli  # noqa: E402
 from resynth_fast.bundle import OBJECTS, Bundle  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
 from resynth_fast.engines import EnginePool  # noqa: E402
-from resynth_fast.errors import BundleError, ConfigError  # noqa: E402
-from resynth_fast.export import graphs, pipelines, verify  # noqa: E402
+from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
+from resynth_fast.export import families, graphs, pipelines, tiny, verify  # noqa: E402
+from resynth_fast.export.verify import Parity  # noqa: E402
 
 STEPS = (2, 4)
-PROMPTS = ("a red house by the sea", "", "far too many words " * 9)
+PROMPTS = ("a red house by the sea", "", "far too many words " * 9, "Capital Letters")
+FAMILIES = sorted(tiny.FAMILIES)
+GUIDANCE = {
+    "flux": "embedded", "latent-consistency": "embedded", "pixart-sigma": "batch-2", "sana": "batch-2", "stable-diffusion": "batch-2",
+    "stable-diffusion-3": "batch-2", "stable-diffusion-xl": "batch-2",
+}  # fmt: skip
 
 
-def tokenizer() -> Any:
-    """A CLIP tokenizer that knows letters alone."""
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
-    return transformers.CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16)
+@pytest.fixture(scope="module", autouse=True)
+def shared_graphs() -> Iterator[None]:
+    """A network that was exported once is not traced again: variants of a pipeline share most of their graphs."""
+    original, made = graphs.export, {}
+
+    def export(network: graphs.Network, *, halved: bool = True) -> bytes:
+        key = _fingerprint(network, halved)
+        if key not in made:
+            made[key] = original(network, halved=halved)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "export", export)
+        patch.setattr(graphs, "untouched_export", original, raising=False)
+        yield
 
 
-def text_encoder() -> Any:
-    config = transformers.CLIPTextConfig(
-        vocab_size=54, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16,
-        projection_dim=16, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    return transformers.CLIPTextModel(config).eval()
+def _fingerprint(network: graphs.Network, halved: bool) -> str:
+    module = network.module
+    digest = hashlib.sha256(f"{module!r} {halved} {network.optimize} {network.outputs}".encode())
+    plain = {f"{name}.{key}": value for name, part in module.named_modules() for key, value in vars(part).items()}
+    digest.update(repr({key: value for key, value in plain.items() if isinstance(value, (int, float, str, type(None)))}).encode())
+    for name, tensor in (*module.named_parameters(), *module.named_buffers(), *network.example(2).items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def autoencoder() -> Any:
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, latent_channels=4, sample_size=16, shift_factor=0.25,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.5,
-    )  # fmt: skip
+def save(pipeline: Any, folder: Path) -> Path:
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
 
 
-def stable_diffusion(scheduler: Any) -> Any:
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=4, cross_attention_dim=16,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
-    return diffusers.StableDiffusionPipeline(
-        vae=autoencoder(), unet=unet, text_encoder=text_encoder(), tokenizer=tokenizer(), scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-
-
-def flux(guidance_embeds: bool) -> Any:
-    torch.manual_seed(1)
-    transformer = diffusers.FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(2, 2, 4), guidance_embeds=guidance_embeds,
-    )  # fmt: skip
-    return diffusers.FluxPipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=autoencoder(), transformer=transformer,
-        text_encoder=text_encoder(), tokenizer=tokenizer(), text_encoder_2=text_encoder(), tokenizer_2=tokenizer(),
-    )  # fmt: skip
-
-
-NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-MAKERS = {
-    "sd": lambda: stable_diffusion(diffusers.EulerAncestralDiscreteScheduler(**NOISE)),  # draws noise at every step
-    "flux": lambda: flux(guidance_embeds=True),
-}
+def export(folder: Path, to: Path, **settings: Any) -> Bundle:
+    return pipelines.export(folder, to, name=folder.name, licence="Apache-2.0", steps=STEPS, prompts=PROMPTS, **settings)
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folders = {}
-    for name, make in MAKERS.items():
-        folders[name] = tmp_path_factory.mktemp("checkpoints") / name
-        make().save_pretrained(folders[name], safe_serialization=True)
-    return folders
-
-
-def export(folder: Path, to: Path) -> Bundle:
-    return pipelines.export(folder, to, name=folder.name, licence="Apache-2.0", steps=STEPS, guidance_scale=3.0, prompts=PROMPTS)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {name: save(make(), folder / name) for name, make in tiny.FAMILIES.items()}
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
-    """Exporting verifies components and whole pictures, or raises."""
-    to = tmp_path_factory.mktemp("bundles")
-    return {name: export(folder, to) for name, folder in checkpoints.items()}
+def parities() -> dict[str, Parity]:
+    return {}
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_pipeline_becomes_a_bundle_that_the_runtime_opens(name: str, exported: dict[str, Bundle]) -> None:
-    bundle = exported[name]
+@pytest.fixture(scope="module")
+def bundle_of(
+    checkpoints: dict[str, Path], parities: dict[str, Parity], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Bundle]:
+    """The bundle of a family. Exporting verifies components and whole pictures, or raises."""
+    to, made = tmp_path_factory.mktemp("bundles"), {}
+
+    def get(name: str) -> Bundle:
+        if name not in made:
+            parities[name] = Parity()
+            made[name] = export(checkpoints[name], to, parity=parities[name])
+        return made[name]
+
+    return get
+
+
+def run(*arguments: Any) -> Any:
+    """The command line, in this process."""
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_every_family_has_a_tiny_pipeline() -> None:
+    assert families.names() == FAMILIES
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pipeline_becomes_a_bundle_that_the_runtime_opens(
+    name: str, bundle_of: Callable[[str], Bundle], parities: dict[str, Parity]
+) -> None:
+    bundle = bundle_of(name)
     bundle.verify()
-    assert bundle.kind == "generator"
-    assert (bundle.latents, bundle.resolution_px) == ((4, 8, 8), (16, 16))
+    side = 32 if name == "sana" else 16
+    assert (bundle.kind, bundle.family) == ("generator", name)
+    assert (bundle.latents, bundle.resolution_px) == ((4, side // 2, side // 2), (side, side))
     assert set(bundle.components) == {"text", "denoiser", "decoder"}
     assert list(bundle.components["denoiser"].inputs)[:2] == ["latents", "timestep"]
-    assert bundle.components["decoder"].outputs["image"].shape == ("batch", 3, 16, 16)
+    assert bundle.components["decoder"].outputs["image"].shape == ("batch", 3, side, side)
     assert set(bundle.lineage) == {"text_encoder", "denoiser", "autoencoder"}
     assert [len(bundle.step_table(n).rows) for n in STEPS] == list(STEPS)
-    assert bundle.guidance.mode == {"sd": "batch-2", "flux": "none"}[name]
-    assert len(bundle.tokenizers) == {"sd": 1, "flux": 2}[name]  # the tiny FLUX has two different encoders
+    assert bundle.guidance.mode == GUIDANCE[name]
+    assert max(parities[name].components.values()) <= 1e-4
+    assert max(parities[name].pictures.values()) <= 2 / 255
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_pictures_do_not_depend_on_their_batch(name: str, exported: dict[str, Bundle]) -> None:
-    candidate = EngineCandidate(exported[name], EnginePool())
-    together = candidate.make(list(PROMPTS), [5, 6, 7], 2)
-    for picture, prompt, seed in zip(together, PROMPTS, (5, 6, 7), strict=True):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pictures_do_not_depend_on_their_batch(name: str, bundle_of: Callable[[str], Bundle]) -> None:
+    candidate = EngineCandidate(bundle_of(name), EnginePool())
+    together = candidate.make(list(PROMPTS), [5, 6, 7, 8], 2)
+    for picture, prompt, seed in zip(together, PROMPTS, (5, 6, 7, 8), strict=True):
         assert np.abs(picture.astype(int) - candidate.make([prompt], [seed], 2)[0]).max() <= 1
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_captions_and_noise_reach_the_picture(name: str, bundle_of: Callable[[str], Bundle]) -> None:
+    """Else a comparison with diffusers would compare two constants."""
+    candidate = EngineCandidate(bundle_of(name), EnginePool())
+    first, other_words, other_seed = (p.astype(int) for p in candidate.make([PROMPTS[0], PROMPTS[2], PROMPTS[0]], [5, 5, 6], 4))
+    assert np.abs(first - other_words).max() >= 4
+    assert np.abs(first - other_seed).mean() >= 4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_picture_is_attributed_to_what_was_exported(name: str, bundle_of: Callable[[str], Bundle], tmp_path: Path) -> None:
+    bundle = bundle_of(name)
+    probe = tmp_path / "probe.png"
+    Image.fromarray(EngineCandidate(bundle, EnginePool()).make(["a red house"], [3], 4)[0]).resize((64, 64)).save(probe)
+    done = run("attribute", probe, "--candidates", bundle.folder, "--references", 1, "--steps", 2, "--format", "json")
+    assert done.exit_code == 0, done.output
+    [record] = json.loads(done.stdout)["records"]
+    assert record["error"] is None
+    [candidate] = record["candidates"]
+    assert (candidate["name"], candidate["family"]) == (name, name)
+
+
 def test_the_same_weights_exported_twice_give_the_same_bundle(
-    checkpoints: dict[str, Path], exported: dict[str, Bundle], tmp_path: Path
+    checkpoints: dict[str, Path], bundle_of: Callable[[str], Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    again = export(checkpoints["sd"], tmp_path)
-    assert again.sha256 == exported["sd"].sha256
-    assert {f.sha256 for f in again.files()} == {f.sha256 for f in exported["sd"].files()}
+    before = bundle_of("pixart-sigma")
+    monkeypatch.setattr(graphs, "export", graphs.untouched_export)
+    again = export(checkpoints["pixart-sigma"], tmp_path)
+    assert again.sha256 == before.sha256
+    assert {f.sha256 for f in again.files()} == {f.sha256 for f in before.files()}
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_graphs_tell_nothing_of_the_machine(name: str, exported: dict[str, Bundle]) -> None:
-    for file in exported[name].files():
+@pytest.mark.parametrize("name", FAMILIES)
+def test_graphs_tell_nothing_of_the_machine(name: str, bundle_of: Callable[[str], Bundle]) -> None:
+    bundle = bundle_of(name)
+    for file in bundle.files():
         content = file.read()
         assert not re.search(rb"/(root|home|tmp|work|usr)/|\.py\b|site-packages", content)
         if file.path.suffix == ".onnx":
@@ -139,14 +179,65 @@ def test_graphs_tell_nothing_of_the_machine(name: str, exported: dict[str, Bundl
             assert not model.metadata_props
             assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
             assert all(re.fullmatch(r"n\d+|w\d+\.cast", node.name) for node in model.graph.node)
-    assert str(Path.home()) not in json.dumps(dict(exported[name].manifest))
+    assert str(Path.home()) not in json.dumps(dict(bundle.manifest))
 
 
-def test_files_stand_among_the_objects_and_are_shared(exported: dict[str, Bundle]) -> None:
-    bundle = exported["sd"]
+def test_files_stand_among_the_objects_and_are_shared(bundle_of: Callable[[str], Bundle]) -> None:
+    bundle = bundle_of("pixart-sigma")
     assert [path.name for path in bundle.folder.iterdir()] == ["bundle.json"]
     assert all(file.path.parent.name == OBJECTS for file in bundle.files())
     assert not [path for path in bundle.folder.parent.iterdir() if path.name.startswith(".")]
+
+
+# Variants share their graphs with the bundles above.
+VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = {
+    "rescaled": (tiny.stable_diffusion_xl, {"guidance_scale": 6.0, "guidance_rescale": 0.7}, {"mode": "rescaled", "rescale": 0.7}),
+    "Turbo": (
+        lambda: tiny.stable_diffusion_xl(diffusers.EulerAncestralDiscreteScheduler(**tiny.NOISE, timestep_spacing="trailing")),
+        {"guidance_scale": 0.0},
+        {"mode": "none"},
+    ),
+    "v-prediction": (
+        lambda: tiny.stable_diffusion(diffusers.DPMSolverMultistepScheduler(**tiny.NOISE, prediction_type="v_prediction")),
+        {"guidance_scale": 3.0},
+        {"mode": "batch-2", "scale": 3.0},
+    ),
+    "PNDM, as Stable Diffusion 1 came": (
+        lambda: tiny.stable_diffusion(diffusers.PNDMScheduler(**tiny.NOISE, skip_prk_steps=True, steps_offset=1)),
+        {},
+        {"mode": "batch-2", "scale": 7.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_of_guidance_and_sampler_draw_as_diffusers_does(name: str, bundle_of: Callable[[str], Bundle], tmp_path: Path) -> None:
+    make, settings, guidance = VARIANTS[name]
+    bundle_of({"StableDiffusionXLPipeline": "stable-diffusion-xl"}.get(type(make()).__name__, "stable-diffusion"))
+    parity = Parity()
+    bundle = export(save(make(), tmp_path / "variant"), tmp_path / "bundles", parity=parity, **settings)
+    assert max(parity.pictures.values()) <= 2 / 255
+    for key, value in guidance.items():
+        assert getattr(bundle.guidance, key) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "named"),
+    [
+        ("flux", {"guidance_rescale": 0.5}, "'rescaled' is refused.*flux embeds"),
+        ("pixart-sigma", {"guidance_rescale": 0.5}, "'rescaled'.*pixart-sigma has no such setting"),
+        ("stable-diffusion", {"guidance_rescale": 0.5, "guidance_scale": 1.0}, "not above 1"),
+        ("stable-diffusion", {"guidance_scale": float("nan")}, "guidance scale is nan"),
+        ("stable-diffusion", {"guidance_rescale": 2.0}, "rescale is 2.0; it must be 0"),
+        ("stable-diffusion", {"precision": "int8"}, "precision is 'int8'; it must be fp16 or fp32"),
+    ],
+)
+def test_guidance_and_precision_that_cannot_be_are_refused_by_name(
+    name: str, settings: dict[str, Any], named: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        export(checkpoints[name], tmp_path, **settings)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_large_weights_are_stored_in_16_bits_without_loss() -> None:
@@ -167,12 +258,24 @@ def test_large_weights_are_stored_in_16_bits_without_loss() -> None:
     kinds = {tuple(w.dims): w.data_type for w in model.graph.initializer if np.prod(w.dims) >= 1024}
     stored = [w.data_type for w in model.graph.initializer if np.prod(w.dims) == 1024]
     assert sorted(stored) == sorted([onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]), kinds
+    whole = onnx.load_from_string(graphs.export(network, halved=False))
+    assert onnx.TensorProto.FLOAT16 not in {w.data_type for w in whole.graph.initializer}
 
 
+def test_weights_that_16_bits_cannot_hold_keep_their_values() -> None:
+    module = torch.nn.Linear(32, 32, bias=False)
+    with torch.no_grad():
+        module.weight[0, 0] = 1e6
+    before = module.weight.clone()
+    graphs.round_weights(module)
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.usefixtures("bundle_of")
 def test_a_bundle_that_differs_is_not_written(checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "export", _with_noise(graphs.export))
     with pytest.raises(BundleError, match=r"'text' differs from torch.*nothing was written"):
-        export(checkpoints["sd"], tmp_path)
+        export(checkpoints["pixart-sigma"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,17 +286,46 @@ def test_a_picture_that_is_not_finite_is_refused() -> None:
 
 def test_a_pipeline_of_no_known_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
-    with pytest.raises(ConfigError, match=r"DiTPipeline.*FluxPipeline, StableDiffusionPipeline"):
+    with pytest.raises(ConfigError, match=r"DiTPipeline.*FluxPipeline.*StableDiffusionPipeline"):
         export(tmp_path, tmp_path)
     with pytest.raises(ConfigError, match="no diffusers pipeline"):
         export(tmp_path / "absent", tmp_path)
 
 
+def test_the_command_line_exports_lists_and_verifies(
+    checkpoints: dict[str, Path], bundle_of: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    bundle_of("pixart-sigma")
+    done = run("export", "generator", checkpoints["pixart-sigma"], "--to", tmp_path, "--name", "mine", "--licence", "CC0", "--steps", "1,2",
+               "--guidance-scale", 2.5, "--format", "json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    bundle = Bundle.open(Path(report["bundle"]))
+    assert (bundle.name, bundle.licence, bundle.guidance.scale) == ("mine", "CC0", 2.5)
+    assert set(report["components"]) == set(report["seconds"]) == {"text", "denoiser", "decoder"}
+    again = run("export", "verify", bundle.folder, checkpoints["pixart-sigma"], "--format", "json")
+    assert json.loads(again.stdout)["pictures"] == report["pictures"]
+    with pytest.raises(BundleError, match="was exported from a checkpoint with SHA-256"):
+        run("export", "verify", bundle.folder, checkpoints["flux"])
+    with pytest.raises(ConfigError, match="--steps is 'two'"):
+        run("export", "generator", checkpoints["flux"], "--to", tmp_path, "--steps", "two")
+
+    found = json.loads(run("export", "list", "--format", "json").stdout)
+    assert [family["name"] for family in found["families"]] == FAMILIES
+    assert set(found) == {"families", "schedulers", "extractors", "captioners"}
+
+
+def test_without_torch_the_exporter_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "resynth_fast.export.pipelines", None)
+    with pytest.raises(DeviceError, match=r"pip install 'resynth-fast\[export\]'"):
+        run("export", "generator", tmp_path, "--to", tmp_path)
+
+
 def _with_noise(original: Any) -> Any:
     """An exporter that damages the weights on the way."""
 
-    def damaged(network: graphs.Network) -> bytes:
-        model = onnx.load_from_string(original(network))
+    def damaged(network: graphs.Network, *, halved: bool = True) -> bytes:
+        model = onnx.load_from_string(original(network, halved=halved))
         for tensor in model.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT16:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float16(1.1), tensor.name))

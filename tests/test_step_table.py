@@ -12,7 +12,9 @@ diffusers = pytest.importorskip("diffusers")
 
 from resynth_fast.bundle import StepRow, StepTable  # noqa: E402
 from resynth_fast.errors import ConfigError  # noqa: E402
-from resynth_fast.export.step_table import NotLinear, drawing, step_table  # noqa: E402
+from resynth_fast.export import checkpoints  # noqa: E402
+from resynth_fast.export.noise_schedulers import STEPS, Variant, schedulers, survey, variants  # noqa: E402
+from resynth_fast.export.step_table import ROUNDING, NotLinear, drawing, step_table  # noqa: E402
 from resynth_fast.sampling import walk  # noqa: E402
 
 # KDPM2 hands tensors to NumPy in a way that NumPy will drop.
@@ -87,6 +89,82 @@ def test_the_runtime_walks_as_the_noise_scheduler_does(name: str, steps: int) ->
     expected, drawn = own_loop(make(name), steps), noises()
     found = walk(table, lambda call: drawn[call], denoise)
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+SIGMAS = ({"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})
+SPACINGS = ({"timestep_spacing": "leading", "steps_offset": 1}, {"timestep_spacing": "trailing"})
+V = {"prediction_type": "v_prediction"}
+ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", **V}
+FLOWS = (
+    {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0},
+    {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True},
+)
+SHIFTS = ({"shift": 3.0}, {"use_dynamic_shifting": True}, {"use_dynamic_shifting": True, "time_shift_type": "linear"})
+
+# What no refusal may reach: the samplers that text-to-image checkpoints come with, and their usual options.
+REQUIRED: dict[str, tuple[dict[str, Any], ...]] = {
+    "EulerDiscreteScheduler": ({}, *SIGMAS, *SPACINGS, V, ZERO_SNR),
+    "EulerAncestralDiscreteScheduler": ({}, *SPACINGS, V, ZERO_SNR),
+    "DDIMScheduler": ({}, *SPACINGS, V, ZERO_SNR, {"set_alpha_to_one": False, "steps_offset": 1}),
+    "DDPMScheduler": ({}, *SPACINGS, V, ZERO_SNR),
+    "DPMSolverMultistepScheduler": ({}, *SIGMAS, {"use_lu_lambdas": True}, *SPACINGS, V, ZERO_SNR, *FLOWS, {"solver_order": 1}, {"solver_order": 3}, {"algorithm_type": "sde-dpmsolver++"}),
+    "DPMSolverSinglestepScheduler": ({}, *SIGMAS, V, *FLOWS),
+    "DEISMultistepScheduler": ({}, *SIGMAS, *SPACINGS, V),
+    "UniPCMultistepScheduler": ({}, *SIGMAS, *SPACINGS, V, ZERO_SNR, *FLOWS),
+    "SASolverScheduler": ({}, *SIGMAS, V),
+    "HeunDiscreteScheduler": ({}, *SIGMAS, *SPACINGS, V),
+    "KDPM2DiscreteScheduler": ({}, *SIGMAS, V),
+    "KDPM2AncestralDiscreteScheduler": ({}, *SIGMAS, V),
+    "LMSDiscreteScheduler": ({}, {"use_karras_sigmas": True}),
+    "LCMScheduler": ({}, V, ZERO_SNR),
+    "TCDScheduler": ({}, V, ZERO_SNR),
+    "PNDMScheduler": ({"skip_prk_steps": True, "steps_offset": 1},),
+    "FlowMatchEulerDiscreteScheduler": ({}, *SHIFTS, *SIGMAS, {"shift_terminal": 0.1}, {"stochastic_sampling": True}),
+    "FlowMatchHeunDiscreteScheduler": ({}, {"shift": 3.0}),
+    "FlowMatchLCMScheduler": ({}, *SHIFTS),
+    "EDMEulerScheduler": ({}, {"sigma_schedule": "exponential"}),
+    "EDMDPMSolverMultistepScheduler": ({},),
+    "CMStochasticIterativeScheduler": ({},),
+    "UnCLIPScheduler": ({},),
+    "IPNDMScheduler": ({},),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", schedulers())
+def test_every_scheduler_and_option_walks_as_diffusers_does_or_is_refused(name: str) -> None:
+    """At most 1e-5 beside diffusers, or what its own float32 loses where it starts from thousands (zero-terminal SNR)."""
+    walked = []
+    for variant in variants(name):
+        try:
+            with checkpoints.quiet(), np.errstate(all="ignore"):
+                scheduler = variant.make()
+                arguments = variant.arguments(scheduler)
+                tables = {steps: read(step_table(scheduler, steps, **arguments)) for steps in STEPS}
+        except Exception:  # diffusers' own refusals share no class
+            continue
+        for steps, table in tables.items():
+            drawn = noises()
+            with checkpoints.quiet():
+                expected = own_loop(variant.make(), steps, **arguments)
+            found = walk(table, lambda call: drawn[call], denoise)  # noqa: B023
+            largest = max(np.abs(expected).max(), np.abs(drawn[0]).max() * table.init_noise_sigma)
+            assert np.abs(found - expected).max() <= max(1e-5 * np.abs(expected).max(), ROUNDING * largest), f"{variant} at {steps} steps"
+        walked.append(variant)
+    missing = [settings for settings in REQUIRED.get(name, ()) if Variant(name, tuple(settings.items())) not in walked]
+    assert not missing, f"{name} is refused with {missing}"
+
+
+def test_every_required_scheduler_exists() -> None:
+    assert set(REQUIRED) <= set(schedulers())
+
+
+def test_the_survey_says_what_is_refused_and_why() -> None:
+    rows = {row["name"]: row for row in survey()}
+    assert set(rows) == set(schedulers())
+    assert rows["EulerDiscreteScheduler"] == {"name": "EulerDiscreteScheduler", "exportable": True, "reason": None}
+    assert not rows["PNDMScheduler"]["exportable"]  # with Runge-Kutta steps before, as it comes
+    assert "a replayed walk differs" in rows["PNDMScheduler"]["reason"]
+    assert all((row["reason"] is None) == row["exportable"] for row in rows.values())
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Generator families: one file each, from a diffusers pipeline to canonical networks. Found by listing this folder.
 
 A family's file offers `PIPELINE`, the `_class_name` of `model_index.json` that it takes, and `canonical(pipeline,
-guidance_scale)`. Whatever is peculiar to the family ends here: the runtime has no code for any.
+guidance)`. Whatever is peculiar to the family ends here: the runtime has no code for any. A family is called as its
+file is, with dashes.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
+import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from typing import Any
 import diffusers
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from resynth_fast.errors import ConfigError
 
+from .. import checkpoints
+from ..canonical import Guidance, Words
 from ..graphs import Network, round_weights
 
 Floats = npt.NDArray[np.float32]
@@ -33,8 +35,8 @@ class Generator:
     family: str
     networks: dict[str, Network]
     """`text`, `denoiser`, `decoder`"""
-    tokenizers: tuple[tuple[Any, int], ...]
-    """(transformers tokenizer, tokens at most) of each `tokens_i`"""
+    words: tuple[Words, ...]
+    """of each `tokens_i`"""
     latents: tuple[int, int, int]
     """(channels, height, width)"""
     resolution_px: tuple[int, int]
@@ -49,50 +51,25 @@ class Generator:
     """diffusers' own pictures: prompts, start (n, c, h, w) standard normal, steps → (n, H, W, 3) in [0, 1]"""
 
 
-def load(folder: Path, guidance_scale: float) -> Generator:
-    """The pipeline in `folder` with its weights rounded to float16; ConfigError if no family takes it."""
-    families = {
-        module.PIPELINE: module for module in (importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__))
-    }
-    try:
-        name = json.loads((folder / "model_index.json").read_text())["_class_name"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{folder} is no diffusers pipeline ({error!r}); give a folder written by save_pretrained") from error
-    if name not in families:
-        raise ConfigError(f"{folder} holds a {name}; the exporter knows {', '.join(sorted(families))}")
-    pipeline = getattr(diffusers, name).from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    round_weights(*(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)))
-    generator: Generator = families[name].canonical(pipeline, guidance_scale)
+def names() -> list[str]:
+    """The families there is a file for."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0.0, *, halved: bool = True) -> Generator:
+    """The pipeline in `folder`, its weights rounded to float16 if they are to be `halved`; ConfigError if no family takes it.
+
+    Without a guidance scale it is the pipeline's own default.
+    """
+    modules = (importlib.import_module(f"{__name__}.{name.replace('-', '_')}") for name in names())
+    families = {module.PIPELINE: module for module in modules}
+    kind = checkpoints.pipeline_class(folder)
+    if kind not in families:
+        raise ConfigError(f"{folder} holds a {kind}; the exporter knows {', '.join(sorted(families))}")
+    pipeline = checkpoints.load(folder, getattr(diffusers, kind))
+    if halved:
+        round_weights(*checkpoints.networks(pipeline))
+    if guidance_scale is None:
+        guidance_scale = float(inspect.signature(pipeline.__call__).parameters["guidance_scale"].default)
+    generator: Generator = families[kind].canonical(pipeline, Guidance(scale=guidance_scale, rescale=guidance_rescale))
     return generator
-
-
-class Decoder(torch.nn.Module):
-    """`latents` (b, c, h, w) as the denoiser leaves them → `image` (b, 3, H, W) in [0, 1]; scaling and shift included."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-        self.scale = float(vae.config.scaling_factor)
-        self.shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        image: torch.Tensor = self.vae.decode(latents / self.scale + self.shift, return_dict=False)[0]
-        return (image * 0.5 + 0.5).clamp(0, 1)
-
-
-def normals(*shape: int) -> torch.Tensor:
-    """Standard normals, the same for the same shape."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def timesteps(batch: int) -> torch.Tensor:
-    """(batch,) float32, another for each row."""
-    return torch.linspace(981.0, 21.0, batch + 1)[:batch]
-
-
-def tokens(tokenizer: Any, batch: int, length: int) -> torch.Tensor:
-    """(batch, length) int64: texts of several lengths, padded as the pipelines do it."""
-    texts = ["a small red house by the sea"[: 5 * (i + 1)] for i in range(batch)]
-    ids: torch.Tensor = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-    return ids

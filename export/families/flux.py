@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from ..canonical import Decoder, Guidance, Words, normals, timesteps, tokens
 from ..graphs import Network, Tensors, weights_sha256
 from ..step_table import step_table
-from . import Decoder, Floats, Generator, normals, timesteps, tokens
+from . import Floats, Generator
 
 PIPELINE = "FluxPipeline"
 MAX_WORD_TOKENS = 512
@@ -55,7 +56,7 @@ class Denoiser(torch.nn.Module):
         return squares.reshape(-1, channels, 2 * half, 2 * half)
 
 
-def canonical(pipeline: Any, guidance_scale: float) -> Generator:
+def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     """See `families`; FLUX has no second row: where the model embeds a guidance scale, this one becomes a constant."""
     transformer, vae, encoder, words = pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2
     length, word_length = int(pipeline.tokenizer_max_length), min(MAX_WORD_TOKENS, int(pipeline.tokenizer_2.model_max_length))
@@ -69,7 +70,9 @@ def canonical(pipeline: Any, guidance_scale: float) -> Generator:
         and type(encoder) is type(words)
         and weights_sha256(encoder) == weights_sha256(words)
     )
-    tokenizers = ((pipeline.tokenizer, length),) if shared else ((pipeline.tokenizer, length), (pipeline.tokenizer_2, word_length))
+    words_of = [Words(tokenizer=pipeline.tokenizer, max_tokens=length), Words(tokenizer=pipeline.tokenizer_2, max_tokens=word_length)]
+    entries = tuple(words_of[:1] if shared else words_of)
+    mode = guidance.embedded("flux") if transformer.config.guidance_embeds else {"mode": "none", "scale": 1.0}
     width, summary = transformer.config.joint_attention_dim, transformer.config.pooled_projection_dim
 
     def denoiser_example(batch: int) -> Tensors:
@@ -89,7 +92,7 @@ def canonical(pipeline: Any, guidance_scale: float) -> Generator:
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         packed = pipeline._pack_latents(torch.from_numpy(latents), len(latents), channels, side, side)
         pictures: Floats = pipeline(
-            list(prompts), latents=packed, num_inference_steps=steps, guidance_scale=guidance_scale, output_type="np",
+            list(prompts), latents=packed, num_inference_steps=steps, guidance_scale=guidance.scale, output_type="np",
             height=resolution, width=resolution, max_sequence_length=word_length,
         ).images  # fmt: skip
         return pictures
@@ -99,16 +102,16 @@ def canonical(pipeline: Any, guidance_scale: float) -> Generator:
         networks={
             "text": Network(
                 Text(encoder, None if shared else words),
-                lambda b: {f"tokens_{i}": tokens(tokenizer, b, limit) for i, (tokenizer, limit) in enumerate(tokenizers)},
+                lambda b: {f"tokens_{i}": tokens(entry.tokenizer, b, entry.max_tokens) for i, entry in enumerate(entries)},
                 ("cond_0", "cond_1"),
             ),
-            "denoiser": Network(Denoiser(transformer, side, word_length, image_ids, guidance_scale), denoiser_example, ("model_output",)),
-            "decoder": Network(Decoder(vae), lambda b: {"latents": normals(b, channels, side, side)}, ("image",)),
+            "denoiser": Network(Denoiser(transformer, side, word_length, image_ids, guidance.scale), denoiser_example, ("model_output",)),
+            "decoder": Decoder(vae).network((channels, side, side)),
         },
-        tokenizers=tokenizers,
+        words=entries,
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
-        guidance={"mode": "none", "scale": 1.0},
+        guidance=mode,
         lineage={
             "text_encoder": weights_sha256(encoder) if shared else weights_sha256(encoder, words),
             "denoiser": weights_sha256(transformer),

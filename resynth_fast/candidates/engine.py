@@ -12,7 +12,7 @@ from ..bundle import Bundle
 from ..engines import EnginePool
 from ..errors import BundleError
 from ..noise import normal_rows
-from ..sampling import Latents, walk
+from ..sampling import Latents, rescaled, walk
 from ..types import Pixels
 
 Conditions = dict[str, npt.NDArray[np.float32]]
@@ -27,7 +27,7 @@ class EngineCandidate:
         self.family = bundle.family
         self.sha256 = bundle.sha256
         self._pool = pool
-        self._tokenizers: list[tuple[Tokenizer, int, int]] | None = None
+        self._tokenizers: list[Tokenizer] | None = None
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
         """See `Candidate.make`; BundleError if a network gives anything that is not finite."""
@@ -53,31 +53,40 @@ class EngineCandidate:
         def denoise(latents: Latents, timestep: float) -> Latents:
             rows = latents if unconditional is None else np.concatenate([latents, latents])
             output = engine.run({"latents": rows, "timestep": np.full(len(rows), timestep, np.float32), **inputs})["model_output"]
-            return self._finite(output, "denoiser")
+            self._finite(output, "denoiser")
+            return rescaled(output, self.bundle.guidance) if self.bundle.guidance.mode == "rescaled" else output
 
         return denoise
 
     def _encode(self, prompts: Sequence[str]) -> tuple[Conditions, Conditions | None]:
-        """Text states of `prompts`, and those of the empty prompt where guidance needs them; each text encoded once."""
+        """Text states of `prompts`, and those of no prompt where guidance needs them; each text encoded once."""
         distinct = list(dict.fromkeys(prompts))
         rows = [distinct.index(prompt) for prompt in prompts]
-        guided_too = self.bundle.guidance.mode == "batch-2"
+        guidance = self.bundle.guidance
+        zeros = guidance.unconditional == "zeros"
         text = self.bundle.components["text"]
-        states = self._pool.get(text).run(self._tokens([*distinct, ""] if guided_too else distinct))
+        states = self._pool.get(text).run(self._tokens(distinct, empty_too=guidance.doubled and not zeros))
         for name, state in states.items():
             self._finite(state, f"text ({name})")
         conditional = {name: state[rows] for name, state in states.items()}
-        return conditional, {name: state[[-1] * len(rows)] for name, state in states.items()} if guided_too else None
+        if not guidance.doubled:
+            return conditional, None
+        return conditional, {name: np.zeros_like(conditional[name]) if zeros else state[[-1] * len(rows)] for name, state in states.items()}
 
-    def _tokens(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    def _tokens(self, captions: Sequence[str], empty_too: bool) -> dict[str, npt.NDArray[np.int64]]:
+        """Inputs of the text component: a row for each caption, and one for the empty text if it is wanted too."""
         if self._tokenizers is None:
             self._tokenizers = []
             for entry in self.bundle.tokenizers:
                 tokenizer = Tokenizer.from_str(entry.file.read().decode())
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(entry.max_tokens)
-                self._tokenizers.append((tokenizer, entry.max_tokens, entry.pad_id))
-        return {f"tokens_{i}": _pad(tokenizer, texts, length, pad) for i, (tokenizer, length, pad) in enumerate(self._tokenizers)}
+                self._tokenizers.append(tokenizer)
+        inputs = {}
+        for i, (tokenizer, entry) in enumerate(zip(self._tokenizers, self.bundle.tokenizers, strict=True)):
+            texts = [entry.prefix + (caption.lower().strip() if entry.lowercase else caption) for caption in captions]
+            inputs[f"tokens_{i}"] = _pad(tokenizer, [*texts, ""] if empty_too else texts, entry.max_tokens, entry.pad_id)
+        return inputs
 
     def _finite(self, values: npt.NDArray[np.float32], component: str) -> npt.NDArray[np.float32]:
         if not np.isfinite(values).all():

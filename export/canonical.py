@@ -1,0 +1,183 @@
+"""What several families' canonical networks are made of: guidance, the texts' preparation, the decoder, the U-Net, example inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention
+
+from resynth_fast.errors import ConfigError
+
+from .graphs import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """Guidance as diffusers' pipelines take it; each family says which of the bundle's modes it can make of that."""
+
+    scale: float
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise ConfigError(f"guidance scale is {self.scale}; it must be a number from 0")
+        if not 0 <= self.rescale <= 1:
+            raise ConfigError(f"guidance rescale is {self.rescale}; it must be 0 … 1")
+
+    def classifier_free(self, family: str, *, rescales: bool = False, unconditional: str = "empty") -> dict[str, Any]:
+        """The manifest's entry: a second denoiser row above 1 (mode batch-2, or rescaled), else none."""
+        doubled = self.scale > 1
+        if self.rescale and not (rescales and doubled):
+            because = "its guidance scale is not above 1" if rescales else f"diffusers' pipeline of {family} has no such setting"
+            raise ConfigError(f"guidance mode 'rescaled' (rescale {self.rescale}) is refused: {because}; leave the rescale out")
+        if not doubled:
+            return {"mode": "none", "scale": 1.0}
+        entry: dict[str, Any] = {"mode": "rescaled" if self.rescale else "batch-2", "scale": self.scale}
+        if self.rescale:
+            entry["rescale"] = self.rescale
+        return entry if unconditional == "empty" else {**entry, "unconditional": unconditional}
+
+    def embedded(self, family: str) -> dict[str, Any]:
+        """The manifest's entry where the denoiser is told the scale: one row, the scale a constant of the graph."""
+        if self.rescale:
+            raise ConfigError(f"guidance mode 'rescaled' is refused: the denoiser of {family} embeds its guidance; leave the rescale out")
+        return {"mode": "embedded", "scale": self.scale}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """One input `tokens_i`: a transformers tokenizer, and what is done to a caption before and after it."""
+
+    tokenizer: Any
+    max_tokens: int
+    prefix: str = ""
+    """put before every caption, not before the empty one of guidance"""
+    lowercase: bool = False
+    """captions are stripped and put into small letters"""
+
+
+class Decoder(torch.nn.Module):
+    """`latents` (b, c, h, w) as the denoiser leaves them → `image` (b, 3, H, W) in [0, 1]; scaling and shift included."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scale = float(vae.config.scaling_factor)
+        self.shift = float(vae.config.get("shift_factor") or 0.0)
+        mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+        self.register_buffer("mean", None if mean is None or std is None else torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", None if mean is None or std is None else torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        moments = (self.mean, self.std)
+        scaled = latents / self.scale + self.shift if self.mean is None else latents * moments[1] / self.scale + moments[0]
+        image: torch.Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        return (image * 0.5 + 0.5).clamp(0, 1)
+
+    def network(self, latents: Sequence[int], *, optimize: bool = True) -> Network:
+        """The component `decoder`, for latents (c, h, w)."""
+        return Network(self, lambda b: {"latents": normals(b, *latents)}, ("image",), optimize=optimize)
+
+
+class UNet(torch.nn.Module):
+    """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d) → `model_output` (b, c, h, w); a guidance scale may be embedded."""
+
+    # U-Nets with these want inputs that no family here gives them.
+    FOREIGN = ("class_embed_type", "encoder_hid_dim", "encoder_hid_dim_type")
+
+    def __init__(self, unet: Any, guidance: torch.Tensor | None = None) -> None:
+        super().__init__()
+        if foreign := [f"{key}={unet.config[key]}" for key in self.FOREIGN if unet.config.get(key) is not None]:
+            raise ConfigError(f"the U-Net has {', '.join(foreign)}, which no family exports; use a checkpoint without it")
+        if (unet.config.get("time_cond_proj_dim") is None) is not (guidance is None):
+            raise ConfigError(
+                f"the U-Net's time_cond_proj_dim is {unet.config.get('time_cond_proj_dim')}, which its pipeline does not go with; correct its config.json"
+            )
+        self.unet = unet
+        self.register_buffer("guidance", guidance, persistent=False)
+
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, cond_0: torch.Tensor) -> torch.Tensor:
+        embedded = None if self.guidance is None else self.guidance.expand(latents.shape[0], -1)
+        output: torch.Tensor = self.unet(latents, timestep, timestep_cond=embedded, encoder_hidden_states=cond_0, return_dict=False)[0]
+        return output
+
+
+def embedded_scale(pipeline: Any, guidance: Guidance) -> torch.Tensor | None:
+    """(1, e): the guidance scale as a distilled U-Net is told it, if it is; as LatentConsistencyModelPipeline embeds it."""
+    if (width := pipeline.unet.config.get("time_cond_proj_dim")) is None:
+        return None
+    return pipeline.get_guidance_scale_embedding(torch.tensor([guidance.scale - 1.0]), embedding_dim=width)
+
+
+class MaskedText(torch.nn.Module):
+    """`tokens_0` (b, l) → `cond_0` (b, m, d), the last hidden state, and `cond_1` (b, m): 1 for a token, 0 for padding.
+
+    m is l; or, where a prefix stands before every caption, the caption's own places and the first (`kept` tokens).
+    """
+
+    def __init__(self, encoder: torch.nn.Module, pad_id: int, kept: int | None = None) -> None:
+        super().__init__()
+        self.encoder, self.pad_id, self.kept = encoder, pad_id, kept
+
+    def forward(self, tokens_0: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = (tokens_0 != self.pad_id).long()
+        hidden: torch.Tensor = self.encoder(tokens_0, attention_mask=mask)[0]
+        if self.kept is None:
+            return hidden, mask.float()
+        last = self.kept - 1
+        return torch.cat([hidden[:, :1], hidden[:, -last:]], dim=1), torch.cat([mask[:, :1], mask[:, -last:]], dim=1).float()
+
+
+class MaskedTransformer(torch.nn.Module):
+    """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d), `cond_1` (b, l) → `model_output` (b, c, h, w), a learned variance left out."""
+
+    def __init__(self, transformer: Any, timestep_scale: float = 1.0, **constants: Any) -> None:
+        super().__init__()
+        self.transformer, self.timestep_scale, self.constants = transformer, timestep_scale, constants
+
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, cond_0: torch.Tensor, cond_1: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.transformer(
+            latents, encoder_hidden_states=cond_0, encoder_attention_mask=cond_1, timestep=timestep * self.timestep_scale,
+            return_dict=False, **self.constants,
+        )[0]  # fmt: skip
+        channels = latents.shape[1]
+        return output[:, :channels] if output.shape[1] == 2 * channels else output
+
+
+def broadcast_masks(module: torch.nn.Module) -> None:
+    """Let diffusers' attention broadcast a mask over heads: copying it once a head does not export with a batch that varies."""
+    for attention in module.modules():
+        if isinstance(attention, Attention):
+            attention.prepare_attention_mask = partial(_broadcast, attention.heads)
+
+
+def _broadcast(heads: int, mask: torch.Tensor | None, *_: Any, **__: Any) -> torch.Tensor | None:
+    """(b, 1, l) → (b, heads, l), as a view."""
+    return None if mask is None else mask.expand(-1, heads, -1)
+
+
+def normals(*shape: int) -> torch.Tensor:
+    """Standard normals, the same for the same shape."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def timesteps(batch: int) -> torch.Tensor:
+    """(batch,) float32, another for each row."""
+    return torch.linspace(981.0, 21.0, batch + 1)[:batch]
+
+
+def masks(batch: int, length: int) -> torch.Tensor:
+    """(batch, length) float32: 1 for the first tokens, their number another in each row, 0 for padding."""
+    return (torch.arange(length) < torch.arange(1, batch + 1)[:, None] * length // (batch + 1) + 1).float()
+
+
+def tokens(tokenizer: Any, batch: int, length: int, prefix: str = "") -> torch.Tensor:
+    """(batch, length) int64: texts of several lengths, padded as the pipelines do it."""
+    texts = [prefix + "a small red house by the sea"[: 5 * (i + 1)] for i in range(batch)]
+    ids: torch.Tensor = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    return ids

@@ -1,0 +1,216 @@
+"""Open a diffusers checkpoint that may be hostile: everything is checked before a library reads it.
+
+A checkpoint is a folder of JSON and safetensors. Pickles, links and shard indices that leave the folder, classes that
+are not diffusers' or transformers' own, headers of absurd size, weights that a config does not go with: a ConfigError
+each, which names the file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from resynth_fast.errors import ConfigError
+
+MAX_JSON_BYTES = 64 << 20  # the largest tokenizers have 35 MB
+MAX_HEADER_BYTES = 16 << 20
+MAX_TENSORS = 30_000
+MAX_ELEMENTS = 1 << 36  # of one tensor
+LIBRARIES = ("diffusers", "transformers")
+# They look at the pictures of a pipeline and change them; they are no part of the generator.
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
+
+
+def pipeline_class(folder: Path) -> str:
+    """The `_class_name` of the pipeline in `folder`."""
+    try:
+        name = _json(folder / "model_index.json")["_class_name"]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{folder} is no diffusers pipeline: its model_index.json names no _class_name") from error
+    if not isinstance(name, str):
+        raise ConfigError(f"{folder}/model_index.json: _class_name is {name!r}, not a name")
+    return name
+
+
+def load(folder: Path, kind: Any) -> Any:
+    """The pipeline of class `kind` in `folder`, in float32 on the CPU, without what is not part of the generator."""
+    check(folder)
+    parts = dict(_parts(folder))
+    networks = {name: _network(folder / name, cls) for name, cls in parts.items() if issubclass(cls, torch.nn.Module)}
+    without = {name: None for name in UNUSED if name in _json(folder / "model_index.json")}
+    if "safety_checker" in without:
+        without["requires_safety_checker"] = False  # type: ignore[assignment]
+    try:
+        pipeline = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **networks, **without)
+    except Exception as error:  # the libraries' own classes share no base
+        raise ConfigError(f"{folder} cannot be opened as {kind.__name__} ({_line(error)}); correct its files") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While open, the libraries neither warn nor draw progress bars: what is exported in full is also compared in full."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
+
+
+def networks(pipeline: Any) -> list[torch.nn.Module]:
+    """The torch modules of a pipeline."""
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder with a file that no library should be given."""
+    roots = _roots(folder)
+    for path in sorted(folder.rglob("*")):
+        resolved = path.resolve()
+        if not any(resolved.is_relative_to(root) for root in roots):
+            raise ConfigError(f"{path} is a link that leaves the checkpoint's folder; copy the file into its place")
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            raise ConfigError(f"{path} is missing, or not a regular file; fetch the checkpoint again")
+        if path.name.endswith(".index.json"):
+            _check_index(path)
+        elif path.suffix == ".json":
+            _check_size(path, MAX_JSON_BYTES)
+        elif path.suffix == ".safetensors":
+            tensors(path)
+
+
+def tensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a safetensors file; its header is measured and counted before it is read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if length > size - 8:
+            raise ConfigError(f"{path} is cut short: its header says {length} bytes, the file has {size}; fetch it again")
+        if length > MAX_HEADER_BYTES:
+            raise ConfigError(f"{path}: its header has {length} bytes, {MAX_HEADER_BYTES} at most are read; that is no model's file")
+        header = file.read(length)
+    # Every tensor has this key; parsing hundreds of thousands of entries takes seconds and hundreds of megabytes.
+    if (count := header.count(b'"data_offsets"')) > MAX_TENSORS:
+        raise ConfigError(f"{path}: {count} tensors, {MAX_TENSORS} at most are read; that is no model's file")
+    try:
+        entries = {name: tuple(entry["shape"]) for name, entry in json.loads(header).items() if name != "__metadata__"}
+        absurd = [name for name, shape in entries.items() if math.prod(shape) > MAX_ELEMENTS]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path}: its header cannot be read ({_line(error)}); fetch it again") from error
+    if absurd:
+        raise ConfigError(f"{path}: tensor {absurd[0][:80]!r} has {entries[absurd[0]]} elements; that is no model's file")
+    return entries
+
+
+def _roots(folder: Path) -> list[Path]:
+    """Where links may lead: the folder, and the hub cache's own store of files, if the folder is a snapshot in it."""
+    root = folder.resolve()
+    cached = root.parent.name == "snapshots" and root.parents[1].name.startswith("models--")
+    return [root, root.parents[1] / "blobs"] if cached else [root]
+
+
+def _parts(folder: Path) -> Iterator[tuple[str, Any]]:
+    """(name, class) of each part that `model_index.json` names."""
+    index = _json(folder / "model_index.json")
+    for name, entry in index.items():
+        if name.startswith("_") or name in UNUSED or not isinstance(entry, list) or None in entry:
+            continue
+        library, cls = (str(value) for value in (*entry, "", "")[:2])
+        found = getattr(importlib.import_module(library), cls, None) if library in LIBRARIES else None
+        if not isinstance(found, type):
+            raise ConfigError(f"{folder}/model_index.json: {name} is {library}.{cls}; only classes of {' and '.join(LIBRARIES)} are loaded")
+        if "/" in name or "\\" in name or name == ".." or not (folder / name).is_dir():
+            raise ConfigError(f"{folder}: the folder {name!r} is missing; fetch the checkpoint again")
+        yield name, found
+
+
+def _network(folder: Path, cls: Any) -> torch.nn.Module:
+    """One network with all of its weights, and no others."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
+        if pickles:
+            raise ConfigError(f"{folder}: {pickles[0]} is a pickle, which can run code when it is read; convert the weights to safetensors")
+        raise ConfigError(f"{folder} has no weights (*.safetensors); fetch the checkpoint again")
+    _check_config(folder / "config.json", sum(len(tensors(path)) for path in files))
+    try:
+        model, info = cls.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # the libraries' own classes share no base
+        raise ConfigError(f"{folder} cannot be opened as {cls.__name__} ({_line(error)}); its config and its weights differ") from error
+    info = info if isinstance(info, dict) else vars(info)
+    for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if found := sorted(str(key) for key in info.get(kind) or ()):
+            raise ConfigError(
+                f"{folder}: {len(found)} {kind.replace('_', ' ')} as {cls.__name__} ({found[0][:120]}); its config and its weights differ"
+            )
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def _check_index(path: Path) -> None:
+    """A shard index names files that stand beside it, and nothing else."""
+    weight_map = _json(path).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ConfigError(f"{path} has no weight_map; fetch it again")
+    if len(weight_map) > MAX_TENSORS:
+        raise ConfigError(f"{path}: {len(weight_map)} tensors, {MAX_TENSORS} at most are read; that is no model's file")
+    for shard in sorted({str(name) for name in weight_map.values()}):
+        if Path(shard).name != shard or "\\" in shard:
+            raise ConfigError(f"{path} names the shard {shard[:80]!r}, which leaves its folder; fetch it again")
+        if not (path.parent / shard).is_file():
+            raise ConfigError(f"{path} names the shard {shard[:80]!r}, which is missing; fetch it again")
+
+
+def _check_config(path: Path, count: int) -> None:
+    """A network of more layers than it has tensors does not exist; building it would take for ever."""
+    config = _json(path)
+    for key, value in config.items():
+        if "layers" in key and isinstance(value, int) and value > count:
+            raise ConfigError(f"{path}: {key} is {value}, but the weights are {count} tensors; its config and its weights differ")
+
+
+def _check_size(path: Path, limit: int) -> None:
+    if (size := path.stat().st_size) > limit:
+        raise ConfigError(f"{path} has {size} bytes, {limit} at most are read; that is no model's file")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        _check_size(path, MAX_JSON_BYTES)
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.parent} is no diffusers pipeline: {path.name} cannot be read ({_line(error)})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: not an object; fetch it again")
+    return content
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a library's message."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:240]

@@ -1,0 +1,104 @@
+"""`resynth export`: checkpoints become bundles. Torch and the others are imported when a command runs, never before."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resynth_fast.bundle import Bundle
+from resynth_fast.errors import ConfigError, DeviceError
+
+app = typer.Typer(help="Turn checkpoints into bundles (extra: export).", no_args_is_help=True)
+
+FormatOption = Annotated[str, typer.Option(help="table or json.")]
+
+
+@app.command()
+def generator(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a diffusers pipeline (save_pretrained).", metavar="CHECKPOINT")],
+    to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the checkpoint's.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
+    steps: Annotated[str, typer.Option(help="Numbers of denoising steps that can be asked for later.")] = "1,2,4,8,20",
+    guidance_scale: Annotated[float | None, typer.Option(help="As diffusers' pipeline takes it; else its default.")] = None,
+    guidance_rescale: Annotated[float, typer.Option(help="As diffusers' pipeline takes it, where it does.")] = 0.0,
+    precision: Annotated[str, typer.Option(help="fp16: weights of 16 bits, computed in 32; fp32: weights as they are.")] = "fp16",
+    format: FormatOption = "table",
+) -> None:
+    """Export a text-to-image pipeline, compare it with diffusers, and only then write it."""
+    _check(format)
+    pipelines = _exporter("pipelines")
+    parity = _exporter("verify").Parity()
+    bundle = pipelines.export(
+        checkpoint, to, name=checkpoint.resolve().name if name is None else name, licence=licence, steps=_numbers(steps),
+        guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, precision=precision, parity=parity,
+    )  # fmt: skip
+    _report(bundle, parity, format)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint it was exported from.", metavar="CHECKPOINT")],
+    format: FormatOption = "table",
+) -> None:
+    """Compare a bundle again with the checkpoint it was exported from."""
+    _check(format)
+    opened = Bundle.open(bundle)
+    _report(opened, _exporter("pipelines").verified(opened, checkpoint), format)
+
+
+@app.command("list")
+def list_(format: FormatOption = "table") -> None:
+    """What can be exported: families of generators, noise schedulers, extractors, captioners."""
+    _check(format)
+    found = {
+        "families": [{"name": name} for name in _exporter("families").names()],
+        "schedulers": _exporter("noise_schedulers").survey(),
+        "extractors": [],
+        "captioners": [],
+    }
+    if format == "json":
+        print(json.dumps(found, indent=2))
+        return
+    print("families  ", ", ".join(family["name"] for family in found["families"]))
+    print("schedulers", ", ".join(s["name"] for s in found["schedulers"] if s["exportable"]))
+    print("refused   ", "\n           ".join(f"{s['name']}: {s['reason']}" for s in found["schedulers"] if not s["exportable"]))
+
+
+def _exporter(module: str) -> Any:
+    """A module of the exporter; DeviceError if its libraries are not installed."""
+    try:
+        return importlib.import_module(f".{module}", __package__)
+    except ImportError as error:
+        raise DeviceError(f"the exporter cannot be used ({error}); pip install 'resynth-fast[export]'") from error
+
+
+def _report(bundle: Bundle, parity: Any, format: str) -> None:
+    """The bundle and what was measured of it."""
+    pictures = {str(steps): error for steps, error in parity.pictures.items()}
+    if format == "json":
+        print(json.dumps({
+            "bundle": str(bundle.folder), "sha256": bundle.sha256, "family": bundle.family, "components": parity.components,
+            "pictures": pictures, "seconds": parity.seconds,
+        }, indent=2))  # fmt: skip
+        return
+    print(f"{bundle.folder}  {bundle.family}  {bundle.sha256[:12]}")
+    print("largest difference from torch, of the output's magnitude:", ", ".join(f"{k} {v:.1e}" for k, v in parity.components.items()))
+    print("from diffusers' pictures:", ", ".join(f"{v * 255:.2f}/255 at {k} steps" for k, v in pictures.items()))
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError as error:
+        raise ConfigError(f"--steps is {text!r}; give whole numbers with commas between, for example 1,2,4,8,20") from error
+
+
+def _check(format: str) -> None:
+    if format not in ("table", "json"):
+        raise ConfigError(f"--format is {format!r}; it must be table or json")

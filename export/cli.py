@@ -52,6 +52,33 @@ def verify(
     _report(opened, _exporter("pipelines").verified(opened, checkpoint), format)
 
 
+@app.command()
+def plans(
+    bundles: Annotated[list[str], typer.Argument(help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles.", metavar="BUNDLE…")],
+    to: Annotated[Path, typer.Option(help="Folder of plans.")],
+    compute_capability: Annotated[str, typer.Option(help="Of the GPUs, with commas between.")] = "8.9,12.0",
+    flavour: Annotated[str, typer.Option(help="tensorrt-rtx builds without a GPU; tensorrt for the GPU that is there.")] = "tensorrt-rtx",
+    format: FormatOption = "table",
+) -> None:
+    """Build TensorRT plans of a bundle's components ahead of time; those that are there already are kept."""
+    from resynth_fast.candidates import bundles as found
+
+    _check(format)
+    tensorrt = _exporter("tensorrt")
+    rows = []
+    for bundle in (bundle for text in bundles for bundle in found(text)):
+        for name, component in bundle.components.items():
+            for capability in compute_capability.split(","):
+                key = tensorrt.key_of(component, compute_capability=capability.strip(), flavour=flavour)
+                path = tensorrt.plan(to, component, key)
+                row = {"bundle": bundle.name, "component": name, "compute_capability": capability.strip(), "plan": str(path)}
+                rows.append(row | {"bytes": path.stat().st_size})
+                if format == "table":
+                    print(f"{bundle.name}  {name}  {capability}  {path.stat().st_size / 1e6:.1f} MB  {path}", flush=True)
+    if format == "json":
+        print(json.dumps(rows, indent=2))
+
+
 @app.command("list")
 def list_(format: FormatOption = "table") -> None:
     """What can be exported: families of generators, noise schedulers, extractors, captioners."""

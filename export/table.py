@@ -1,0 +1,152 @@
+"""`python -m resynth_fast.export.table > docs/families.md`: export a tiny pipeline of each family and write down what was measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from resynth_fast import backends
+from resynth_fast.bundle import Bundle
+from resynth_fast.errors import ResynthError
+
+from . import checkpoints, families, noise_schedulers, pipelines, tensorrt, tiny
+from .graphs import Network
+from .verify import Parity
+
+CAPABILITIES = ("8.9", "12.0")
+OPENVINO_TOLERANCE = 1e-4
+LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "openvino", "tensorrt-rtx-cu13")
+
+HEAD = """# Families and noise schedulers
+
+Written by `python -m resynth_fast.export.table > docs/families.md` with {versions}, one thread; do not edit by hand.
+
+## Families
+
+A tiny pipeline of each family (random weights, every kind of part that its full-size relatives have) is exported in
+fp16 and compared: each component with torch at two batch sizes (largest difference, of the output's magnitude), the whole
+picture with diffusers' own pipeline at 4 and 8 steps from the same noise (largest difference of 255; half a level is the
+rounding to 8 bits). Seconds are one export of that component on a shared processor. OpenVINO: compiles in float32 and
+agrees with ONNX Runtime. TensorRT-RTX: builds for compute capabilities {capabilities}; built, not run.
+
+| family | component | inputs | export s | error | OpenVINO | TensorRT-RTX | picture |
+|---|---|---|---|---|---|---|---|
+"""
+
+SCHEDULERS = """
+## Noise schedulers
+
+Every noise scheduler of diffusers {version}, with Stable Diffusion's betas and without clipping, then with one option changed
+at a time, at {steps} steps: {exportable} variants of {names} schedulers are exported as step tables and walk as diffusers does,
+{refused} are refused: by diffusers itself, or because the replayed walk differs.
+
+Exported: {exported}.
+
+| refused | why |
+|---|---|
+"""
+
+
+def main() -> None:
+    """Print the page."""
+    torch.set_num_threads(1)
+    versions = ", ".join(f"{name} {version}" for name in LIBRARIES if (version := _version(name)))
+    print(HEAD.format(versions=versions, capabilities=" and ".join(CAPABILITIES)), end="")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in families.names():
+            for row in _family(name, Path(folder)):
+                print("|", " | ".join(row), "|", flush=True)
+    _schedulers()
+
+
+def _family(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
+    """Rows of one family."""
+    checkpoint, parity = folder / "checkpoints" / name, Parity()
+    print(name, file=sys.stderr)
+    with checkpoints.quiet():
+        tiny.FAMILIES[name]().save_pretrained(checkpoint, safe_serialization=True)
+        bundle = pipelines.export(checkpoint, folder, name=name, licence="none", steps=pipelines.VERIFIED_STEPS, parity=parity)
+        networks = families.load(checkpoint, None).networks
+    picture = ", ".join(f"{error * 255:.2f} ({steps})" for steps, error in parity.pictures.items())
+    for part, error in parity.components.items():
+        component = bundle.components[part]
+        yield (
+            name, part, ", ".join(component.inputs), f"{parity.seconds[part]:.0f}", f"{error:.1e}",
+            _openvino(bundle, part, networks[part]), _tensorrt(bundle, part, folder), picture if part == "decoder" else "",
+        )  # fmt: skip
+
+
+def _openvino(bundle: Bundle, part: str, network: Network) -> str:
+    """Whether OpenVINO, told to compute in float32, agrees with ONNX Runtime."""
+    try:
+        import openvino
+    except ImportError:
+        return "not tried"
+    content = bundle.components[part].file.read()
+    inputs = {name: value.numpy() for name, value in network.example(3).items()}
+    expected = backends.get("onnxruntime").load(content, threads=1).run(inputs)
+    try:
+        compiled = openvino.Core().compile_model(content, b"", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = {next(iter(port.names)): value for port, value in compiled(inputs).items()}
+    except RuntimeError as error:
+        return f"refused: {_first(error)}"
+    worst = max(_difference(found[name], value) for name, value in expected.items())
+    return f"{worst:.1e}" if worst <= OPENVINO_TOLERANCE else f"differs: {worst:.1e}"
+
+
+def _tensorrt(bundle: Bundle, part: str, folder: Path) -> str:
+    """Whether TensorRT-RTX builds the component for each of CAPABILITIES."""
+    component = bundle.components[part]
+    try:
+        for capability in CAPABILITIES:
+            tensorrt.plan(folder / "plans", component, tensorrt.key_of(component, compute_capability=capability))
+    except ResynthError as error:
+        return "not tried" if error.exit_code == 4 else f"refused: {_first(error)}"
+    return "built"
+
+
+def _schedulers() -> None:
+    """The second table."""
+    tried: Mapping[str, str | None] = {
+        str(variant): noise_schedulers.refusal(variant)
+        for name in noise_schedulers.schedulers()
+        for variant in noise_schedulers.variants(name)
+    }
+    exported = sorted({name.split(",")[0] for name, reason in tried.items() if reason is None})
+    refused = {name: reason for name, reason in tried.items() if reason is not None}
+    print(SCHEDULERS.format(
+        version=_version("diffusers"), steps=", ".join(map(str, noise_schedulers.STEPS)), exportable=len(tried) - len(refused),
+        refused=len(refused), names=len(exported), exported=", ".join(exported),
+    ), end="")  # fmt: skip
+    for name, reason in refused.items():
+        print(f"| {name} | {_first(reason)} |")
+
+
+def _difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Largest difference, of the largest value; infinite for anything that is not finite."""
+    worst = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-9))
+    return worst if np.isfinite(worst) else np.inf
+
+
+def _first(error: object) -> str:
+    """A message that fits into a cell; what to do instead is left out."""
+    return str(error).splitlines()[0].split("; choose another")[0].replace("|", "/")[:160]
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Plans: a component's graph built ahead of time for a GPU by TensorRT-RTX, or by TensorRT where that is installed.
+
+No GPU is needed to build with TensorRT-RTX. A plan is found again by a key over everything that it was made from, and
+is trusted only as far as the side-car beside it says the same; else it is built again. Built here, never run here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from filelock import FileLock
+
+from resynth_fast.bundle import Component
+from resynth_fast.errors import BundleError, ConfigError, DeviceError
+
+FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+BATCHES = (1, 8, 32)
+"""least, usual and most rows of a call"""
+
+Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """Everything that a plan depends on; another value of any field is another plan."""
+
+    graph: str
+    """SHA-256 of nodes, inputs and outputs"""
+    weights: str
+    """SHA-256 of the weights"""
+    shapes: Mapping[str, Any]
+    """least, usual and most shape of each input"""
+    precision: str
+    flavour: str
+    version: str
+    compute_capability: str
+    flags: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """SHA-256 over all fields."""
+        return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
+
+    def fields(self) -> dict[str, Any]:
+        """As the side-car holds them."""
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return fields
+
+
+def key_of(component: Component, *, compute_capability: str, flavour: str = "tensorrt-rtx", flags: tuple[str, ...] = ()) -> Key:
+    """The key of the plan of `component` for a GPU of `compute_capability`, for example "8.9"."""
+    graph, weights = _hashes(component.file.read())
+    return Key(
+        graph=graph, weights=weights, shapes=shapes(component), precision=component.precision, flavour=flavour,
+        version=_library(flavour).__version__, compute_capability=compute_capability, flags=flags,
+    )  # fmt: skip
+
+
+def shapes(component: Component) -> Shapes:
+    """Least, usual and most shape of each input: the batch varies, nothing else does."""
+    return {
+        name: tuple(tuple(batch if isinstance(size, str) else size for size in tensor.shape) for batch in BATCHES)  # type: ignore[misc]
+        for name, tensor in component.inputs.items()
+    }
+
+
+def plan(store: Path, component: Component, key: Key) -> Path:
+    """The plan of `component` in the folder `store`: the one that is there if it is whole and made from the same, else a new one."""
+    store.mkdir(parents=True, exist_ok=True)
+    path = store / f"{key.digest()}.plan"
+    with FileLock(store / f"{key.digest()}.lock"):
+        if not valid(path, key):
+            content = build(component.file.read(), key)
+            _write(path, content)
+            side_car = {"key": key.fields(), "plan_sha256": hashlib.sha256(content).hexdigest(), "plan_bytes": len(content)}
+            _write(path.with_suffix(".json"), (json.dumps(side_car, indent=1) + "\n").encode())
+    return path
+
+
+def valid(path: Path, key: Key) -> bool:
+    """Whether the plan at `path` was made from `key` and is as it was written; a plan of something else, or cut short, is not."""
+    try:
+        side_car = json.loads(path.with_suffix(".json").read_text())
+        return bool(side_car["key"] == key.fields() and side_car["plan_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def build(graph: bytes, key: Key) -> bytes:
+    """The plan of an ONNX graph; BundleError if the library refuses the graph, ConfigError for a GPU it does not build for."""
+    trt = _library(key.flavour)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(graph):
+        raise BundleError(f"{key.flavour} {key.version} cannot read the graph ({parser.get_error(0)})")
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    for name, (least, usual, most) in key.shapes.items():
+        profile.set_shape(name, least, usual, most)
+    config.add_optimization_profile(profile)
+    for flag in key.flags:
+        config.set_flag(getattr(trt.BuilderFlag, flag))
+    if key.flavour == "tensorrt-rtx":
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(_capability(trt, key.compute_capability), 0)
+    content = builder.build_serialized_network(network, config)
+    if content is None:
+        raise BundleError(f"{key.flavour} {key.version} cannot build the graph for compute capability {key.compute_capability}")
+    return bytes(content)
+
+
+def _capability(trt: Any, text: str) -> Any:
+    """`ComputeCapability` of, for example, "8.9"."""
+    known = {name[2:-1] + "." + name[-1]: name for name in dir(trt.ComputeCapability) if name.startswith("SM") and name[2:].isdigit()}
+    if text not in known:
+        raise ConfigError(f"compute capability is {text!r}; this TensorRT-RTX builds for {', '.join(sorted(known, key=float))}")
+    return getattr(trt.ComputeCapability, known[text])
+
+
+def _library(flavour: str) -> Any:
+    if flavour not in FLAVOURS:
+        raise ConfigError(f"flavour is {flavour!r}; it must be {' or '.join(FLAVOURS)}")
+    try:
+        return importlib.import_module(FLAVOURS[flavour])
+    except ImportError as error:
+        raise DeviceError(
+            f"{flavour} cannot be used ({error}); pip install 'resynth-fast[{'gpu' if 'rtx' in flavour else flavour}]'"
+        ) from error
+
+
+def _hashes(graph: bytes) -> tuple[str, str]:
+    """SHA-256 of an ONNX graph without its weights, and of the weights."""
+    model = onnx.load_from_string(graph)
+    weights = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        weights.update(tensor.SerializeToString(deterministic=True))
+    del model.graph.initializer[:]
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(), weights.hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of the file or nothing, also when the power fails."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

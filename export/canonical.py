@@ -64,20 +64,27 @@ class Words:
 class Decoder(torch.nn.Module):
     """`latents` (b, c, h, w) as the denoiser leaves them → `image` (b, 3, H, W) in [0, 1]; scaling and shift included."""
 
+    mean: torch.Tensor | None
+    std: torch.Tensor | None
+
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
         self.scale = float(vae.config.scaling_factor)
         self.shift = float(vae.config.get("shift_factor") or 0.0)
-        mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-        self.register_buffer("mean", None if mean is None or std is None else torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", None if mean is None or std is None else torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
+        for name in ("mean", "std"):
+            moments = vae.config.get(f"latents_{name}")
+            self.register_buffer(name, None if moments is None else torch.tensor(moments).reshape(1, -1, 1, 1), persistent=False)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        moments = (self.mean, self.std)
-        scaled = latents / self.scale + self.shift if self.mean is None else latents * moments[1] / self.scale + moments[0]
-        image: torch.Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        image: torch.Tensor = self.vae.decode(self._unscaled(latents), return_dict=False)[0]
         return (image * 0.5 + 0.5).clamp(0, 1)
+
+    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """As the autoencoder's encoder leaves them."""
+        if self.mean is None or self.std is None:
+            return latents / self.scale + self.shift
+        return latents * self.std / self.scale + self.mean
 
     def network(self, latents: Sequence[int], *, optimize: bool = True) -> Network:
         """The component `decoder`, for latents (c, h, w)."""
@@ -89,6 +96,8 @@ class UNet(torch.nn.Module):
 
     # U-Nets with these want inputs that no family here gives them.
     FOREIGN = ("class_embed_type", "encoder_hid_dim", "encoder_hid_dim_type")
+
+    guidance: torch.Tensor | None
 
     def __init__(self, unet: Any, guidance: torch.Tensor | None = None) -> None:
         super().__init__()

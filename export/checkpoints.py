@@ -170,7 +170,7 @@ def _network(folder: Path, cls: Any) -> torch.nn.Module:
                 f"{folder}: {len(found)} {kind.replace('_', ' ')} as {cls.__name__} ({found[0][:120]}); its config and its weights differ"
             )
     model.eval()
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _check_index(path: Path) -> None:

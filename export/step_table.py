@@ -60,8 +60,8 @@ def step_table(scheduler: Any, steps: int, **arguments: Any) -> dict[str, Any]:
     start = float(getattr(probed, "init_noise_sigma", 1.0))
     try:
         table = {"noise_scheduler": name, "init_noise_sigma": start, "rows": _fit(probed)}
-    except np.linalg.LinAlgError as error:
-        raise NotLinear(f"{name} at {steps} steps walks to values that are not finite; {WAY_OUT}") from error
+    except np.linalg.LinAlgError as unsolved:
+        raise NotLinear(f"{name} at {steps} steps walks to values that are not finite; {WAY_OUT}") from unsolved
     error = _replay(prepared(), table)
     if not error <= 1:  # NaN is refused as well
         because = f" (its settings: {', '.join(settings)})" if settings else ""

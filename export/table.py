@@ -94,7 +94,8 @@ def _openvino(bundle: Bundle, part: str, network: Network) -> str:
     inputs = {name: value.numpy() for name, value in network.example(3).items()}
     expected = backends.get("onnxruntime").load(content, threads=1).run(inputs)
     try:
-        compiled = openvino.Core().compile_model(content, b"", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(content, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         found = {next(iter(port.names)): value for port, value in compiled(inputs).items()}
     except RuntimeError as error:
         return f"refused: {_first(error)}"

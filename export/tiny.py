@@ -127,10 +127,10 @@ def latent_consistency() -> Any:
     )  # fmt: skip
 
 
-def stable_diffusion_xl(scheduler: Any = None) -> Any:
+def stable_diffusion_xl(scheduler: Any = None, **latents: Any) -> Any:
     torch.manual_seed(2)
     return diffusers.StableDiffusionXLPipeline(
-        vae=autoencoder(shift_factor=None), text_encoder=clip_text(layers=2), text_encoder_2=clip_text(True, 2),
+        vae=autoencoder(shift_factor=None, **latents), text_encoder=clip_text(layers=2), text_encoder_2=clip_text(True, 2),
         tokenizer=clip_tokenizer(), tokenizer_2=clip_tokenizer("!"),
         unet=unet(
             addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 16,

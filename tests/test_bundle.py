@@ -84,6 +84,8 @@ def test_a_link_out_of_the_folder_is_refused(copy, tmp_path):
         ("name", "../x", "name '../x'"),
         ("components", [], "components is list"),
         ("guidance", {"mode": "magic", "scale": 1}, "guidance.mode is 'magic'"),
+        ("guidance", {"mode": "batch-2", "scale": 3, "unconditional": "noise"}, "guidance.unconditional is 'noise'"),
+        ("guidance", {"mode": "rescaled", "scale": 3, "rescale": "half"}, "guidance.rescale is str"),
     ],
 )
 def test_an_unknown_value_is_refused_by_name(copy, field, value, message):
@@ -91,6 +93,18 @@ def test_an_unknown_value_is_refused_by_name(copy, field, value, message):
     manifest[field] = value
     with pytest.raises(BundleError, match=message):
         _ = Bundle.open(write(manifest)).guidance
+
+
+def test_guidance_and_text_settings_are_read(copy):
+    _, manifest, write = copy
+    manifest["guidance"] = {"mode": "rescaled", "scale": 3, "rescale": 0.7, "unconditional": "zeros"}
+    manifest["tokenizers"][0] |= {"prefix": "Draw: ", "lowercase": True}
+    bundle = Bundle.open(write(manifest))
+    assert (bundle.guidance.rescale, bundle.guidance.unconditional, bundle.guidance.doubled) == (0.7, "zeros", True)
+    assert (bundle.tokenizers[0].prefix, bundle.tokenizers[0].lowercase) == ("Draw: ", True)
+    plain = zoo.bundle(NAME)
+    assert (plain.guidance.rescale, plain.guidance.unconditional, plain.guidance.doubled) == (0.0, "empty", False)
+    assert (plain.tokenizers[0].prefix, plain.tokenizers[0].lowercase) == ("", False)
 
 
 def test_pickles_are_refused_by_suffix(copy):

@@ -197,6 +197,11 @@ VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = 
         {"guidance_scale": 0.0},
         {"mode": "none"},
     ),
+    "latents with a mean and a deviation": (
+        lambda: tiny.stable_diffusion_xl(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 2.0, 1.0]),
+        {},
+        {"unconditional": "zeros"},
+    ),
     "v-prediction": (
         lambda: tiny.stable_diffusion(diffusers.DPMSolverMultistepScheduler(**tiny.NOISE, prediction_type="v_prediction")),
         {"guidance_scale": 3.0},

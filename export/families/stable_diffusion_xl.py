@@ -32,6 +32,8 @@ class Text(torch.nn.Module):
 class Denoiser(UNet):
     """As `UNet`, with `cond_1` (b, p), the pooled state; sizes and crop are constants of the graph."""
 
+    time_ids: torch.Tensor
+
     def __init__(self, unet: Any, guidance: torch.Tensor | None, resolution: int) -> None:
         super().__init__(unet, guidance)
         self.register_buffer("time_ids", torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]]).float(), persistent=False)

@@ -41,6 +41,46 @@ def generator(
 
 
 @app.command()
+def extractor(
+    source: Annotated[Path, typer.Argument(help="ONNX file of an image encoder.", metavar="FILE.onnx")],
+    to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
+    taps: Annotated[str, typer.Option(help="Blocks whose outputs are the features, as in 5-9 or 4,6,8; 40 to 75 % of the depth is best.")],
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the file's.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
+    pool: Annotated[list[str], typer.Option(help="cls: the first token of a tap; mean: the mean of the others; repeatable.")] = ["cls"],  # noqa: B006
+    size: Annotated[int | None, typer.Option(help="Side of the encoder's pictures in px, where the graph leaves it open.")] = None,
+    mean: Annotated[str, typer.Option(help="The encoder's own normalisation; default: CLIP's.")] = "0.48145466,0.4578275,0.40821073",
+    std: Annotated[str, typer.Option(help="The same.")] = "0.26862954,0.26130258,0.27577711",
+    keep_quantised: Annotated[
+        bool, typer.Option("--keep-quantised", help="Keep 8-bit products (picture by picture, slower in batches).")
+    ] = False,
+    last: Annotated[bool, typer.Option(help="Keep the whole encoder too, for the paper's own score (evaluate --recipe paper).")] = True,
+    working_size: Annotated[int, typer.Option(help="Side in px to which every picture is normalised first.")] = 256,
+    constants_from: Annotated[
+        Path | None,
+        typer.Option(help="Pictures <prompt>/<generator>/<pictures> that the constants are fitted on; else the embedded zoo's."),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the encoder.")] = 1,
+    format: FormatOption = "table",
+) -> None:
+    """Make an image encoder an extractor: taps found in the graph, constants fitted, calibrated where the pictures allow."""
+    _check(format)
+    extractors = _exporter("extractors")
+    pixels = importlib.import_module("resynth_fast.pixels").PixelRecipe(working_size=working_size)
+    bundle = extractors.export(
+        source, to, name=source.stem if name is None else name, licence=licence, taps=_blocks(taps), pools=pool, side=size,
+        mean=_floats("mean", mean), std=_floats("std", std), dequantise=not keep_quantised, last=last, pixels=pixels,
+        constants_from=constants_from, threads=threads,
+    )  # fmt: skip
+    card, calibration = bundle.get("card", dict), bundle.get("calibration", dict)
+    if format == "json":
+        print(json.dumps({"bundle": str(bundle.folder), "sha256": bundle.sha256, "card": card, "calibration": calibration}, indent=2))
+        return
+    print(f"{bundle.folder}  {bundle.sha256[:12]}  {card['description']}")
+    print(f"constants from {card['fitted_on']}; calibration: {calibration['source']}")
+
+
+@app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint it was exported from.", metavar="CHECKPOINT")],
@@ -124,6 +164,24 @@ def _numbers(text: str) -> list[int]:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
         raise ConfigError(f"--steps is {text!r}; give whole numbers with commas between, for example 1,2,4,8,20") from error
+
+
+def _blocks(text: str) -> list[int]:
+    """`5-9` or `4,6,8` or both, in rising order."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.strip().isdecimal() or not (last or first).strip().isdecimal():
+            raise ConfigError(f"--taps is {text!r}; give blocks as in 5-9 or 4,6,8")
+        found.update(range(int(first), int(last or first) + 1))
+    return sorted(found)
+
+
+def _floats(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--{option} is {text!r}; give three numbers with commas between") from error
 
 
 def _check(format: str) -> None:

@@ -78,6 +78,8 @@ def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[n
         of_row[NOISE], of_row[GUIDANCE] = row.noise, guidance or 0.0
         of_row[INPUT_SCALE] = table.rows[call].input_scale if call < len(table.rows) else 1.0
     return weights
+
+
 def rescaled(output: Latents, guidance: Guidance) -> Latents:
     """Guidance drawn back to the deviation of each conditional row by the share `guidance.rescale` (Lin et al. 2023, arXiv 2305.08891, 3.4).
 

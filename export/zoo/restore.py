@@ -31,7 +31,8 @@ from resynth_fast.bundle import Bundle
 from resynth_fast.errors import BundleError, ConfigError
 
 from .. import graphs
-from ..families import Decoder, Generator
+from ..canonical import Decoder
+from ..families import Generator
 from ..graphs import Network
 from . import assemble, text
 from .recipes import AUTOENCODERS, DENOISERS

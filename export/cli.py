@@ -81,6 +81,29 @@ def extractor(
 
 
 @app.command()
+def captioner(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of an image-to-text model (save_pretrained).", metavar="CHECKPOINT")],
+    to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the checkpoint's.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
+    prompt: Annotated[str, typer.Option(help="How every caption begins, as in 'a picture of'.")] = "",
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Of a caption, its beginning included; else what the checkpoint says.", min=2)
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp16: weights of 16 bits, computed in 32; fp32: weights as they are.")] = "fp16",
+    format: FormatOption = "table",
+) -> None:
+    """Export an image-to-text model, compare its captions with transformers', and only then write it."""
+    _check(format)
+    parity = _exporter("verify").Parity()
+    bundle = _exporter("captioners").export(
+        checkpoint, to, name=checkpoint.resolve().name if name is None else name, licence=licence, prompt=prompt, max_tokens=max_tokens,
+        precision=precision, parity=parity,
+    )  # fmt: skip
+    _report(bundle, parity, format)
+
+
+@app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint it was exported from.", metavar="CHECKPOINT")],
@@ -89,7 +112,8 @@ def verify(
     """Compare a bundle again with the checkpoint it was exported from."""
     _check(format)
     opened = Bundle.open(bundle)
-    _report(opened, _exporter("pipelines").verified(opened, checkpoint), format)
+    exporter = _exporter("captioners" if opened.kind == "captioner" else "pipelines")
+    _report(opened, exporter.verified(opened, checkpoint), format)
 
 
 @app.command()
@@ -127,12 +151,14 @@ def list_(format: FormatOption = "table") -> None:
         "families": [{"name": name} for name in _exporter("families").names()],
         "schedulers": _exporter("noise_schedulers").survey(),
         "extractors": [],
-        "captioners": [],
+        "captioners": _exporter("captioners").names(),
     }
     if format == "json":
         print(json.dumps(found, indent=2))
         return
     print("families  ", ", ".join(family["name"] for family in found["families"]))
+    print("extractors", ", ".join(found["extractors"]))
+    print("captioners", ", ".join(found["captioners"]))
     print("schedulers", ", ".join(s["name"] for s in found["schedulers"] if s["exportable"]))
     print("refused   ", "\n           ".join(f"{s['name']}: {s['reason']}" for s in found["schedulers"] if not s["exportable"]))
 
@@ -156,7 +182,8 @@ def _report(bundle: Bundle, parity: Any, format: str) -> None:
         return
     print(f"{bundle.folder}  {bundle.family}  {bundle.sha256[:12]}")
     print("largest difference from torch, of the output's magnitude:", ", ".join(f"{k} {v:.1e}" for k, v in parity.components.items()))
-    print("from diffusers' pictures:", ", ".join(f"{v * 255:.2f}/255 at {k} steps" for k, v in pictures.items()))
+    if pictures:
+        print("from diffusers' pictures:", ", ".join(f"{v * 255:.2f}/255 at {k} steps" for k, v in pictures.items()))
 
 
 def _numbers(text: str) -> list[int]:

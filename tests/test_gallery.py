@@ -675,6 +675,22 @@ def test_a_writer_waits_for_another_and_then_says_so(gallery, monkeypatch):
     assert gallery.add([given(1)], features(1)).new == (True,)
 
 
+def test_a_commit_that_fails_is_taken_back(gallery, monkeypatch):
+    run = gallery._index.run
+
+    def fail(sql, values=()):
+        if sql == "COMMIT":
+            raise DeviceError("disk full")
+        return run(sql, values)
+
+    monkeypatch.setattr(gallery._index, "run", fail)
+    with pytest.raises(DeviceError, match="disk full"):
+        gallery.add([given(1)], features(1))
+    monkeypatch.undo()
+    assert len(gallery) == 0
+    assert gallery.add([given(1)], features(1)).new == (True,)
+
+
 def test_a_failure_in_the_middle_leaves_nothing(gallery, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -122,11 +122,11 @@ class Index:
             self.run("BEGIN IMMEDIATE")
             try:
                 yield
+                self.run("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.rollback()
                 raise
-            self.run("COMMIT")
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of one statement; BundleError where SQLite finds the file broken or cannot use it."""

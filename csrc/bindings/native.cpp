@@ -33,6 +33,10 @@ void similarity(Array<const float, 2> probes, Array<const float, 2> references, 
 
 }  // namespace
 
+namespace resynth::bindings {
+void bind_texture(nb::module_& m);
+}
+
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels. resynth_fast.similarity and its neighbours are the public face.";
     resynth::isa();  // a wrong RESYNTH_ISA fails the import, not some later call
@@ -48,4 +52,5 @@ NB_MODULE(_native, m) {
 
     resynth::bindings::bind_noise(m);
     resynth::bindings::bind_step(m);
+    resynth::bindings::bind_texture(m);
 }

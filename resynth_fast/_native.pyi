@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,3 +28,15 @@ def step(
     scaled: NDArray[np.float32] | None,
 ) -> None: ...
 def texture(pictures: NDArray[np.uint8], features: NDArray[np.float32]) -> None: ...
+@overload
+def resize(pixels: NDArray[np.uint8], filter: str, out: NDArray[np.uint8]) -> None: ...
+@overload
+def resize(pixels: NDArray[np.float32], filter: str, out: NDArray[np.float32]) -> None: ...
+def preprocess(
+    pixels: NDArray[np.uint8] | NDArray[np.float32],
+    filter: str,
+    scale: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None: ...
+def jpeg_round_trip(pixels: NDArray[np.uint8], quality: int, out: NDArray[np.uint8]) -> None: ...

@@ -34,8 +34,9 @@ void similarity(Array<const float, 2> probes, Array<const float, 2> references, 
 }  // namespace
 
 namespace resynth::bindings {
+void bind_preprocess(nb::module_& m);
 void bind_texture(nb::module_& m);
-}
+}  // namespace resynth::bindings
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels. resynth_fast.similarity and its neighbours are the public face.";
@@ -52,5 +53,6 @@ NB_MODULE(_native, m) {
 
     resynth::bindings::bind_noise(m);
     resynth::bindings::bind_step(m);
+    resynth::bindings::bind_preprocess(m);
     resynth::bindings::bind_texture(m);
 }

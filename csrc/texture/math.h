@@ -79,7 +79,66 @@ RESYNTH_HD int32_t clipped_change(int32_t from, int32_t to) {  // 0 … 8
     return (change < -4 ? -4 : change > 4 ? 4 : change) + 4;
 }
 
+// --- transforms ---
+
+// Orthonormal DCT-II of x_k at from + k * from_step, to to + k * to_step; may be the same memory. The constants are
+// cos(k pi / 16) / 2.
+template <class Number>
+RESYNTH_HD void cosine8(const Number* from, int64_t from_step, double* to, int64_t to_step) {
+    constexpr double c1 = 0.49039264020161522, c2 = 0.46193976625564337, c3 = 0.41573480615127262,
+                     c4 = 0.35355339059327379, c5 = 0.27778511650980114, c6 = 0.19134171618254492,
+                     c7 = 0.09754516100806417;
+    const double x0 = from[0], x1 = from[from_step], x2 = from[2 * from_step], x3 = from[3 * from_step];
+    const double x4 = from[4 * from_step], x5 = from[5 * from_step], x6 = from[6 * from_step], x7 = from[7 * from_step];
+    const double s0 = x0 + x7, s1 = x1 + x6, s2 = x2 + x5, s3 = x3 + x4;
+    const double d0 = x0 - x7, d1 = x1 - x6, d2 = x2 - x5, d3 = x3 - x4;
+    to[0] = c4 * ((s0 + s3) + (s1 + s2));
+    to[to_step] = c1 * d0 + c3 * d1 + c5 * d2 + c7 * d3;
+    to[2 * to_step] = c2 * (s0 - s3) + c6 * (s1 - s2);
+    to[3 * to_step] = c3 * d0 - c7 * d1 - c1 * d2 - c5 * d3;
+    to[4 * to_step] = c4 * ((s0 + s3) - (s1 + s2));
+    to[5 * to_step] = c5 * d0 - c1 * d1 + c7 * d2 + c3 * d3;
+    to[6 * to_step] = c6 * (s0 - s3) - c2 * (s1 - s2);
+    to[7 * to_step] = c7 * d0 - c5 * d1 + c3 * d2 - c1 * d3;
+}
+
+// Sums over one detail band: of the band b and of a, the magnitudes of the finer scale's band over the same 2 x 2.
+struct BandSums {
+    double magnitude = 0, squares = 0, finer = 0, finer_squares = 0, both = 0;
+};
+
+// unit: of one grey level in the band; half of it is that of the finer scale. Returns where the next band goes.
+RESYNTH_HD float* write_band(const BandSums& sums, double count, double unit, bool has_finer, float* out) {
+    const double mean = sums.magnitude / count / unit, squares = sums.squares / count / (unit * unit);
+    const double deviation = sqrt(squares), finer_unit = unit / 2;
+    *out++ = static_cast<float>(log(deviation + 0.05));
+    *out++ = static_cast<float>(log((mean + 0.02) / (deviation + 0.02)));
+    if (!has_finer) return out;
+    const double finer = sums.finer / count / finer_unit;
+    const double finer_spread = sums.finer_squares / count / (finer_unit * finer_unit) - finer * finer;
+    const double spread = squares - mean * mean, shared = sums.both / count / (unit * finer_unit) - mean * finer;
+    const double spreads = (finer_spread > 0 ? finer_spread : 0) * (spread > 0 ? spread : 0);
+    *out++ = static_cast<float>(shared / (sqrt(spreads) + 1e-3));
+    return out;
+}
+
+// --- order statistics ---
+
+// A percentile lies `fraction` of the way from the value of rank `below` to that of `above`.
+struct Between {
+    int64_t below, above;
+    double fraction;
+};
+
+RESYNTH_HD Between between_ranks(double percent, int64_t count) {
+    const double position = percent / 100 * static_cast<double>(count - 1);
+    const int64_t below = static_cast<int64_t>(position);
+    return {below, below + 1 < count ? below + 1 : count - 1, position - static_cast<double>(below)};
+}
+
 // --- gradients ---
+
+RESYNTH_HD float log_share(double value, double unit) { return static_cast<float>(log(value / unit + 1e-3)); }
 
 // Direction modulo 180 degrees in bins of 22.5. All products are of whole numbers below 2^26 with constants: no tie
 // can arise from rounding.

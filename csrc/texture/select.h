@@ -100,11 +100,10 @@ void quantiles(uint32_t* keys, int64_t count, double (*percent)(int), Value valu
     int64_t ranks[2 * wanted];
     double fraction[wanted];
     for (int k = 0; k < wanted; ++k) {
-        const double position = percent(k) / 100 * static_cast<double>(count - 1);
-        const int64_t below = static_cast<int64_t>(position);
-        fraction[k] = position - static_cast<double>(below);
-        ranks[2 * k] = below;
-        ranks[2 * k + 1] = below + 1 < count ? below + 1 : count - 1;
+        const Between between = between_ranks(percent(k), count);
+        fraction[k] = between.fraction;
+        ranks[2 * k] = between.below;
+        ranks[2 * k + 1] = between.above;
     }
     // Interleaved they may fall back by one: sorted for the search, in place again afterwards.
     int64_t sorted[2 * wanted];

@@ -6,8 +6,6 @@
 namespace resynth {
 namespace {
 
-inline float log_share(double value, double unit) { return static_cast<float>(log(value / unit + 1e-3)); }
-
 // Standard deviations in tiles of 8 x 8 px, or of the whole where it is smaller; returns how many.
 inline int64_t local_deviations(Map<const int32_t> g, uint32_t* keys) {
     const int64_t tile = g.side < 8 ? g.side : 8, across = g.side / tile;

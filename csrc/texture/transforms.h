@@ -6,29 +6,11 @@
 namespace resynth {
 namespace {
 
-// cos(k pi / 16) / 2, k = 1 … 7; the DC row is 1 / sqrt(8) = cos(4 pi / 16) / 2.
-constexpr double c1 = 0.49039264020161522, c2 = 0.46193976625564337, c3 = 0.41573480615127262, c4 = 0.35355339059327379,
-                 c5 = 0.27778511650980114, c6 = 0.19134171618254492, c7 = 0.09754516100806417;
-
-// Orthonormal DCT-II of length 8 of `lanes` signals side by side: x_k at from + k * from_step, and so to `to`.
+// `lanes` signals side by side: x_k at from + k * from_step, and so to `to`.
 template <class Number>
 void dct8(const Number* from, int64_t from_step, double* to, int64_t to_step, int64_t lanes) {
 #pragma omp simd
-    for (int64_t i = 0; i < lanes; ++i) {
-        const double x0 = from[i], x1 = from[i + from_step], x2 = from[i + 2 * from_step], x3 = from[i + 3 * from_step];
-        const double x4 = from[i + 4 * from_step], x5 = from[i + 5 * from_step], x6 = from[i + 6 * from_step],
-                     x7 = from[i + 7 * from_step];
-        const double s0 = x0 + x7, s1 = x1 + x6, s2 = x2 + x5, s3 = x3 + x4;
-        const double d0 = x0 - x7, d1 = x1 - x6, d2 = x2 - x5, d3 = x3 - x4;
-        to[i] = c4 * ((s0 + s3) + (s1 + s2));
-        to[i + to_step] = c1 * d0 + c3 * d1 + c5 * d2 + c7 * d3;
-        to[i + 2 * to_step] = c2 * (s0 - s3) + c6 * (s1 - s2);
-        to[i + 3 * to_step] = c3 * d0 - c7 * d1 - c1 * d2 - c5 * d3;
-        to[i + 4 * to_step] = c4 * ((s0 + s3) - (s1 + s2));
-        to[i + 5 * to_step] = c5 * d0 - c1 * d1 + c7 * d2 + c3 * d3;
-        to[i + 6 * to_step] = c6 * (s0 - s3) - c2 * (s1 - s2);
-        to[i + 7 * to_step] = c7 * d0 - c5 * d1 + c3 * d2 - c1 * d3;
-    }
+    for (int64_t i = 0; i < lanes; ++i) cosine8(from + i, from_step, to + i, to_step);
 }
 
 // coefficients: (64, blocks), a row a frequency, in units of the plane.
@@ -72,11 +54,6 @@ inline void dct_energies(const Map<const int32_t>* planes, float* out, Arena are
     }
 }
 
-// Sums over one detail band: of the band b and of a, the magnitudes of the finer scale's band over the same 2 x 2.
-struct BandSums {
-    double magnitude = 0, squares = 0, finer = 0, finer_squares = 0, both = 0;
-};
-
 inline BandSums band_sums(const int32_t* magnitudes, Map<const int32_t> finer, int64_t side) {
     BandSums total;
     for (int64_t y = 0; y < side; ++y) {
@@ -105,21 +82,6 @@ inline BandSums band_sums(const int32_t* magnitudes, Map<const int32_t> finer, i
         total.both += both;
     }
     return total;
-}
-
-// unit: of one grey level in the band; half of it is that of the finer scale.
-inline float* write_band(const BandSums& sums, double count, double unit, bool has_finer, float* out) {
-    const double mean = sums.magnitude / count / unit, squares = sums.squares / count / (unit * unit);
-    const double deviation = sqrt(squares), finer_unit = unit / 2;
-    *out++ = static_cast<float>(log(deviation + 0.05));
-    *out++ = static_cast<float>(log((mean + 0.02) / (deviation + 0.02)));
-    if (!has_finer) return out;
-    const double finer = sums.finer / count / finer_unit;
-    const double finer_spread = sums.finer_squares / count / (finer_unit * finer_unit) - finer * finer;
-    const double spread = squares - mean * mean, shared = sums.both / count / (unit * finer_unit) - mean * finer;
-    const double spreads = (finer_spread > 0 ? finer_spread : 0) * (spread > 0 ? spread : 0);
-    *out++ = static_cast<float>(shared / (sqrt(spreads) + 1e-3));
-    return out;
 }
 
 // Haar detail bands of one plane, in whole numbers: level k holds sums over 4^k px, which fit as long as k <= 5.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <barrier>
 #include <cstring>
 #include <deque>
@@ -46,6 +47,11 @@ inline thread_local Warp* warp;
 }  // namespace emulation
 
 inline void __syncthreads() { emulation::block_barrier->arrive_and_wait(); }
+
+template <class Number>
+Number atomicAdd(Number* at, Number added) {
+    return std::atomic_ref<Number>(*at).fetch_add(added);
+}
 
 template <class Value>
 Value __shfl_xor_sync(unsigned, Value value, int lane_mask) {

@@ -93,3 +93,40 @@ def test_emulated_jpeg_is_that_of_the_processor(emulated: dict[str, ctypes.CDLL]
     run = emulated["preprocess"].emulated_jpeg
     assert run(address(pixels), ctypes.c_int64(height), ctypes.c_int64(width), quality, address(got)) == 0
     np.testing.assert_array_equal(got, jpeg_round_trip(pixels, quality))
+
+
+@pytest.mark.gpu
+def test_texture_on_a_gpu_is_that_of_the_processor() -> None:
+    torch = pytest.importorskip("torch")
+    from resynth_fast import _cuda
+
+    for side in (40, 64, 256):
+        batch = np.stack([noise(side, side, seed) for seed in range(3)])
+        extractor = TextureExtractor(side)
+        features = torch.empty((3, extractor.dimension), device="cuda")
+        workspace = torch.empty(_cuda.texture_workspace_bytes(3, side), dtype=torch.uint8, device="cuda")
+        _cuda.texture(torch.from_numpy(batch).cuda(), features, workspace, torch.cuda.current_stream().cuda_stream)
+        assert_same_features(features.cpu().numpy(), extractor.extract(batch), side)
+
+
+@pytest.mark.gpu
+def test_preprocess_on_a_gpu_is_that_of_the_processor_and_can_be_captured() -> None:
+    torch = pytest.importorskip("torch")
+    from resynth_fast import _cuda
+
+    pixels = noise(513, 513)
+    on_device = torch.from_numpy(pixels).cuda()
+    ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+    planes, coded = torch.zeros((3, 336, 336), device="cuda"), torch.zeros_like(on_device)
+    space = torch.empty(_cuda.preprocess_workspace_bytes(513, 513, 336, 336, "bicubic"), dtype=torch.uint8, device="cuda")
+    more_space = torch.empty(_cuda.jpeg_workspace_bytes(513, 513), dtype=torch.uint8, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        stream = torch.cuda.current_stream().cuda_stream
+        _cuda.preprocess(on_device, "bicubic", ones, zeros, planes, space, stream)
+        _cuda.jpeg_round_trip(on_device, 90, coded, more_space, stream)
+    graph.replay()
+    np.testing.assert_array_equal(coded.cpu().numpy(), jpeg_round_trip(pixels, 90))
+    want = preprocess([pixels], 336)[0] * 255
+    # a weight that a fused multiply-add rounds the other way may move a value by one level
+    np.testing.assert_allclose(planes.cpu().numpy(), want, rtol=0, atol=1.001)

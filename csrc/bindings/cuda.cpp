@@ -8,6 +8,7 @@
 #include "bindings/bind.h"
 #include "bindings/check.h"
 #include "bindings/cuda_device.h"
+#include "bindings/pixels.h"
 #include "resynth/similarity_cuda.h"
 
 namespace nb = nanobind;
@@ -67,4 +68,6 @@ NB_MODULE(_cuda, m) {
 
     resynth::bindings::bind_noise_cuda(m);
     resynth::bindings::bind_step_cuda(m);
+    resynth::bindings::bind_preprocess_cuda(m);
+    resynth::bindings::bind_texture_cuda(m);
 }

@@ -5,6 +5,7 @@
 
 #include "bindings/bind.h"
 #include "bindings/check.h"
+#include "bindings/pixels.h"
 #include "dispatch.h"
 #include "resynth/similarity.h"
 
@@ -32,11 +33,6 @@ void similarity(Array<const float, 2> probes, Array<const float, 2> references, 
 }
 
 }  // namespace
-
-namespace resynth::bindings {
-void bind_preprocess(nb::module_& m);
-void bind_texture(nb::module_& m);
-}  // namespace resynth::bindings
 
 NB_MODULE(_native, m) {
     m.doc() = "CPU kernels. resynth_fast.similarity and its neighbours are the public face.";

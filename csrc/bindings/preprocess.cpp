@@ -1,6 +1,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "bindings/pixels.h"
 #include "bindings/preprocess_args.h"
 
 namespace nb = nanobind;

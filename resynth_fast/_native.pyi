@@ -40,3 +40,10 @@ def preprocess(
     out: NDArray[np.float32],
 ) -> None: ...
 def jpeg_round_trip(pixels: NDArray[np.uint8], quality: int, out: NDArray[np.uint8]) -> None: ...
+def topk(
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32] | NDArray[np.uint16],
+    metric: str,
+    scores: NDArray[np.float32],
+    indices: NDArray[np.int64],
+) -> None: ...

@@ -9,6 +9,7 @@
 #include "bindings/check.h"
 #include "bindings/cuda_device.h"
 #include "bindings/pixels.h"
+#include "bindings/topk.h"
 #include "resynth/similarity_cuda.h"
 
 namespace nb = nanobind;
@@ -70,4 +71,5 @@ NB_MODULE(_cuda, m) {
     resynth::bindings::bind_step_cuda(m);
     resynth::bindings::bind_preprocess_cuda(m);
     resynth::bindings::bind_texture_cuda(m);
+    resynth::bindings::bind_topk_cuda(m);
 }

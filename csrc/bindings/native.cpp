@@ -6,6 +6,7 @@
 #include "bindings/bind.h"
 #include "bindings/check.h"
 #include "bindings/pixels.h"
+#include "bindings/topk.h"
 #include "dispatch.h"
 #include "resynth/similarity.h"
 
@@ -51,4 +52,5 @@ NB_MODULE(_native, m) {
     resynth::bindings::bind_step(m);
     resynth::bindings::bind_preprocess(m);
     resynth::bindings::bind_texture(m);
+    resynth::bindings::bind_topk(m);
 }

@@ -1,3 +1,4 @@
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC's own header, which means its undefined vectors
 #include <immintrin.h>
 
 #include "dots/tile.h"

@@ -31,11 +31,14 @@ Probe prepare(const float* x, int64_t dimension, const DotKernels<float>& kernel
     return {x, xx, is_exact(xx) ? xx : moments_wide(x, x, dimension).yy};
 }
 
-// Cosines of a block of references, NaN where float may have lost digits. No branches: the compiler makes vectors of
-// it.
+// Cosines of a block of references, NaN where float may have lost digits. Without branches, so that the compiler makes
+// vectors of it.
 void cosines(float xx, const float* dot, const float* yy, int64_t count, float* result) {
-    const bool exact = is_exact(xx);
-    for (int64_t n = 0; n < count; ++n) result[n] = exact & is_exact(yy[n]) ? cosine(dot[n], xx, yy[n]) : NAN;
+    const float known = is_exact(xx) ? xx : NAN;
+    for (int64_t n = 0; n < count; ++n) {
+        const float value = cosine(dot[n], known, yy[n]);
+        result[n] = is_exact(yy[n]) ? value : NAN;
+    }
 }
 
 float cosine_wide(const Probe& probe, const float* y, int64_t dimension) {

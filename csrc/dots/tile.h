@@ -3,6 +3,8 @@
 //
 // Vectors must be a type of the including file alone (unnamed namespace): two instruction sets must not share one
 // instantiation. It has `lanes`, `rows` and `queries` (the tile that its registers hold), and the functions used here.
+// A step takes `parts` vectors of each row: of bfloat16, which come in pairs, the even and the odd elements, because
+// these unfold with a shift and a mask. Query elements are then sorted alike, once for all rows of the tile.
 #pragma once
 
 #include <algorithm>
@@ -13,13 +15,16 @@
 
 namespace resynth {
 
+template <class Row>
+constexpr int parts = sizeof(float) / sizeof(Row);
+
 // Elements by which y lies after the last vector boundary. Loads from the boundary on never cross a cache line; the
-// lanes before y are masked. Only where every row has the same phase.
+// elements before y are masked. Only where every row has the same phase, and where pairs stay pairs.
 template <class Vectors, class Row>
 int phase_of(const Row* y, int64_t d) {
-    constexpr int64_t vector_bytes = Vectors::lanes * sizeof(Row);
+    constexpr int64_t vector_bytes = Vectors::lanes * sizeof(float);
     const auto address = reinterpret_cast<uintptr_t>(y);
-    if (d % Vectors::lanes != 0 || address % sizeof(Row) != 0) return 0;
+    if (d % (Vectors::lanes * parts<Row>) != 0 || address % sizeof(float) != 0) return 0;
     return static_cast<int>(address % vector_bytes / sizeof(Row));
 }
 
@@ -32,70 +37,87 @@ template <int count, class Body>
     }(std::make_integer_sequence<int, count>{});
 }
 
-template <class Vectors, int Q, int R, bool squares, class Row>
+template <class Vectors, int Q, int R, bool squares, bool ahead, class Row>
 void tile(const float* x, const Row* y, int64_t d, int phase, float* dot, int64_t stride, float* yy) {
     using V = typename Vectors::Lanes;
-    constexpr int lanes = Vectors::lanes;
+    using Pack = typename Vectors::template Pack<parts<Row>>;
+    constexpr int step = Vectors::lanes * parts<Row>;
     V dots[Q * R], square[R];
-    each<R>([&](auto r) __attribute__((always_inline)) { square[r] = Vectors::zero(); });
+    each<R>([&](auto r) { square[r] = Vectors::zero(); });
     each<Q * R>([&](auto qr) { dots[qr] = Vectors::zero(); });
 
-    const auto add = [&](auto load) __attribute__((always_inline)) {
-        V xs[Q];
-        each<Q>([&](auto q) { xs[q] = Vectors::keep(load(x + q * d)); });
+    int64_t i = -phase;
+    const auto add = [&](auto load_query, auto load_row) __attribute__((always_inline)) {
+        Pack xs[Q];
+        each<Q>([&](auto q) { xs[q] = load_query(x + q * d); });
         each<R>([&](auto r) __attribute__((always_inline)) {
-            const V ys = Vectors::keep(load(y + r * d));
-            each<Q>([&](auto q) { dots[q * R + r] = Vectors::multiply_add(xs[q], ys, dots[q * R + r]); });
-            if constexpr (squares) square[r] = Vectors::multiply_add(ys, ys, square[r]);
+            const Pack ys = load_row(y + r * d);
+            if constexpr (ahead) __builtin_prefetch(y + (R + r) * d + i, 0, 2);  // the next tile's
+            each<parts<Row>>([&](auto part) __attribute__((always_inline)) {
+                each<Q>([&](auto q) {
+                    dots[q * R + r] = Vectors::multiply_add(xs[q].part[part], ys.part[part], dots[q * R + r]);
+                });
+                if constexpr (squares) square[r] = Vectors::multiply_add(ys.part[part], ys.part[part], square[r]);
+            });
         });
     };
-    int64_t i = -phase;
-    const auto part = [&](int from, int to) __attribute__((always_inline)) {
-        add([&](auto* row) { return Vectors::load(row + i, from, to); });
+    const auto add_some = [&](int from, int to) __attribute__((always_inline)) {
+        add([&](const float* query) { return Vectors::template query<Row>(query + i, from, to); },
+            [&](const Row* row) { return Vectors::row(row + i, from, to); });
     };
     if (phase > 0) {
-        part(phase, static_cast<int>(std::min<int64_t>(lanes, phase + d)));
-        i += lanes;
+        add_some(phase, static_cast<int>(std::min<int64_t>(step, phase + d)));
+        i += step;
     }
-    for (; i + lanes <= d; i += lanes) add([&](auto* row) { return Vectors::load(row + i); });
-    if (i < d) part(0, static_cast<int>(d - i));
+    for (; i + step <= d; i += step)
+        add([&](const float* query) { return Vectors::template query<Row>(query + i); },
+            [&](const Row* row) { return Vectors::row(row + i); });
+    if (i < d) add_some(0, static_cast<int>(d - i));
 
-    // Lane l has summed the elements l - phase, l - phase + lanes, …: turned back, the phase leaves no trace.
-    each<Q * R>([&](auto qr) { dot[qr / R * stride + qr % R] = Vectors::sum(Vectors::rotate(dots[qr], phase)); });
-    if constexpr (squares)
-        each<R>([&](auto r)
-                    __attribute__((always_inline)) { yy[r] = Vectors::sum(Vectors::rotate(square[r], phase)); });
+    // A lane has summed elements from `phase` before it on: turned back, the phase leaves no trace.
+    const int turn = phase / parts<Row>;
+    each<Q * R>([&](auto qr) { dot[qr / R * stride + qr % R] = Vectors::sum(Vectors::rotate(dots[qr], turn)); });
+    if constexpr (squares) each<R>([&](auto r) { yy[r] = Vectors::sum(Vectors::rotate(square[r], turn)); });
 }
 
-template <class Vectors, int R, class Row>
+template <class Vectors, int R, bool ahead, class Row>
 void moments(const float* x, const Row* y, int64_t count, int64_t d, float* dot, float* yy, int phase) {
-    for (; count >= R; count -= R, y += R * d, dot += R, yy += R) tile<Vectors, 1, R, true>(x, y, d, phase, dot, R, yy);
+    for (; count >= R; count -= R, y += R * d, dot += R, yy += R)
+        tile<Vectors, 1, R, true, ahead>(x, y, d, phase, dot, R, yy);
     if constexpr (R > 1)
-        if (count > 0) moments<Vectors, R / 2>(x, y, count, d, dot, yy, phase);
+        if (count > 0) moments<Vectors, R / 2, false>(x, y, count, d, dot, yy, phase);
 }
 
-template <class Vectors, int R, class Row>
+template <class Vectors, int R, bool ahead, class Row>
 void dots(const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
           int phase) {
     constexpr int Q = Vectors::queries;
     for (; count >= R; count -= R, y += R * d, dot += R) {  // the rows of a tile stay in the first cache, queries pass
         int64_t q = 0;
+        if constexpr (ahead) tile<Vectors, 1, R, false, true>(x, y, d, phase, dot, stride, nullptr), ++q;
         for (; q + Q <= queries; q += Q)
-            tile<Vectors, Q, R, false>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
-        for (; q < queries; ++q) tile<Vectors, 1, R, false>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
+            tile<Vectors, Q, R, false, false>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
+        for (; q < queries; ++q)
+            tile<Vectors, 1, R, false, false>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
     }
     if constexpr (R > 1)
-        if (count > 0) dots<Vectors, R / 2>(x, queries, y, count, d, dot, stride, phase);
+        if (count > 0) dots<Vectors, R / 2, false>(x, queries, y, count, d, dot, stride, phase);
 }
 
 template <class Vectors, class Row>
 DotKernels<Row> dot_kernels() {
+    constexpr int R = Vectors::rows;
     return {
-        .moments = [](const float* x, const Row* y, int64_t count, int64_t d, float* dot,
-                      float* yy) { moments<Vectors, Vectors::rows>(x, y, count, d, dot, yy, phase_of<Vectors>(y, d)); },
+        .moments =
+            [](const float* x, const Row* y, int64_t count, int64_t d, float* dot, float* yy, bool ahead) {
+                const auto kernel = ahead ? moments<Vectors, R, true, Row> : moments<Vectors, R, false, Row>;
+                kernel(x, y, count, d, dot, yy, phase_of<Vectors>(y, d));
+            },
         .dots =
-            [](const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride) {
-                dots<Vectors, Vectors::rows>(x, queries, y, count, d, dot, stride, phase_of<Vectors>(y, d));
+            [](const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
+               bool ahead) {
+                const auto kernel = ahead ? dots<Vectors, R, true, Row> : dots<Vectors, R, false, Row>;
+                kernel(x, queries, y, count, d, dot, stride, phase_of<Vectors>(y, d));
             },
     };
 }

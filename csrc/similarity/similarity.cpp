@@ -27,7 +27,7 @@ struct Probe {
 
 Probe prepare(const float* x, int64_t dimension, const DotKernels<float>& kernels) {
     float xx, dot;
-    kernels.moments(x, x, 1, dimension, &dot, &xx);
+    kernels.moments(x, x, 1, dimension, &dot, &xx, false);
     return {x, xx, is_exact(xx) ? xx : moments_wide(x, x, dimension).yy};
 }
 
@@ -65,7 +65,7 @@ NonFinite similarity(const SimilarityArgs& args) {
                 if (n == known) {
                     begun = known;
                     known = std::min(end, begun + rows_at_once);
-                    kernels.moments(probe.x, args.references + begun * d, known - begun, d, dot, yy);
+                    kernels.moments(probe.x, args.references + begun * d, known - begun, d, dot, yy, false);
                     cosines(probe.xx, dot, yy, known - begun, cosine);
                 }
                 float similarity = cosine[n - begun];

@@ -10,8 +10,9 @@
 namespace resynth {
 namespace {
 
-constexpr int64_t rows_at_once = 32;     // stay in the second cache while all queries pass
-constexpr int64_t queries_at_once = 64;  // their sums lie on the stack
+constexpr int64_t rows_at_once = 32;                 // stay in the second cache while all queries pass
+constexpr uint64_t cache_bytes = uint64_t{8} << 20;  // what one core may hope to find in its last cache
+constexpr int64_t queries_at_once = 64;              // their sums lie on the stack
 
 template <class X, class Y>
 Moments<double> moments_wide(const X* x, const Y* y, int64_t dimension) {
@@ -70,7 +71,10 @@ template <class Row>
 class Search {
  public:
     explicit Search(const TopKArgs& args)
-        : args_(args), gallery_(static_cast<const Row*>(args.gallery)), kernels_(choose_dots<Row>()) {}
+        : args_(args),
+          gallery_(static_cast<const Row*>(args.gallery)),
+          kernels_(choose_dots<Row>()),
+          streams_(args.row_count * args.dimension * sizeof(Row) > cache_bytes) {}
 
     TopKFault operator()() {
         for (int64_t q = 0; q < args_.query_count; ++q)
@@ -100,7 +104,7 @@ class Search {
             best_[q] = {args_.scores + at, args_.indices + at, 0};
             float dot, xx = 1.0f;
             if (args_.metric == Metric::cosine)
-                own.moments(query(first_ + q), query(first_ + q), 1, args_.dimension, &dot, &xx);
+                own.moments(query(first_ + q), query(first_ + q), 1, args_.dimension, &dot, &xx, false);
             query_scale_[q] = inverse_norm(xx);
         }
     }
@@ -110,12 +114,12 @@ class Search {
         const int64_t d = args_.dimension;
         if (args_.metric == Metric::cosine) {
             float yy[rows_at_once];
-            kernels_.moments(x, row(begin), count, d, dots_[0],
-                             yy);  // the first query's, and the rows' norms with them
-            if (queries_ > 1) kernels_.dots(x + d, queries_ - 1, row(begin), count, d, dots_[1], rows_at_once);
+            kernels_.moments(x, row(begin), count, d, dots_[0], yy,
+                             streams_);  // the first query's, and the rows' norms with them
+            if (queries_ > 1) kernels_.dots(x + d, queries_ - 1, row(begin), count, d, dots_[1], rows_at_once, false);
             for (int64_t n = 0; n < count; ++n) row_scale_[n] = inverse_norm(yy[n]);
         } else {
-            kernels_.dots(x, queries_, row(begin), count, d, dots_[0], rows_at_once);
+            kernels_.dots(x, queries_, row(begin), count, d, dots_[0], rows_at_once, streams_);
         }
         for (int64_t q = 0; q < queries_; ++q) {
             if (!scale_and_compare(q, count)) continue;
@@ -160,6 +164,7 @@ class Search {
     const TopKArgs& args_;
     const Row* const gallery_;
     const DotKernels<Row> kernels_;
+    const bool streams_;               // the gallery comes from memory
     int64_t first_ = 0, queries_ = 0;  // the queries of this pass
     Best best_[queries_at_once];
     float query_scale_[queries_at_once], row_scale_[rows_at_once];  // 1 / norm, NaN where float is too narrow

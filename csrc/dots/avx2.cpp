@@ -13,7 +13,8 @@ __m256i integers(const void* from) { return _mm256_loadu_si256(static_cast<const
 
 struct Avx2 {
     using Lanes = __m256;
-    static constexpr int lanes = 8, rows = 4, queries = 3;  // 12 sums, 3 queries and 1 row: all 16 registers
+    static constexpr int lanes = 8, rows = 4, queries = 3,
+                         rows_alone = 6;  // 12 sums, 3 queries and 1 row: all 16 registers
 
     template <int count>
     struct Pack {

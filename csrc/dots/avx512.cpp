@@ -15,7 +15,8 @@ __mmask32 between(int from, int to) { return static_cast<__mmask32>((uint64_t{1}
 
 struct Avx512 {
     using Lanes = __m512;
-    static constexpr int lanes = 16, rows = 8, queries = 3;  // 24 sums, 3 queries and 1 row of 32 registers
+    static constexpr int lanes = 16, rows = 8, queries = 3,
+                         rows_alone = 12;  // 24 sums, 3 queries and 1 row of 32 registers
 
     template <int count>
     struct Pack {

@@ -24,7 +24,7 @@ static inline float value(Bfloat16 stored) {
 
 // Every sum has one order of additions, whatever the other rows, their number and the alignment in memory: a pair of
 // rows gives the same bits in every call. `ahead` fetches further rows while these are summed: a third faster where y
-// comes from memory, a sixth slower where it lies in a cache.
+// comes from memory, a sixth slower where it lies in a cache; several queries of `dots` have no need of it.
 template <class Row>
 struct DotKernels {
     // x (d), y (count, d) → dot (count) = x · y, yy (count) = y · y; one pass over y.

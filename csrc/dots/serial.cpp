@@ -10,7 +10,7 @@ namespace {
 struct Serial {
     using Lanes = float __attribute__((vector_size(16)));
     using Bits = uint32_t __attribute__((vector_size(16)));
-    static constexpr int lanes = 4, rows = 4, queries = 2;
+    static constexpr int lanes = 4, rows = 4, queries = 2, rows_alone = 4;
 
     template <int count>
     struct Pack {

@@ -2,9 +2,10 @@
 // registers, so that a loaded vector serves several of them.
 //
 // Vectors must be a type of the including file alone (unnamed namespace): two instruction sets must not share one
-// instantiation. It has `lanes`, `rows` and `queries` (the tile that its registers hold), and the functions used here.
-// A step takes `parts` vectors of each row: of bfloat16, which come in pairs, the even and the odd elements, because
-// these unfold with a shift and a mask. Query elements are then sorted alike, once for all rows of the tile.
+// instantiation. It has `lanes`, `rows` and `queries` (the tile that its registers hold), `rows_alone` (of one query,
+// and what memory likes best), and the functions used here. A step takes `parts` vectors of each row: of bfloat16,
+// which come in pairs, the even and the odd elements, because these unfold with a shift and a mask. Query elements are
+// then sorted alike, once for all rows of the tile.
 #pragma once
 
 #include <algorithm>
@@ -91,14 +92,13 @@ void moments(const float* x, const Row* y, int64_t count, int64_t d, float* dot,
 template <class Vectors, int R, bool ahead, class Row>
 void dots(const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
           int phase) {
-    constexpr int Q = Vectors::queries;
+    constexpr int Q = ahead ? 1 : Vectors::queries;
     for (; count >= R; count -= R, y += R * d, dot += R) {  // the rows of a tile stay in the first cache, queries pass
         int64_t q = 0;
-        if constexpr (ahead) tile<Vectors, 1, R, false, true>(x, y, d, phase, dot, stride, nullptr), ++q;
         for (; q + Q <= queries; q += Q)
-            tile<Vectors, Q, R, false, false>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
+            tile<Vectors, Q, R, false, ahead>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
         for (; q < queries; ++q)
-            tile<Vectors, 1, R, false, false>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
+            tile<Vectors, 1, R, false, ahead>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
     }
     if constexpr (R > 1)
         if (count > 0) dots<Vectors, R / 2, false>(x, queries, y, count, d, dot, stride, phase);
@@ -106,17 +106,18 @@ void dots(const float* x, int64_t queries, const Row* y, int64_t count, int64_t 
 
 template <class Vectors, class Row>
 DotKernels<Row> dot_kernels() {
-    constexpr int R = Vectors::rows;
+    constexpr int R = Vectors::rows, alone = Vectors::rows_alone;
     return {
         .moments =
             [](const float* x, const Row* y, int64_t count, int64_t d, float* dot, float* yy, bool ahead) {
-                const auto kernel = ahead ? moments<Vectors, R, true, Row> : moments<Vectors, R, false, Row>;
+                const auto kernel = ahead ? moments<Vectors, alone, true, Row> : moments<Vectors, R, false, Row>;
                 kernel(x, y, count, d, dot, yy, phase_of<Vectors>(y, d));
             },
         .dots =
             [](const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
                bool ahead) {
-                const auto kernel = ahead ? dots<Vectors, R, true, Row> : dots<Vectors, R, false, Row>;
+                const auto kernel =
+                    ahead && queries == 1 ? dots<Vectors, alone, true, Row> : dots<Vectors, R, false, Row>;
                 kernel(x, queries, y, count, d, dot, stride, phase_of<Vectors>(y, d));
             },
     };

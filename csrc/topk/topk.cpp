@@ -10,7 +10,7 @@
 namespace resynth {
 namespace {
 
-constexpr int64_t rows_at_once = 32;                 // stay in the second cache while all queries pass
+constexpr int64_t rows_at_once = 48;                 // stay in the second cache while all queries pass
 constexpr uint64_t cache_bytes = uint64_t{8} << 20;  // what one core may hope to find in its last cache
 constexpr int64_t queries_at_once = 64;              // their sums lie on the stack
 

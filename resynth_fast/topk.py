@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +43,7 @@ def topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np
     if not similarity.compiled():
         return reference.topk(queries, gallery, k, metric=metric)
     try:
+        k = operator.index(k)
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
         shape = len(queries), min(k, len(gallery))

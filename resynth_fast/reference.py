@@ -216,7 +216,7 @@ class TopK(NamedTuple):
 def topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, *, metric: Metric = "cosine") -> TopK:
     """See :func:`resynth_fast.topk.topk`."""
     check_topk(queries, gallery, k, metric)
-    rows = from_bfloat16(gallery) if gallery.dtype == np.uint16 else gallery
+    rows = rows_of(gallery)
     if metric == "cosine":
         exact = np.array([_cosines(query, rows) for query in queries])
     else:
@@ -229,9 +229,11 @@ def topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np
     return TopK(np.take_along_axis(scores, order, axis=1), order)
 
 
-def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The float32 that each bfloat16 is the upper half of."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+def rows_of(gallery: NDArray[np.float32] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    """A gallery's rows as float32; a bfloat16 is the upper half of one."""
+    if gallery.dtype == np.uint16:
+        return (gallery.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return gallery.astype(np.float32, copy=False)
 
 
 def check_topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, metric: str) -> None:
@@ -248,7 +250,7 @@ def check_topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDAr
         raise ValueError(f"gallery has {gallery.shape[1]} columns; it must have {queries.shape[1]}, as queries has")
     if metric not in ("dot", "cosine"):
         raise ValueError(f"metric is '{metric}'; it must be 'dot' or 'cosine'")
-    rows = from_bfloat16(gallery) if gallery.dtype == np.uint16 else gallery
+    rows = rows_of(gallery)
     for name, array in (("queries", queries), ("gallery", rows)):
         if len(bad := np.flatnonzero(~np.isfinite(array).all(axis=1))):
             raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")

@@ -61,14 +61,10 @@ def make(seed: int, count: int, rows: int, dimension: int, k: int, storage: str 
     return Problem(queries=queries, gallery=store(rng.standard_normal((rows, dimension)).astype(np.float32), storage), k=k)
 
 
-def floats_of(gallery: Gallery) -> NDArray[np.float32]:
-    return reference.from_bfloat16(gallery) if gallery.dtype == np.uint16 else gallery  # type: ignore[arg-type, return-value]
-
-
 def assert_matches_twin(problem: Problem, metric: Metric) -> None:
     got, want = problem(metric), problem(metric, of=reference.topk)
     assert got.scores.shape == got.indices.shape == want.scores.shape
-    rows, queries = floats_of(problem.gallery).astype(np.float64), problem.queries.astype(np.float64)
+    rows, queries = reference.rows_of(problem.gallery).astype(np.float64), problem.queries.astype(np.float64)
     norms = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(rows, axis=1).max(initial=0)
     tolerance = RTOL * (norms if metric == "dot" else np.ones_like(norms)) + 1e-44
     assert (np.abs(got.scores.astype(np.float64) - want.scores) <= tolerance).all()
@@ -267,7 +263,7 @@ def test_a_memory_mapped_gallery_is_read_in_place(tmp_path: Path) -> None:
 
 @given(st.floats(width=32))
 def test_bfloat16_is_the_nearest(value: float) -> None:
-    rounded = float(reference.from_bfloat16(as_bfloat16(np.array([[value]], np.float32)))[0, 0])
+    rounded = float(reference.rows_of(as_bfloat16(np.array([[value]], np.float32)))[0, 0])
     if np.isnan(value):
         assert np.isnan(rounded)
         return

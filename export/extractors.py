@@ -310,7 +310,9 @@ def export(
         work = Path(scratch)
         columns = sum(graphs.describe(encoder.network)[1][tap]["shape"][1] for tap in encoder.taps)
         neutral = Constants(np.zeros(columns), np.ones(columns), Moment(np.zeros((columns, 0)), np.zeros(0)))
-        draft = bundles.write(work, {**fields, "calibration": UNCALIBRATED.to_json()}, {"network": encoder.network}, constants=pack(neutral))
+        draft = bundles.write(
+            work, {**fields, "calibration": UNCALIBRATED.to_json()}, {"network": encoder.network}, constants=pack(neutral)
+        )
         unfitted = open_space(draft, EnginePool(threads=threads))
         _verify(unfitted)
         root = constants_from or constants.zoo_pictures(work / "zoo-pictures")

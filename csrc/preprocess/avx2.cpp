@@ -50,19 +50,16 @@ inline void transpose16(const uint8_t* from, int64_t from_step, uint8_t* to, int
     for (int r = 0; r < 16; ++r) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + r * to_step), a[r]);
 }
 
-void transpose(const uint8_t* from, int64_t from_step, int64_t from_next, int64_t rows, int64_t columns, uint8_t* to,
-               int64_t to_step) {
+void transpose(const uint8_t* from, int64_t from_step, int64_t rows, int64_t columns, uint8_t* to, int64_t to_step) {
     int64_t row = 0;
-    if (from_next == 1) {
-        for (; row + 16 <= rows; row += 16) {
-            int64_t column = 0;
-            for (; column + 16 <= columns; column += 16)
-                transpose16(from + row * from_step + column, from_step, to + column * to_step + row, to_step);
-            transpose_plain(from + row * from_step + column, from_step, 1, 16, columns - column,
-                            to + column * to_step + row, to_step);
-        }
+    for (; row + 16 <= rows; row += 16) {
+        const uint8_t* line = from + row * from_step;
+        int64_t column = 0;
+        for (; column + 16 <= columns; column += 16)
+            transpose16(line + column, from_step, to + column * to_step + row, to_step);
+        transpose_plain(line + column, from_step, 16, columns - column, to + column * to_step + row, to_step);
     }
-    transpose_plain(from + row * from_step, from_step, from_next, rows - row, columns, to + row, to_step);
+    transpose_plain(from + row * from_step, from_step, rows - row, columns, to + row, to_step);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include "preprocess/jpeg.h"
 
 #include "preprocess/rows.h"
-#include "preprocess/scratch.h"
+#include "scratch.h"
 
 namespace resynth {
 namespace {
@@ -75,8 +75,8 @@ void round_trip(const Plane& plane, bool chroma, int quality, const PreprocessKe
 }  // namespace
 
 void jpeg_round_trip(const uint8_t* pixels, int64_t height, int64_t width, int quality, uint8_t* out) {
-    static thread_local Buffer<uint8_t> bytes;
-    static thread_local Buffer<int32_t> numbers;
+    static thread_local Scratch<uint8_t> bytes;
+    static thread_local Scratch<int32_t> numbers;
     const PreprocessKernels kernels = preprocess_kernels();
     Plane luma = plane_of(height, width), cb = plane_of((height + 1) / 2, (width + 1) / 2), cr = cb;
     luma.data = bytes.of(luma.size() + 2 * cb.size() + 2 * height * width + 2 * width);

@@ -48,7 +48,7 @@ constexpr int dct_bits = 13, extra_bits = 2;
 
 RESYNTH_HD int32_t descale(int32_t value, int bits) { return (value + (1 << (bits - 1))) >> bits; }
 
-// Eight samples, less 128 for the first pass, to frequencies scaled up by sqrt(8) and `up` bits after both passes.
+// Eight samples less `centre` to frequencies; may be the same memory. Both passes together leave a factor of 8.
 template <class Input>
 RESYNTH_HD void forward_dct8(const Input* in, int64_t step, int32_t centre, bool last, int32_t* out, int64_t out_step) {
     const int32_t x0 = in[0] - centre, x1 = in[step] - centre, x2 = in[2 * step] - centre, x3 = in[3 * step] - centre;
@@ -73,6 +73,7 @@ RESYNTH_HD void forward_dct8(const Input* in, int64_t step, int32_t centre, bool
     out[1 * out_step] = descale(d7 * 12299 + z1 + z4, bits);
 }
 
+// Back; may be the same memory.
 RESYNTH_HD void inverse_dct8(const int32_t* in, int64_t step, bool last, int32_t* out, int64_t out_step) {
     const int32_t c2 = in[2 * step], c6 = in[6 * step];
     const int32_t even = (c2 + c6) * 4433;

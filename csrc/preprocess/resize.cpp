@@ -1,7 +1,7 @@
 #include <type_traits>
 
 #include "preprocess/rows.h"
-#include "preprocess/scratch.h"
+#include "scratch.h"
 
 namespace resynth {
 namespace {
@@ -30,9 +30,9 @@ class Weights {
 
  private:
     int64_t most_ = 0;
-    Buffer<Weight> weights_;
-    Buffer<Taps> taps_;
-    Buffer<double> exact_;
+    Scratch<Weight> weights_;
+    Scratch<Taps> taps_;
+    Scratch<double> exact_;
 };
 
 // The loops for floats, which need no form of their own: they serve pictures that are floats already, which is rare.
@@ -44,11 +44,9 @@ void blend(const float* rows, int64_t step, const double* weights, int64_t taps,
     }
 }
 
-void transpose(const float* from, int64_t from_step, int64_t from_next, int64_t rows, int64_t columns, float* to,
-               int64_t to_step) {
+void transpose(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to, int64_t to_step) {
     for (int64_t column = 0; column < columns; ++column)
-        for (int64_t row = 0; row < rows; ++row)
-            to[column * to_step + row] = from[row * from_step + column * from_next];
+        for (int64_t row = 0; row < rows; ++row) to[column * to_step + row] = from[row * from_step + column];
 }
 
 template <class Number>
@@ -116,14 +114,14 @@ class Resizer {
 
     void turn(const Number* from, int64_t step, int64_t rows, int64_t columns, Number* to, int64_t to_step) {
         if constexpr (std::is_same_v<Number, uint8_t>)
-            kernels_.transpose(from, step, 1, rows, columns, to, to_step);
+            kernels_.transpose(from, step, rows, columns, to, to_step);
         else
-            transpose(from, step, 1, rows, columns, to, to_step);
+            transpose(from, step, rows, columns, to, to_step);
     }
 
     PreprocessKernels kernels_{};
     Weights<Weight> horizontal_, vertical_;
-    Buffer<Number> planes_, strip_, narrow_, line_;
+    Scratch<Number> planes_, strip_, narrow_, line_;
 };
 
 template <class Number>

@@ -12,9 +12,9 @@ constexpr int64_t strip_rows = 32;  // rows that are resampled along their lengt
 struct PreprocessKernels {
     // out[i] = sum over k of weights[k] * rows[k * step + i], rounded and clipped, for i < count.
     void (*blend)(const uint8_t* rows, int64_t step, const int32_t* weights, int64_t taps, int64_t count, uint8_t* out);
-    // to[column * to_step + row] = from[row * from_step + column * from_next], row < rows <= strip_rows.
-    void (*transpose)(const uint8_t* from, int64_t from_step, int64_t from_next, int64_t rows, int64_t columns,
-                      uint8_t* to, int64_t to_step);
+    // to[column * to_step + row] = from[row * from_step + column].
+    void (*transpose)(const uint8_t* from, int64_t from_step, int64_t rows, int64_t columns, uint8_t* to,
+                      int64_t to_step);
     // Eight rows of samples, `step` apart, through DCT and quantiser, in place. `lanes`: of 128 * blocks numbers.
     void (*round_trip)(uint8_t* samples, int64_t step, int64_t blocks, const int32_t* quantisers, int32_t* lanes);
 };
@@ -42,11 +42,10 @@ inline void blend_plain(const uint8_t* rows, int64_t step, const int32_t* weight
     }
 }
 
-inline void transpose_plain(const uint8_t* from, int64_t from_step, int64_t from_next, int64_t rows, int64_t columns,
-                            uint8_t* to, int64_t to_step) {
+inline void transpose_plain(const uint8_t* from, int64_t from_step, int64_t rows, int64_t columns, uint8_t* to,
+                            int64_t to_step) {
     for (int64_t column = 0; column < columns; ++column)
-        for (int64_t row = 0; row < rows; ++row)
-            to[column * to_step + row] = from[row * from_step + column * from_next];
+        for (int64_t row = 0; row < rows; ++row) to[column * to_step + row] = from[row * from_step + column];
 }
 
 inline void round_trip_plain(uint8_t* samples, int64_t step, int64_t blocks, const int32_t* quantisers,

@@ -78,6 +78,12 @@ void count_residuals(Map<const int32_t> g, Filter filter, int64_t height, int64_
     }
 }
 
+inline void write_co_occurrences(const uint32_t* counts, float* out) {
+    int64_t total = 0;
+    for (int bin = 0; bin < co_occurrence_bins; ++bin) total += 4 * int64_t{counts[bin]};
+    for (int bin = 0; bin < co_occurrence_bins; ++bin) out[bin] = root_share(symmetric_count(counts, bin), total);
+}
+
 template <class Filter>
 void describe_filter(Map<const int32_t> g, int filter, int32_t unit, float* co_occurrences, float* moments,
                      Arena arena) {
@@ -86,11 +92,7 @@ void describe_filter(Map<const int32_t> g, int filter, int32_t unit, float* co_o
     Residuals residuals;
     count_residuals(g, Filter{1}, side, kept, true, false, unit, quantiser, residuals, arena);
     count_residuals(g, Filter{side}, kept, side, false, true, unit, quantiser, residuals, arena);
-    const uint32_t* counts = residuals.counts.finish();
-    int64_t total = 0;
-    for (int bin = 0; bin < co_occurrence_bins; ++bin) total += 4 * int64_t{counts[bin]};
-    for (int bin = 0; bin < co_occurrence_bins; ++bin)
-        co_occurrences[bin] = root_share(symmetric_count(counts, bin), total);
+    write_co_occurrences(residuals.counts.finish(), co_occurrences);
     for (int way = 0; way < 2; ++way)
         write_residual(residuals.sums[way], static_cast<double>(side * kept), unit, moments + way * residual_numbers);
 }
@@ -101,11 +103,7 @@ inline void describe_filter<Square>(Map<const int32_t> g, int filter, int32_t un
     const int64_t kept = g.side - residual_reach(filter);
     Residuals residuals;
     count_residuals(g, Square{g.side}, kept, kept, true, true, unit, residual_quantiser(filter), residuals, arena);
-    const uint32_t* counts = residuals.counts.finish();
-    int64_t total = 0;
-    for (int bin = 0; bin < co_occurrence_bins; ++bin) total += 4 * int64_t{counts[bin]};
-    for (int bin = 0; bin < co_occurrence_bins; ++bin)
-        co_occurrences[bin] = root_share(symmetric_count(counts, bin), total);
+    write_co_occurrences(residuals.counts.finish(), co_occurrences);
     for (int way = 0; way < 2; ++way)  // one map serves both directions
         write_residual(residuals.sums[0], static_cast<double>(kept * kept), unit, moments + way * residual_numbers);
 }

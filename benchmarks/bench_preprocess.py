@@ -38,7 +38,8 @@ def picture(side: int) -> Bytes:
     rng = np.random.default_rng(0)
     rough = rng.integers(0, 256, (side // 8, side // 8, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(rough).resize((side, side), Image.Resampling.BICUBIC), np.int16)
-    return np.clip(smooth + rng.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
+    pixels: Bytes = np.clip(smooth + rng.integers(-20, 21, smooth.shape), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def planes(source: int, target: int) -> list[Row]:

@@ -197,11 +197,11 @@ def evaluate(
             Path(dataset), protocol, recipe or "default", extractor=extractor, draws=draws, without=without, leave_out=leave_out,
             degradations=degradation, cache=cache, **common,
         )  # fmt: skip
+    output.evaluation(result, format)
     if out:
         from .evaluation.page import write
 
         write(out, result)
-    output.evaluation(result, format)
 
 
 @app.command()

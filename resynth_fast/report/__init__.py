@@ -40,18 +40,22 @@ def render(records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, A
     `images[i]` belongs to `records[i]`: {"probe": (H, W, 3) uint8 or None, "resyntheses": {name: [(h, w, 3) uint8, …]}}.
     """
     probes = [_probe(number, *pair) for number, pair in enumerate(zip(records, images, strict=True), 1)]
-    return _page().render(title=title, probes=probes)
+    return environment().get_template("page.html.j2").render(title=title, probes=probes)
 
 
 def write(path: str | Path, records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]], title: str = TITLE) -> None:
-    """Put the page at `path`, all or nothing: a reader sees the old file or the new one. ConfigError if it cannot be written."""
-    page = render(records, images, title).encode()
+    """The page for `records` at `path`; see `put`."""
+    put(path, render(records, images, title))
+
+
+def put(path: str | Path, page: str) -> None:
+    """Put a page at `path`, all or nothing: a reader sees the old file or the new one. ConfigError if it cannot be written."""
     target = Path(path).resolve()
     try:
         if target.exists() and not target.is_file():
             raise ConfigError(f"report is {printable(str(path))!r}, which is not a regular file; name an HTML file")
         with _replacing(target) as file:
-            file.write(page)
+            file.write(page.encode())
     except OSError as error:
         raise ConfigError(
             f"report {printable(str(path))!r} cannot be written ({error.strerror}); name a file in a folder that can"
@@ -76,9 +80,10 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
         os.close(folder)
 
 
-def _page() -> jinja2.Template:
+def environment(*folders: Path) -> jinja2.Environment:
+    """Templates of `folders` and of this package: escaped, strict, with the filters by which all pages print numbers."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         finalize=_shown,
         undefined=jinja2.StrictUndefined,
@@ -86,7 +91,7 @@ def _page() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, points=_points, number=_number, ms=_ms, short=_short, joined=_joined)
-    return environment.get_template("page.html.j2")
+    return environment
 
 
 def _shown(value: object) -> object:

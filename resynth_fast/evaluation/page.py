@@ -66,7 +66,7 @@ def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
     return {
         "result": result,
         "names": names,
-        "rows": evaluation_rows(result),
+        "rows": [row for row in evaluation_rows(result) if row["balanced"] is not None][: len(result.get("conditions", "1"))],
         "headline": result["accuracy"]["balanced"],
         "figures": _figures(result),
         "confusion": [] if len(names) > TABLE_AT_MOST and "confusion" in drawn else list(zip(names, shares, strict=True)),

@@ -65,7 +65,8 @@ def _curve(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) -> No
         own = [row for row in rows if row["policy"] == policy]
         x = [places.index(row["references"]) for row in own]
         colour = SERIES[i % len(SERIES)]
-        axes.fill_between(x, *zip(*(row["ci95"] for row in own), strict=True), color=colour, alpha=0.12, linewidth=0)
+        low, high = ([row["ci95"][side] for row in own] for side in (0, 1))
+        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.plot(
             x, [row["balanced"] for row in own], color=colour, marker=MARKERS[i % len(MARKERS)], markersize=4.5, linewidth=1.6, label=policy
         )
@@ -73,12 +74,12 @@ def _curve(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) -> No
     axes.annotate("chance", (len(places) - 1, result["chance"]), (0, 3), textcoords="offset points", ha="right", color=SOFT)
     axes.set_xticks(range(len(places)), [str(place) for place in places])
     axes.set(xlabel="references of each candidate", ylabel="balanced accuracy", ylim=(0, 1.03))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    axes.figure.legend(loc="outside lower center", ncols=2)
 
 
 def _robustness(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) -> None:
     y = np.arange(len(rows))
-    for i, (label, shift) in enumerate((("family in the nuisance constants, or unknown to them", 0.0), ("family left out of them", 0.28))):
+    for i, (label, shift) in enumerate((("nuisance constants as they are", 0.0), ("degradation’s family left out of them", 0.28))):
         found = [(row if i == 0 else row.get("left_out")) for row in rows]
         at = [k for k, one in enumerate(found) if one]
         kept = [one for one in found if one]
@@ -97,7 +98,7 @@ def _robustness(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) 
     axes.set_yticks(y, [_plain(row["degradation"]) for row in rows])
     axes.set(xlabel="balanced accuracy", ylim=(len(rows) - 0.4, -1.1), xlim=(0, 1.03))
     axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -1.1 / (0.34 * len(rows) + 0.5)), ncols=1)
+    axes.figure.legend(loc="outside lower center", ncols=2)
 
 
 def _reliability(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) -> None:
@@ -110,22 +111,24 @@ def _reliability(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any])
 
 
 def _confusion(axes: Axes, table: list[list[int]], result: dict[str, Any]) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
 
-    counts = np.array(table, np.float64)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = [_plain(name) for name in names_of(result)]
-    axes.imshow(share, cmap=LinearSegmentedColormap.from_list("share", ["#ffffff", SERIES[0]]), vmin=0, vmax=1)
+    few = len(names) <= 20
+    for t, row in enumerate(table):
+        for p, count in enumerate(row):
+            if not count:
+                continue
+            share = count / sum(row)
+            axes.add_patch(Rectangle((p - 0.5, t - 0.5), 1, 1, facecolor=SERIES[0], edgecolor="none", alpha=0.08 + 0.6 * share))
+            if few:
+                axes.text(p, t, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="attributed to", ylabel="made by")
-    axes.tick_params(length=0, labelcolor=INK, labelsize=9 if len(names) <= 20 else 6)
+    axes.set(xlabel="attributed to", ylabel="made by", xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+    axes.tick_params(length=0, labelcolor=INK, labelsize=9 if few else 6)
     axes.grid(False)
-    axes.spines[:].set_visible(False)
-    if len(names) <= 20:
-        for (t, p), value in np.ndenumerate(share):
-            if value:
-                axes.text(p, t, f"{100 * value:.0f}", ha="center", va="center", color="#ffffff" if value > 0.5 else INK, fontsize=8)
+    axes.spines[:].set_visible(True)
 
 
 def names_of(result: dict[str, Any]) -> list[str]:

@@ -79,9 +79,7 @@ def evaluation(result: dict[str, Any], format: str) -> None:
         return
     rows = evaluation_rows(result)
     if format == "csv":
-        print(_csv_line(list(rows[0])))
-        for row in rows:
-            print(_csv_line(["" if value is None else value for value in row.values()]))
+        print("\n".join(evaluation_csv(rows)))
         return
     used = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     table(
@@ -93,6 +91,11 @@ def evaluation(result: dict[str, Any], format: str) -> None:
         print(f"{result['unjudged']} probes were not judged: a candidate has no picture of their prompt beside themselves")
     for skipped in result.get("skipped", ()):
         print(f"skipped: {skipped}")
+
+
+def evaluation_csv(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows of `evaluation_rows` as lines of CSV."""
+    return [_csv_line(list(rows[0])), *(_csv_line(["" if value is None else value for value in row.values()]) for row in rows)]
 
 
 def evaluation_rows(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -24,14 +24,14 @@ from resynth_fast.evaluation.spaces import Spaces, folds
 D, TAPS = 48, [16, 16, 16]
 
 
-def world(seed, generators=4, prompts=12, copies=4, spread=0.28, own=0.0, content=2.5):
+def world(seed, generators=4, prompts=12, copies=4, spread=0.34, own=0.0, content=2.5):
     """Features with an offset for each generator, a strong content and anisotropic noise; pictures' makers and prompts.
 
     `own`: what a generator does to one prompt and not to others.
     """
     rng = np.random.default_rng(seed)
     p, g, _ = (a.ravel() for a in np.meshgrid(range(prompts), range(generators), range(copies), indexing="ij"))
-    loud = np.random.default_rng(99).normal(size=(6, D)) * 1.2  # the same directions in every world: noise is the extractor's
+    loud = np.random.default_rng(99).normal(size=(6, D)) * 0.4  # the same directions in every world: noise is the extractor's
     x = rng.normal(size=(generators, D))[g] * spread + rng.normal(size=(prompts, D))[p] * content
     x += rng.normal(size=(generators, prompts, D))[g, p] * own + rng.normal(size=(len(g), D)) * 0.7 + rng.normal(size=(len(g), 6)) @ loud
     return x.astype(np.float32), g, p
@@ -269,7 +269,7 @@ def test_shared_spaces_change_nothing(data):
     spaces = Spaces(data, CONSTANTS)
     settings = [{}, {"without": ("own",)}, {"references": 2}, {"recipe": "one-shot"}, {"leave_out": ("jpeg",)}, {"seed": 3}, {}]
     for setting in settings:
-        shared, own = (bench(data, spaces=s, **setting).judge().scores for s in (spaces, None))
+        shared, own = (bench(data, spaces=s, draws=1, **setting).judge().scores for s in (spaces, None))
         np.testing.assert_array_equal(shared, own)
 
 
@@ -323,8 +323,8 @@ def test_size_and_codec_give_away_an_unfair_dataset_only():
     generator, group = np.tile(np.arange(3), 60), np.repeat(np.arange(20), 9)
     fair = np.concatenate([np.full((180, 2), 512.0), np.tile([1.0, 0, 0], (180, 1)), rng.normal(size=(180, 3))], axis=1)
     found = baseline.evaluate(fair, generator, group)
-    assert found["balanced"] == pytest.approx(1 / 3, abs=0.12)
-    assert found["normalised"] == pytest.approx(1 / 3, abs=0.12)
+    assert found["balanced"] == pytest.approx(1 / 3, abs=0.15)
+    assert found["normalised"] == pytest.approx(1 / 3, abs=0.15)
     sizes = fair.copy()
     sizes[:, 0] = np.where(generator == 1, 768, rng.choice([512, 1024], 180))  # no class mean tells these apart
     assert baseline.evaluate(sizes, generator, group)["balanced"] > 0.6
@@ -382,7 +382,7 @@ def evaluate(root, cache, *options, format="json"):
     return json.loads(done.stdout) if format == "json" else done.stdout
 
 
-def test_closed_protocol_on_pictures(drawn, cache, monkeypatch):
+def test_closed_protocol_on_pictures(drawn, cache):
     result = evaluate(drawn, cache, "--protocol", "closed")
     fields = ("protocol", "recipe", "n", "accuracy", "top3", "gallery_per_candidate", "auroc_unknown", "ece", "nll", "seconds_per_probe")
     assert set(fields) <= set(result)
@@ -399,13 +399,18 @@ def test_closed_protocol_on_pictures(drawn, cache, monkeypatch):
     assert sorted(Path(text.split(":")[0]).name for text in result["skipped"]) == ["broken.png", "link.png"]
     assert set(result["baseline"]) == {"balanced", "normalised", "chance"}
 
+
+def test_features_are_kept_between_runs(drawn, cache, monkeypatch):
+    first = evaluate(drawn, cache, "--recipe", "one-shot")
+
     def unreadable(path):
         raise AssertionError("a picture was read again")
 
     monkeypatch.setattr(images, "read", unreadable)
-    again = evaluate(drawn, cache, "--protocol", "closed")
-    assert result.pop("seconds_per_probe") != again.pop("seconds_per_probe")
-    assert again == result
+    again = evaluate(drawn, cache, "--recipe", "one-shot")
+    for result in (first, again):
+        assert result.pop("seconds_per_probe") > 0
+    assert again == first
 
 
 def test_a_broken_cache_is_made_again(drawn, tmp_path):
@@ -415,8 +420,8 @@ def test_a_broken_cache_is_made_again(drawn, tmp_path):
     kept.write_bytes(whole[: len(whole) // 2])
     assert evaluate(drawn, tmp_path, "--recipe", "one-shot")["confusion"] == first["confusion"]
     assert len(kept.read_bytes()) == len(whole)
-    with pytest.raises(ConfigError, match="cannot be kept in .*--cache"):
-        evaluate(drawn, kept)
+    with pytest.raises(ConfigError, match=r"cannot be kept in .*--cache"):
+        evaluate(drawn, kept, "--recipe", "one-shot")
 
 
 def test_robustness_protocol_on_pictures(drawn, cache, tmp_path):
@@ -426,18 +431,25 @@ def test_robustness_protocol_on_pictures(drawn, cache, tmp_path):
     assert 1 / 3 < jpeg["balanced"] <= result["accuracy"]["balanced"]
     assert jpeg["gallery_per_candidate"] == jpeg["left_out"]["gallery_per_candidate"] == 16
     assert "left_out" not in webp  # no nuisance constants are of that family
-    rows = list(csv.DictReader((tmp_path / "result.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "result.csv").read_text().splitlines()))
     assert [row["condition"] for row in rows] == ["default", "jpeg-50", "jpeg-50, family left out of the fit", "webp-80"]
     assert {row["gallery"] for row in rows} == {"16"}
     assert float(rows[1]["balanced"]) == jpeg["balanced"]
     assert (
         "left_out"
-        not in evaluate(drawn, cache, "--protocol", "robustness", "--degradation", "jpeg-50", "--without", "nuisance")["robustness"][0]
+        not in evaluate(
+            drawn, cache, "--protocol", "robustness", "--degradation", "jpeg-50", "--recipe", "one-shot", "--without", "nuisance"
+        )["robustness"][0]
     )
 
 
-def test_curve_protocol_on_pictures(drawn, cache):
-    result = evaluate(drawn, cache, "--protocol", "curve")
+@pytest.fixture(scope="module")
+def curve(drawn, cache):
+    return evaluate(drawn, cache, "--protocol", "curve")
+
+
+def test_curve_protocol_on_pictures(drawn, cache, curve):
+    result = curve
     rows = {(row["policy"], row["references"]): row for row in result["curve"]}
     assert [m for policy, m in rows if policy == "resynthesised, default"] == [0, 1, 2]
     assert [m for policy, m in rows if policy == "resynthesised, one-shot"] == [1, 2]
@@ -455,12 +467,12 @@ def test_curve_protocol_on_pictures(drawn, cache):
 
 
 def test_open_protocol_on_pictures(drawn, cache):
-    result = evaluate(drawn, cache, "--protocol", "open")
+    result = evaluate(drawn, cache, "--protocol", "open", "--recipe", "one-shot")
     assert [row["unknown"] for row in result["open"]["by_generator"]] == list(NAMES)
     assert (
         result["open"]["auroc"] == result["auroc_unknown"] == pytest.approx(np.mean([r["auroc"] for r in result["open"]["by_generator"]]))
     )
-    text = evaluate(drawn, cache, "--protocol", "open", format="csv")
+    text = evaluate(drawn, cache, "--protocol", "open", "--recipe", "one-shot", format="csv")
     assert [row["condition"] for row in csv.DictReader(text.splitlines())][1:] == [f"unknown: {name}" for name in NAMES]
 
 
@@ -521,6 +533,17 @@ def test_folders_that_are_no_dataset(tmp_path, cache, drawn):
         evaluate(tmp_path, cache)
 
 
+def test_the_zoo_is_evaluated_and_has_a_page(cache, tmp_path):
+    result = evaluate("zoo:", cache, "--probes", 4, "--references", 1, "--steps", 1, "--probe-steps", 1, "--out", tmp_path)
+    assert (result["n"], result["unknown"]["n"], result["gallery_per_candidate"]) == (4, 1, 0)
+    assert set(result["conditions"]) == {"tagger", "true", "random"}
+    text = Page((tmp_path / "index.html").read_text()).text
+    for shown in ("captions: random", "What the caption is worth", "zoo-sd-twin", "Probes of a withheld generator (1)"):
+        assert shown in text
+    with pytest.raises(ConfigError, match="zoo: knows closed"):
+        evaluate("zoo:", cache, "--protocol", "open")
+
+
 # --- the page ------------------------------------------------------------------------------------------------------
 
 HOSTILE = "<script>alert(1)</script>\"'$x^{2$ {{ 7 * 7 }}\u202egnp"
@@ -543,14 +566,15 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def result(drawn, cache):
+def result(curve):
     """One that has everything a page can show."""
-    found = evaluate(drawn, cache, "--protocol", "curve")
+    found = dict(curve)
     found["robustness"] = [
         {"degradation": "jpeg-50", "balanced": 0.7, "ci95": [0.6, 0.8], "gallery_per_candidate": 16, "left_out": found["curve"][0]},
         {"degradation": "webp-50", "balanced": 0.6, "ci95": [0.5, 0.7], "gallery_per_candidate": 16},
     ]
     figures = {"auroc": 0.81, "oscr": 0.77, "ccr_at_fpr5": 0.5, "fpr_at_tpr95": 0.4}
+    found["robustness"][1]["degradation"] = "=webp-50"
     found["open"] = {**figures, "by_generator": [{"unknown": HOSTILE, **figures}]}
     found["outside"] = [{"unknown": "camera", "n": 5, **figures}]
     found["generators"] = [HOSTILE, "smooth", "waves"]
@@ -580,6 +604,7 @@ def test_the_page_shows_everything_and_loads_nothing(result, tmp_path):
     assert len(ids) == len(set(ids))
     assert {value[1:] for _, value in loads} <= set(ids)
     assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert "\n'=webp-50," in (tmp_path / "result.csv").read_text()  # no formula for a spreadsheet
     assert {f.name for f in (tmp_path / "plots").iterdir()} == {"curve.svg", "robustness.svg", "reliability.svg", "confusion.svg"}
 
 
@@ -612,5 +637,5 @@ def test_without_matplotlib_everything_else_is_written(result, drawn, cache, tmp
 
 def test_an_unwritable_folder_is_named(result, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResynthError, match="--out .*file cannot be written"):
+    with pytest.raises(ResynthError, match=r"--out .*file cannot be written"):
         page.write(tmp_path / "file", result)

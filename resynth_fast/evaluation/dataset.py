@@ -6,6 +6,7 @@ Two layouts are read: the matrix `ROOT/<prompt>/<generator>/<pictures>`, and tha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -71,16 +72,16 @@ def read(root: Path) -> Dataset:
     if not root.is_dir():
         raise ConfigError(f"no dataset at {root}; give a folder laid out as <prompt>/<generator>/<pictures>")
     rows = _paper(root) or _matrix(root)
-    generators, prompts, groups = sorted({row[1] for row in rows}), sorted({row[2] for row in rows}), sorted({row[3] for row in rows})
-    if len(generators) < 2:
+    (generators, generator), (prompts, prompt), (_, group) = (
+        np.unique([row[column] for row in rows] or [""], return_inverse=True) for column in (1, 2, 3)
+    )
+    if not rows or len(generators) < 2:
         raise ConfigError(
-            f"{root} holds pictures of {len(generators)} generators; attribution needs two at least, laid out as <prompt>/<generator>/<pictures>"
+            f"{root} holds pictures of {len(generators) if rows else 0} generators; attribution needs two at least, laid out as <prompt>/<generator>/<pictures>"
         )
     return Dataset(
-        files=tuple(row[0] for row in rows), generators=tuple(generators), prompts=tuple(prompts),
-        generator=np.array([generators.index(row[1]) for row in rows]), prompt=np.array([prompts.index(row[2]) for row in rows]),
-        group=np.array([groups.index(row[3]) for row in rows]), probe=np.array([row[4] for row in rows]),
-        reference=np.array([row[5] for row in rows]),
+        files=tuple(row[0] for row in rows), generators=tuple(generators.tolist()), prompts=tuple(prompts.tolist()), generator=generator,
+        prompt=prompt, group=group, probe=np.array([row[4] for row in rows]), reference=np.array([row[5] for row in rows]),
     )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def _stat(file: Path) -> tuple[str, int, int]:
 def _kept(path: Path, dataset: Dataset) -> Described | None:
     """What an earlier run left; None if there is nothing, or it is broken."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             found = dataset.only(kept["rows"], tuple(kept["skipped"].tolist()))
             return Described(found, kept["features"], kept.get("last"), float(kept["seconds"]), kept.get("facts"))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
@@ -185,11 +186,11 @@ def _keep(path: Path, made: Described, rows: Integers) -> None:
             np.savez(file, allow_pickle=False, **arrays)
         os.replace(temporary, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ConfigError(
             f"features cannot be kept in {path.parent} ({error.strerror}); name a folder that can be written with --cache"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, progress: Progress) -> tuple[Described, Integers]:

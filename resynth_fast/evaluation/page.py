@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from markupsafe import Markup, escape
 
 from .. import report
 from ..errors import ConfigError
-from ..output import evaluation_rows
+from ..output import evaluation_csv, evaluation_rows
 from . import plots
 
 TABLE_AT_MOST = 12
@@ -32,11 +31,8 @@ def write(folder: Path, result: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-        rows = evaluation_rows(result)
-        with (folder / "result.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        lines = evaluation_csv(evaluation_rows(result))
+        (folder / "result.csv").write_text("".join(line + "\n" for line in lines))
         lacking = None
         try:
             drawn = plots.draw(result)

@@ -14,7 +14,8 @@ from resynth_fast.calibration import UNCALIBRATED, Calibration, Point
 from resynth_fast.candidates import find
 from resynth_fast.engines import EnginePool
 from resynth_fast.evaluation.dataset import Dataset, describe, read
-from resynth_fast.evaluation.protocols import Bench, Setting
+from resynth_fast.evaluation.protocols import Bench
+from resynth_fast.evaluation.setting import Setting
 from resynth_fast.extractors.space import FeatureSpace
 
 PICTURES = 1500

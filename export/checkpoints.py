@@ -64,7 +64,7 @@ def load(folder: Path, kind: Any) -> Any:
 def quiet() -> Iterator[None]:
     """While open, the libraries neither warn nor draw progress bars: what is exported in full is also compared in full."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
         library.set_verbosity_error()
         library.disable_progress_bar()
@@ -73,9 +73,10 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for library, level in zip(libraries, levels, strict=True):
+        for library, (level, bar) in zip(libraries, before, strict=True):
             library.set_verbosity(level)
-            library.enable_progress_bar()
+            if bar:
+                library.enable_progress_bar()
 
 
 def networks(pipeline: Any) -> list[torch.nn.Module]:

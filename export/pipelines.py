@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resynth_fast.bundle import Bundle
+from resynth_fast.bundle import NAME, Bundle
 from resynth_fast.errors import BundleError, ConfigError
 
 from . import bundles, checkpoints, families, verify
@@ -40,6 +40,8 @@ def export(
     measured goes into `parity`. ConfigError if a family or a noise scheduler cannot be exported, BundleError if the
     result differs from torch or from diffusers; nothing is written then.
     """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
     if not steps or min(steps) < 1:

@@ -54,7 +54,7 @@ def export(
         "name": name,
         "family": generator.family,
         "licence": licence,
-        "source": {"checkpoint": folder.name, "sha256": checkpoint_sha256(folder)},
+        "source": {"checkpoint": folder.resolve().name, "sha256": checkpoint_sha256(folder)},
         "latents": dict(zip(("channels", "height", "width"), generator.latents, strict=True)),
         "resolution_px": {"height": height, "width": width},
         "guidance": generator.guidance,
@@ -82,7 +82,10 @@ def verified(bundle: Bundle, folder: Path, prompts: Sequence[str] = PROMPTS) -> 
     asked = bundle.guidance
     halved = bundle.components["denoiser"].precision == PRECISIONS["fp16"]
     generator = families.load(folder, asked.scale, asked.rescale, halved=halved)
-    steps = sorted(map(int, bundle.get("step_tables", dict)[_resolution(generator)]))
+    tables = bundle.get("step_tables", dict)
+    if _resolution(generator) not in tables:
+        raise BundleError(f"{bundle.name} has step tables for {', '.join(tables)}, {folder} draws {_resolution(generator)}")
+    steps = sorted(map(int, tables[_resolution(generator)]))
     parity = Parity(components=verify.components(bundle, generator.networks))
     for n in [n for n in steps if n in VERIFIED_STEPS] or steps[:1]:
         parity.pictures[n] = verify.pictures(bundle, generator, prompts, n)
@@ -93,7 +96,8 @@ def checkpoint_sha256(folder: Path) -> str:
     """Hash over the names and contents of a checkpoint's weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -126,7 +126,7 @@ def list_(format: FormatOption = "table") -> None:
     found = {
         "families": [{"name": name} for name in _exporter("families").names()],
         "schedulers": _exporter("noise_schedulers").survey(),
-        "extractors": [],
+        "extractors": [{"name": "image-encoder"}],
         "captioners": [],
     }
     if format == "json":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def export(
     def check(bundle: Bundle) -> None:
         compared = [n for n in steps if n in VERIFIED_STEPS] or list(steps)[:1]
         parity.pictures.update({n: verify.pictures(bundle, generator, prompts, n) for n in compared})
+        errors = ", ".join(f"{n} steps {error * 255:.2f}/255" for n, error in parity.pictures.items())
+        print(name, "pictures against diffusers:", errors, file=sys.stderr, flush=True)
 
     return bundles.write(to, manifest, generator.networks, generator.words, check, precision=PRECISIONS[precision], parity=parity)
 

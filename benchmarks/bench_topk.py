@@ -165,7 +165,7 @@ def peers(queries: Floats, gallery: Floats) -> dict[str, Callable[[], Found]]:
         found["faiss"] = lambda: index.search(queries, K)[1]
 
     if find_spec("usearch"):
-        from usearch.index import MetricKind, search
+        from usearch.index import MetricKind, search  # type: ignore[attr-defined]
 
         found["usearch"] = lambda: np.asarray(search(gallery, queries, K, MetricKind.IP, exact=True, threads=1).keys).reshape(-1, K)
 

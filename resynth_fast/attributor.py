@@ -18,7 +18,8 @@ import numpy as np
 
 from . import __version__, calibration, images, noise, perturbations, recipe, scheduler, zoo
 from .bundle import Bundle
-from .candidates import Candidate, find
+from .candidates import Candidate, Giver, Maker, find
+from .candidates.folder import Chosen
 from .captioners import Captioner
 from .captioners.tagger import Tagger
 from .engines import EnginePool
@@ -73,12 +74,18 @@ class Attributor:
         if not candidates:
             raise ConfigError("an attributor needs at least one candidate")
         self.candidates = {candidate.name: candidate for candidate in candidates}
+        self.makers = {name: candidate for name, candidate in self.candidates.items() if isinstance(candidate, Maker)}
+        self.given = {name: candidate.describe(space) for name, candidate in self.candidates.items() if isinstance(candidate, Giver)}
         self.captioner = captioner
         self.space = space
         self.pool = pool
         self.options = options or Options()
         if self.options.together and space.fit is not None:
             raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
+        if self.options.together and self.given:
+            raise ConfigError(
+                f"together lends probes each other's resyntheses, and {next(iter(self.given))} makes none; leave one of the two out"
+            )
 
     @classmethod
     def from_zoo(
@@ -92,7 +99,7 @@ class Attributor:
         threads: int | None = None,
         **options: Any,
     ) -> Attributor:
-        """Candidates by name (`zoo:`, bundle folders) with the zoo's captioner; options as in `Options`.
+        """Candidates by name (as in `candidates.find`) with the zoo's captioner; options as in `Options`.
 
         `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used.
         """
@@ -118,24 +125,29 @@ class Attributor:
         with _stopwatch() as generating:
             made = self.make(captions)
         with _stopwatch() as describing:
-            points, copies, references = self._describe(probes, captions, made)
+            points, copies = self._describe(probes)
+            chosen = [
+                [given.nearest(point, self.options.references, probe.sha256) for given in self.given.values()]
+                for probe, point in zip(probes, points, strict=True)
+            ]
+            references = self._references(captions, made, chosen)
         with _stopwatch() as scoring:
             decisions = self.judge(captions, points, copies, references)
         watches = {"read": read_ms, "caption": captioning.ms, "generate": generating.ms, "features": describing.ms, "score": scoring.ms}
         timing = {stage: ms / len(probes) for stage, ms in watches.items()}
         timing["total"] = sum(timing.values())
         return [
-            self._verdict(probe, caption, made, decision, timing)
-            for probe, caption, decision in zip(probes, captions, decisions, strict=True)
+            self._verdict(probe, caption, made, given, decision, timing)
+            for probe, caption, given, decision in zip(probes, captions, chosen, decisions, strict=True)
         ]
 
     def make(self, prompts: Sequence[str]) -> dict[Request, Pixels]:
-        """Every candidate's pictures of every prompt, each distinct one made once."""
-        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.candidates for seed in self.seeds]
+        """Every maker's pictures of every prompt, each distinct one made once."""
+        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in self.seeds]
         made: dict[Request, Pixels] = {}
         for wave in scheduler.plan(wanted):
             prompts_, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-            made.update(zip(wave.requests, self.candidates[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
+            made.update(zip(wave.requests, self.makers[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
         return made
 
     @property
@@ -181,22 +193,36 @@ class Attributor:
         each = zip(points, copies, references, known, strict=True)
         return [decide([p], [c], [r], [k], point, space.whitening.energy) for p, c, r, k in each]
 
-    def _describe(
-        self, probes: Sequence[Picture], captions: Sequence[str], made: Mapping[Request, Pixels]
-    ) -> tuple[list[Doubles], list[list[Doubles]], list[list[Doubles]]]:
-        """Points of the probes, of their perturbed copies, and of each candidate's references."""
-        keys = list(made)
-        points = dict(zip(keys, self.space([made[key] for key in keys]), strict=True))
-        references = [[np.stack([points[Request(name, c, seed)] for seed in self.seeds]) for name in self.candidates] for c in captions]
+    def _describe(self, probes: Sequence[Picture]) -> tuple[list[Doubles], list[list[Doubles]]]:
+        """Points of the probes, and of their perturbed copies."""
         own = list(self.space([probe.pixels for probe in probes]))
         changes = [perturbations.perturbation(name) for name in perturbations.MILD]
         copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
-        return own, copies, references
+        return own, copies
+
+    def _references(
+        self, captions: Sequence[str], made: Mapping[Request, Pixels], chosen: Sequence[Sequence[Chosen]]
+    ) -> list[list[Doubles]]:
+        """Points (K, d) of each candidate's references, for each probe: what it made of the caption, or was chosen of what it gave."""
+        points = dict(zip(made, self.space(list(made.values())), strict=True)) if made else {}
+        found = []
+        for caption, of_givers in zip(captions, chosen, strict=True):
+            given = {c.name: c.points for c in of_givers}
+            drawn = {name: np.stack([points[Request(name, caption, seed)] for seed in self.seeds]) for name in self.makers}
+            found.append([(given | drawn)[name] for name in self.candidates])
+        return found
 
     def _verdict(
-        self, probe: Picture, caption: str, made: Mapping[Request, Pixels], decision: Decision, timing: Mapping[str, float]
+        self,
+        probe: Picture,
+        caption: str,
+        made: Mapping[Request, Pixels],
+        chosen: Sequence[Chosen],
+        decision: Decision,
+        timing: Mapping[str, float],
     ) -> Verdict:
         ordered = [list(self.candidates.values())[i] for i in decision.order]
+        given = {c.name: tuple(c.pixels()) for c in chosen}
         evidence = tuple(
             CandidateEvidence(
                 name=candidate.name,
@@ -204,7 +230,10 @@ class Attributor:
                 bundle=candidate.sha256,
                 score=float(decision.scores[i]),
                 probability=float(decision.probabilities[i]),
-                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption, seed)]) for seed in self.seeds),
+                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption, seed)]) for seed in self.seeds)
+                if candidate.name in self.makers
+                else (),
+                given=given.get(candidate.name, ()),
             )
             for i, candidate in zip(decision.order, ordered, strict=True)
         )
@@ -224,8 +253,16 @@ class Attributor:
             probe=probe,
             timing_ms=timing,
             provenance=self.provenance(),
-            warnings=(*probe.warnings, *calibration.warnings(self.space.calibration, self.options.references, self.options.steps)),
+            warnings=(*probe.warnings, *self._warnings(chosen)),
         )
+
+    def _warnings(self, chosen: Sequence[Chosen]) -> Iterator[str]:
+        yield from calibration.warnings(self.space.calibration, self.options.references, self.options.steps)
+        for candidate in self.candidates.values():
+            yield from candidate.warnings
+        for given in chosen:
+            if given.holds_probe:
+                yield f"the probe is one of the pictures given for {given.name}; it was not compared with itself"
 
 
 def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -> list[Prior]:

@@ -121,6 +121,11 @@ def read(path: str | Path) -> Picture:
         raise InputError(f"{name}: cannot be decoded ({reason}); the file is damaged or truncated, export it again") from error
 
 
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; the file is checked as by `read`, but not decoded. Raises InputError."""
+    return hashlib.sha256(_file_bytes(path, printable(str(path)))).hexdigest()
+
+
 def printable(text: str, limit: int = 500) -> str:
     """`text` on one line of at most `limit` characters: what a terminal would obey or reorder is shown as an escape."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])

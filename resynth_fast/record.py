@@ -38,7 +38,7 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
         "evidence": {
             "caption": verdict.caption,
             "captioner": captioner,
-            "seeds": [resynthesis.seed for resynthesis in verdict.candidates[0].resyntheses],
+            "seeds": next(([made.seed for made in candidate.resyntheses] for candidate in verdict.candidates if candidate.resyntheses), []),
             "steps": steps,
             "extractor": extractor,
             "tap": tap,
@@ -91,4 +91,5 @@ def _candidate(candidate: CandidateEvidence) -> Record:
         "score": candidate.score,
         "probability": candidate.probability,
         "resyntheses": len(candidate.resyntheses),
+        "references": len(candidate.resyntheses) + len(candidate.given),
     }

@@ -39,11 +39,13 @@ class CandidateEvidence:
     name: str
     family: str
     bundle: str
-    """SHA-256 of the candidate's manifest."""
+    """SHA-256 of the candidate's manifest; of its pictures or of its description where it has none."""
     score: float
     """Log-likelihood, up to a constant shared by all candidates of the probe; higher is closer."""
     probability: float
     resyntheses: tuple[Resynthesis, ...]
+    given: tuple[Pixels, ...] = ()
+    """Of a candidate that cannot be run: those of its own pictures that were the references."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ _STAGES = ("read", "caption", "generate", "features", "score", "total")
 def render(records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]], title: str = TITLE) -> str:
     """The page for `records` (schemas/record.schema.json).
 
-    `images[i]` belongs to `records[i]`: {"probe": (H, W, 3) uint8 or None, "resyntheses": {name: [(h, w, 3) uint8, …]}}.
+    `images[i]` belongs to `records[i]`: {"probe": (H, W, 3) uint8 or None, "resyntheses": {name: [(h, w, 3) uint8, …]}},
+    and "given", as "resyntheses", where candidates have pictures that they did not make for this probe.
     """
     probes = [_probe(number, *pair) for number, pair in enumerate(zip(records, images, strict=True), 1)]
     return environment().get_template("page.html.j2").render(title=title, probes=probes)
@@ -127,6 +128,7 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
                 "in_set": candidate["name"] in verdict["set"],
                 "width": round(100 * min(max(_finite(candidate["probability"]), 0), 1), 2),
                 "pictures": [_picture(picture) for picture in images["resyntheses"].get(candidate["name"], ())],
+                "given": [_picture(picture) for picture in images.get("given", {}).get(candidate["name"], ())],
             }
             for candidate in candidates
         ],

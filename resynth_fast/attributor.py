@@ -21,7 +21,9 @@ from .bundle import Bundle
 from .candidates import Candidate, Giver, Maker, find
 from .candidates.folder import Chosen
 from .captioners import Captioner
+from .captioners import metadata as words
 from .captioners.tagger import Tagger
+from .contrast import MAKERS, Contrast
 from .engines import EnginePool
 from .errors import ConfigError
 from .extractors.space import FeatureSpace, open_space
@@ -30,7 +32,7 @@ from .gallery.fitting import newest
 from .images import Picture
 from .recipe import Doubles, Prior
 from .similarity import backend as isa
-from .types import CandidateEvidence, Pixels, Request, Resynthesis, Verdict
+from .types import CandidateEvidence, Caption, Pixels, Request, Resynthesis, Verdict
 from .verdict import Decision, decide
 
 
@@ -48,11 +50,15 @@ class Options:
     """Probes attributed in one call lend each other their resyntheses, as a gallery would."""
     same_source: bool = False
     """All probes of one call are declared to come from one generator: one answer for them all."""
+    caption: str = words.TAGGER
+    """Whose words are resynthesised: tagger (the captioner's), metadata (the prompt recorded in the file, where there is one), text:WORDS."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
+
+        words.check(self.caption)
 
     @property
     def joint(self) -> bool:
@@ -86,6 +92,17 @@ class Attributor:
             raise ConfigError(
                 f"together lends probes each other's resyntheses, and {next(iter(self.given))} makes none; leave one of the two out"
             )
+
+        unknown = [name for name in self.given if space.fit and name not in space.fit.names]
+        if unknown:
+            raise ConfigError(f"the gallery's fit has no pictures of {unknown[0]}; add them to the gallery, or do without --fit")
+        # Beside candidates that can be run, given pictures are no references: they show something else than the probe.
+        self.apart = bool(self.given) and len(self.makers) >= MAKERS
+        self.contrast = (
+            Contrast(list(self.candidates), self.given, captioner, lambda prompts: self.make(prompts, self.seeds[:1]), space)
+            if self.apart and space.fit is None
+            else None
+        )
 
     @classmethod
     def from_zoo(
@@ -121,34 +138,38 @@ class Attributor:
         if not probes:
             return []
         with _stopwatch() as captioning:
-            captions = self.captioner.caption([probe.pixels for probe in probes])
+            said = words.captions(self.options.caption, probes, self.captioner)
+            captions = [caption.text for caption in said]
         with _stopwatch() as generating:
             made = self.make(captions)
+            known = [self.known(probe) for probe in probes]
         with _stopwatch() as describing:
             points, copies = self._describe(probes)
-            chosen = [
-                [given.nearest(point, self.options.references, probe.sha256) for given in self.given.values()]
-                for probe, point in zip(probes, points, strict=True)
-            ]
+            chosen = [self._choose(probe, point) for probe, point in zip(probes, points, strict=True)]
             references = self._references(captions, made, chosen)
         with _stopwatch() as scoring:
-            decisions = self.judge(captions, points, copies, references)
+            decisions = self.judge(captions, points, copies, references, known)
         watches = {"read": read_ms, "caption": captioning.ms, "generate": generating.ms, "features": describing.ms, "score": scoring.ms}
         timing = {stage: ms / len(probes) for stage, ms in watches.items()}
         timing["total"] = sum(timing.values())
         return [
             self._verdict(probe, caption, made, given, decision, timing)
-            for probe, caption, given, decision in zip(probes, captions, chosen, decisions, strict=True)
+            for probe, caption, given, decision in zip(probes, said, chosen, decisions, strict=True)
         ]
 
-    def make(self, prompts: Sequence[str]) -> dict[Request, Pixels]:
-        """Every maker's pictures of every prompt, each distinct one made once."""
-        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in self.seeds]
+    def make(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> dict[Request, Pixels]:
+        """Every maker's pictures of every prompt, each distinct one made once; `seeds`: other than those of the references."""
+        seeds = self.seeds if seeds is None else seeds
+        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds]
         made: dict[Request, Pixels] = {}
         for wave in scheduler.plan(wanted):
             prompts_, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
             made.update(zip(wave.requests, self.makers[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
         return made
+
+    def known(self, probe: Picture) -> Prior:
+        """What is known of the candidates before the probe is looked at: by a gallery's fit, or by given pictures."""
+        return self.contrast.prior(probe.sha256) if self.contrast else self.space.prior(list(self.candidates))
 
     @property
     def seeds(self) -> range:
@@ -182,12 +203,13 @@ class Attributor:
         points: Sequence[Doubles],
         copies: Sequence[Sequence[Doubles]],
         references: Sequence[Sequence[Doubles]],
+        known: Sequence[Prior] | None = None,
     ) -> list[Decision]:
         """One decision a probe; with `same_source` the same one for all."""
         space = self.space
         point = space.calibration.at(self.options.references, self.options.steps)
-        nothing_lent = [space.prior(list(self.candidates))] * len(points)
-        known = together(captions, references) if self.options.together else nothing_lent
+        known = known or [space.prior(list(self.candidates))] * len(points)
+        known = together(captions, references) if self.options.together else known
         if self.options.same_source:
             return [decide(points, copies, references, known, point, space.whitening.energy)] * len(points)
         each = zip(points, copies, references, known, strict=True)
@@ -200,6 +222,12 @@ class Attributor:
         copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
         return own, copies
 
+    def _choose(self, probe: Picture, point: Doubles) -> list[Chosen]:
+        """Which given pictures stand for each candidate that has some."""
+        if self.contrast:
+            return [given.sample(probe.sha256) for given in self.given.values()]
+        return [given.nearest(point, self.options.references, probe.sha256) for given in self.given.values()]
+
     def _references(
         self, captions: Sequence[str], made: Mapping[Request, Pixels], chosen: Sequence[Sequence[Chosen]]
     ) -> list[list[Doubles]]:
@@ -207,7 +235,7 @@ class Attributor:
         points = dict(zip(made, self.space(list(made.values())), strict=True)) if made else {}
         found = []
         for caption, of_givers in zip(captions, chosen, strict=True):
-            given = {c.name: c.points for c in of_givers}
+            given = {c.name: c.points[:0] if self.apart else c.points for c in of_givers}
             drawn = {name: np.stack([points[Request(name, caption, seed)] for seed in self.seeds]) for name in self.makers}
             found.append([(given | drawn)[name] for name in self.candidates])
         return found
@@ -215,7 +243,7 @@ class Attributor:
     def _verdict(
         self,
         probe: Picture,
-        caption: str,
+        caption: Caption,
         made: Mapping[Request, Pixels],
         chosen: Sequence[Chosen],
         decision: Decision,
@@ -230,7 +258,7 @@ class Attributor:
                 bundle=candidate.sha256,
                 score=float(decision.scores[i]),
                 probability=float(decision.probabilities[i]),
-                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption, seed)]) for seed in self.seeds)
+                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption.text, seed)]) for seed in self.seeds)
                 if candidate.name in self.makers
                 else (),
                 given=given.get(candidate.name, ()),
@@ -247,22 +275,25 @@ class Attributor:
             consistency=decision.consistency,
             credible_set=tuple(list(self.candidates)[i] for i in decision.credible),
             candidates=evidence,
-            caption=caption,
+            caption=caption.text,
+            captioner=caption.by,
             perturbations=len(perturbations.MILD),
             flips=decision.flips,
             probe=probe,
             timing_ms=timing,
             provenance=self.provenance(),
-            warnings=(*probe.warnings, *self._warnings(chosen)),
+            warnings=(*probe.warnings, *caption.warnings, *self._warnings(probe)),
         )
 
-    def _warnings(self, chosen: Sequence[Chosen]) -> Iterator[str]:
+    def _warnings(self, probe: Picture) -> Iterator[str]:
         yield from calibration.warnings(self.space.calibration, self.options.references, self.options.steps)
         for candidate in self.candidates.values():
             yield from candidate.warnings
-        for given in chosen:
-            if given.holds_probe:
-                yield f"the probe is one of the pictures given for {given.name}; it was not compared with itself"
+        for name, given in self.given.items():
+            if given.holds(probe.sha256):
+                yield f"the probe is one of the pictures given for {name}; it was not compared with itself"
+        if self.given and self.makers and not self.apart:
+            yield f"beside given pictures, {MAKERS} candidates that can be run are needed to tell content and source apart; scores favour {next(iter(self.makers))}"
 
 
 def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -> list[Prior]:

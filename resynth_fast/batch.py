@@ -56,6 +56,6 @@ def _result(attributor: Attributor, path: Path, verdict: Verdict) -> Result:
     made = {candidate.name: [r.pixels for r in candidate.resyntheses] for candidate in verdict.candidates}
     given = {candidate.name: list(candidate.given) for candidate in verdict.candidates}
     return Result(
-        record.of(str(path), verdict, attributor.captioner.name, space.name, space.tap, attributor.options.steps),
+        record.of(str(path), verdict, verdict.captioner, space.name, space.tap, attributor.options.steps),
         {"probe": verdict.probe.pixels, "resyntheses": made, "given": given},
     )

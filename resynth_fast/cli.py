@@ -31,7 +31,12 @@ app.add_typer(gallery_app, name="gallery")
 app.add_typer(export_app, name="export")
 
 CandidatesOption = Annotated[
-    list[str], typer.Option("--candidates", "-c", help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles; repeatable.")
+    list[str],
+    typer.Option(
+        "--candidates",
+        "-c",
+        help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles, NAME=FOLDER of given pictures, NAME=https://HOST#model=MODEL,key=VARIABLE (an images API); repeatable.",
+    ),
 ]
 ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyntheses by each candidate.")]
 StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis.")]
@@ -67,6 +72,9 @@ def attribute(
     same_source: Annotated[
         bool, typer.Option("--same-source", help="All pictures are declared to come from one generator: one answer.")
     ] = False,
+    caption: Annotated[
+        str, typer.Option(help="Words to resynthesise: tagger, metadata (the prompt in the file, if any) or text:WORDS.")
+    ] = "tagger",
     extractor: ExtractorOption = None,
     gallery: Annotated[Path | None, typer.Option(help="Folder of a gallery: what its fit says of the candidates is used.")] = None,
     fit: Annotated[str | None, typer.Option(help="Which fit of the gallery, by its hash; default: the newest.")] = None,
@@ -85,7 +93,7 @@ def attribute(
     out.check(format)
     attributor = Attributor.from_zoo(
         candidates, extractor=extractor, gallery=gallery, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
-        together=together, same_source=same_source,
+        together=together, same_source=same_source, caption=caption,
     )  # fmt: skip
     results = batch.run(attributor, inputs, progress=out.progress())
     if report:

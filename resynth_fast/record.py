@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+from . import metadata
 from .errors import ResynthError
 from .images import printable
 from .types import CandidateEvidence, Verdict
@@ -44,7 +46,7 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
             "tap": tap,
         },
         "robustness": {"perturbations": verdict.perturbations, "flips": verdict.flips},
-        "metadata": {"parameters": dict(probe.info)},
+        "metadata": metadata.of(probe),
         "timing_ms": {stage: round(ms, 3) for stage, ms in verdict.timing_ms.items()},
         "provenance": dict(verdict.provenance),
         "warnings": list(verdict.warnings),
@@ -61,7 +63,7 @@ def failed(path: str, error: ResynthError) -> Record:
         "candidates": [],
         "evidence": {"caption": None, "captioner": None, "seeds": [], "steps": None, "extractor": None, "tap": None},
         "robustness": {"perturbations": 0, "flips": None},
-        "metadata": {"parameters": {}},
+        "metadata": copy.deepcopy(metadata.NOT_EXAMINED),
         "timing_ms": {},
         "provenance": {},
         "warnings": [],

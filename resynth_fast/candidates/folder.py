@@ -1,12 +1,13 @@
 """A candidate that nobody can run: a folder of pictures that are known to come from it, a commercial source or a camera.
 
-It makes nothing. Its references for a probe are its own pictures, those that show most nearly what the probe shows.
+It makes nothing. Beside candidates that can be run it is judged by a sample of its pictures (see `contrast`); among
+folders alone, its references for a probe are those of its pictures that show most nearly what the probe shows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ import numpy as np
 from .. import images
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
-from ..recipe import Doubles
+from ..recipe import Doubles, Integers
 from ..types import Pixels
 
 CHUNK = 16
 """Pictures in memory at once."""
+SAMPLE = 16
+"""Pictures of a sample; more were no better on the zoo."""
 
 
 class FolderCandidate:
@@ -36,7 +39,7 @@ class FolderCandidate:
             found = [(images.digest(path), path) for path in images.paths([folder])]
         self.files = dict(reversed(found))  # of equal files, the first path
         self.sha256 = hashlib.sha256("\n".join(sorted(self.files)).encode()).hexdigest()
-        self.warnings = (f"the references of {name} are given pictures, for which probabilities are not calibrated",)
+        self.warnings: tuple[str, ...] = (f"the references of {name} are given pictures, for which probabilities are not calibrated",)
 
     def describe(self, space: FeatureSpace) -> GivenPictures:
         """Its pictures in `space`; BundleError, naming the file, if one cannot be decoded."""
@@ -64,14 +67,29 @@ class GivenPictures:
         question, and must not decide what it is asked with. The probe itself is never its own reference; BundleError if
         nothing else is there.
         """
-        others = np.array([i for i, (other, _) in enumerate(self.files) if other != sha256], np.int64)
-        if not len(others):
-            raise BundleError(f"candidate {self.name} has no picture but the probe; add others to its folder")
+        others = self._others(sha256)
         centre = self.points[others].mean(0)
         pictures, probe = self.points[others] - centre, point - centre
         cosines = pictures @ probe / (np.linalg.norm(pictures, axis=1) * np.linalg.norm(probe) + 1e-300)
         rows = others[np.argsort(-cosines, kind="stable")[:count]]
-        return Chosen(self.name, self.points[rows], tuple(self.files[i][1] for i in rows), len(others) < len(self.files))
+        return self._chosen(rows)
+
+    def sample(self, sha256: str) -> Chosen:
+        """A fixed sample without the probe of this hash; drawn by hash, since names may follow content."""
+        return self._chosen(sorted(self._others(sha256), key=lambda i: self.files[i][0])[:SAMPLE])
+
+    def holds(self, sha256: str) -> bool:
+        """Whether the file of this hash is one of them."""
+        return any(other == sha256 for other, _ in self.files)
+
+    def _others(self, sha256: str) -> Integers:
+        others = np.array([i for i, (other, _) in enumerate(self.files) if other != sha256], np.int64)
+        if not len(others):
+            raise BundleError(f"candidate {self.name} has no picture but the probe; add others to its folder")
+        return others
+
+    def _chosen(self, rows: Sequence[int] | Integers) -> Chosen:
+        return Chosen(self.name, self.points[np.asarray(rows, np.int64)], tuple(self.files[i][1] for i in rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +100,6 @@ class Chosen:
     points: Doubles
     """(K, d)"""
     files: tuple[Path, ...]
-    holds_probe: bool
-    """Whether the probe is one of the given pictures."""
 
     def pixels(self) -> list[Pixels]:
         """The pictures (H, W, 3) uint8, read again."""

@@ -38,7 +38,9 @@ class HttpCandidate:
         self.settings = Settings.read(name, settings)
         self.client = Client(name, base, self.settings, wait)
         self.sha256 = _sha256(self._asked("", 0))
-        self.warnings = (f"the pictures of {name} were made by {self.client.host}, whose generator may have changed since",)
+        self.warnings: tuple[str, ...] = (
+            f"the pictures of {name} were made by {self.client.host}, whose generator may have changed since",
+        )
         self._store = store or Path(platformdirs.user_cache_dir("resynth-fast")) / "http"
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:

@@ -31,6 +31,18 @@ MAX_ITEMS = 40
 """Entries shown of a list that a picture file can fill."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_GENERATION = {
+    "generator": "Written as by",
+    "software": "Software",
+    "model": "Model",
+    "prompt": "Prompt",
+    "negative_prompt": "Negative prompt",
+    "seed": "Seed",
+    "steps": "Steps",
+    "guidance": "Guidance",
+}
+_CREDENTIALS = {"issuer": "Issuer", "common_name": "Common name", "generator": "Made by, it says"}
+_HASH = {"matches": "those that were signed", "differs": "not those that were signed", None: "not compared with those that were signed"}
 _STAGES = ("read", "caption", "generate", "features", "score", "total")
 
 
@@ -134,9 +146,27 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
         ],
         "families": [(family, names) for family, names in families.items() if len(names) > 1],
         "seeds": evidence["seeds"][:MAX_ITEMS],
+        **_metadata(record["metadata"]),
         "parameters": list(record["metadata"]["parameters"].items())[:MAX_ITEMS],
         "warnings": record["warnings"][:MAX_ITEMS],
         "timing": [(stage, record["timing_ms"][stage]) for stage in _STAGES if stage in record["timing_ms"]],
+    }
+
+
+def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of its making, and its content credentials, as rows; records of earlier versions have neither."""
+    said = metadata.get("generation") or {"status": "absent"}
+    rows = [(label, said[key]) for key, label in _GENERATION.items() if said.get(key) is not None]
+    signed = metadata.get("c2pa") or {"status": "absent"}
+    credentials = [(label, signed[key]) for key, label in _CREDENTIALS.items() if signed.get(key) is not None]
+    if signed["status"] == "present":
+        credentials.append(("Bytes", _HASH[signed["hash"]]))
+        credentials.append(("Did not hold", ", ".join(signed["codes"]) or "nothing"))
+    elif signed["status"] == "unreadable":
+        credentials.append(("State", "there, but unreadable"))
+    return {
+        "generation": [("State", "there, but unparsed"), *rows] if said["status"] == "unparsed" else rows,
+        "credentials": credentials,
     }
 
 

@@ -95,7 +95,7 @@ class Attributor:
 
         unknown = [name for name in self.given if space.fit and name not in space.fit.names]
         if unknown:
-            raise ConfigError(f"the gallery's fit has no pictures of {unknown[0]}; add them to the gallery, or do without --fit")
+            raise ConfigError(f"the gallery's fit has no pictures of {unknown[0]}; add them to the gallery, or do without --gallery")
         # Beside candidates that can be run, given pictures are no references: they show something else than the probe.
         self.apart = bool(self.given) and len(self.makers) >= MAKERS
         self.contrast = (

@@ -114,7 +114,8 @@ def evaluation_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 
     if "conditions" in result:
         return [row(f"captions: {name}", found) for name, found in result["conditions"].items()]
-    rows = [row(result["recipe"], {**result, **result["accuracy"], "auroc": result["auroc_unknown"]})]
+    rows = [row("one-shot, no gallery", result["no_gallery"])] if "no_gallery" in result else []
+    rows += [row(result["recipe"], {**result, **result["accuracy"], "auroc": result["auroc_unknown"]})]
     for found in result.get("robustness", ()):
         rows.append(row(found["degradation"], found))
         if "left_out" in found:

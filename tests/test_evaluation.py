@@ -396,6 +396,8 @@ def test_closed_protocol_on_pictures(drawn, cache):
     assert result["generator_runs_per_probe"] == 6
     assert result["seconds_per_probe"] > 0
     assert 0.5 < result["auroc_unknown"] <= 1
+    assert result["no_gallery"]["gallery_per_candidate"] == 0
+    assert 1 / 3 < result["no_gallery"]["balanced"] <= result["accuracy"]["balanced"]
     assert sorted(Path(text.split(":")[0]).name for text in result["skipped"]) == ["broken.png", "link.png"]
     assert set(result["baseline"]) == {"balanced", "normalised", "chance"}
 
@@ -432,9 +434,11 @@ def test_robustness_protocol_on_pictures(drawn, cache, tmp_path):
     assert jpeg["gallery_per_candidate"] == jpeg["left_out"]["gallery_per_candidate"] == 16
     assert "left_out" not in webp  # no nuisance constants are of that family
     rows = list(csv.DictReader((tmp_path / "result.csv").read_text().splitlines()))
-    assert [row["condition"] for row in rows] == ["default", "jpeg-50", "jpeg-50, family left out of the fit", "webp-80"]
-    assert {row["gallery"] for row in rows} == {"16"}
-    assert float(rows[1]["balanced"]) == jpeg["balanced"]
+    assert [row["condition"] for row in rows] == [
+        "one-shot, no gallery", "default", "jpeg-50", "jpeg-50, family left out of the fit", "webp-80",
+    ]  # fmt: skip
+    assert [row["gallery"] for row in rows] == ["0", "16", "16", "16", "16"]
+    assert float(rows[2]["balanced"]) == jpeg["balanced"]
     assert (
         "left_out"
         not in evaluate(
@@ -499,6 +503,19 @@ def test_the_layout_of_the_papers_authors(drawn, cache, tmp_path):
     assert result["accuracy"]["balanced"] > 0.8
     assert [(row["unknown"], row["n"]) for row in result["outside"]] == [("waves", 6)]
     assert result["gallery_per_candidate"] == 3 * (PROMPTS - 2)
+
+
+def test_one_picture_a_cell_is_judged_by_the_gallery_alone(drawn, cache, tmp_path):
+    for prompt in drawn.iterdir():
+        for name in NAMES:
+            (tmp_path / prompt.name / name).mkdir(parents=True)
+            shutil.copy(prompt / name / "0.png", tmp_path / prompt.name / name)
+    result = evaluate(tmp_path, cache, "--references", 1, "--protocol", "curve")
+    assert (result["n"], result["unjudged"], "no_gallery" in result) == (18, 0, False)
+    assert result["accuracy"]["balanced"] > 0.5
+    assert {row["policy"] for row in result["curve"]} == {"resynthesised, default", "arbitrary", "aligned"}
+    with pytest.raises(ConfigError, match="no probe has a reference"):
+        evaluate(tmp_path, cache, "--references", 1, "--recipe", "one-shot")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from ..extractors.space import FeatureSpace
 from ..recipe import Doubles
 from . import baseline, metrics
 from .dataset import Dataset, Described, Progress, describe, read
-from .protocols import Bench, Judged
+from .protocols import Bench, Judged, NothingJudgedError
 from .setting import GALLERY_STEPS, Setting
 from .spaces import Spaces
 
@@ -88,6 +89,9 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
             result["open"] = unknown
     if outsiders := outside(bench, judged):
         result["outside"] = outsiders
+    if run.setting.gallery and run.setting.references:
+        with contextlib.suppress(NothingJudgedError):  # one picture a cell: only a gallery can judge
+            result["no_gallery"] = _accuracy(run.bench(recipe="one-shot", without=_without_gallery(run.setting)))
     if protocol == "robustness":
         result["robustness"] = robustness(run)
     if protocol == "curve":
@@ -223,23 +227,32 @@ def curve(run: Run) -> list[dict[str, Any]]:
     most = bench.references_at_most()
     for name in dict.fromkeys(("one-shot", run.setting.recipe)):
         own = name == run.setting.recipe
-        without = run.setting.without if own else tuple(step for step in run.setting.without if step not in GALLERY_STEPS)
+        without = run.setting.without if own else _without_gallery(run.setting)
         changes: dict[str, Any] = {"recipe": name, "without": without, **({} if own else {"together": None})}
         before, pictures = 1 / len(bench.candidates), 0
         lookup = [0] if own and run.setting.gallery else []
         for m in [*lookup, *(m for m in POINTS if m <= max(1, most))]:
-            found = _accuracy(run.bench(references=m, **changes))
+            try:
+                found = _accuracy(run.bench(references=m, **changes))
+            except NothingJudgedError:
+                break
             made = m * len(bench.candidates)
             gain = (found["balanced"] - before) / (made - pictures) if made > pictures else None
             before, pictures = found["balanced"], made
             rows.append({"policy": f"resynthesised, {name}", "references": m, **found, "gain_per_picture": gain})
-    without = tuple(step for step in run.setting.without if step not in GALLERY_STEPS)
     for policy in ("arbitrary", "aligned"):
         for m in [m for m in POINTS if m <= bench.gallery_at_most()]:
             draws = run.setting.draws if policy == "arbitrary" else 1
-            asked = run.bench(recipe="one-shot", references=m, policy=policy, draws=draws, together=None, without=without)
+            asked = run.bench(
+                recipe="one-shot", references=m, policy=policy, draws=draws, together=None, without=_without_gallery(run.setting)
+            )
             rows.append({"policy": policy, "references": m, **_accuracy(asked), "gain_per_picture": None})
     return rows
+
+
+def _without_gallery(setting: Setting) -> tuple[str, ...]:
+    """The steps that are left out, as far as recipe one-shot has them."""
+    return tuple(step for step in setting.without if step not in GALLERY_STEPS)
 
 
 def _accuracy(bench: Bench) -> dict[str, Any]:

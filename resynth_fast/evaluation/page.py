@@ -62,7 +62,7 @@ def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
     return {
         "result": result,
         "names": names,
-        "rows": [row for row in evaluation_rows(result) if row["balanced"] is not None][: len(result.get("conditions", "1"))],
+        "rows": evaluation_rows(result)[: len(result.get("conditions", ())) or 1 + ("no_gallery" in result)],
         "headline": result["accuracy"]["balanced"],
         "figures": _figures(result),
         "confusion": [] if len(names) > TABLE_AT_MOST and "confusion" in drawn else list(zip(names, shares, strict=True)),

@@ -21,6 +21,10 @@ from .setting import Setting
 from .spaces import Space, Spaces, folds
 
 
+class NothingJudgedError(ConfigError):
+    """Every probe lacks a reference of some candidate."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """m judgements (probes × draws)."""
@@ -37,8 +41,6 @@ class Judged:
     """(m,) low for unknown generators"""
     fold: Integers
     """(m,)"""
-    asked: int
-    """how many probes were to be judged; those that lack a candidate's reference in every draw are not among the m"""
 
     def only(self, rows: Booleans) -> Judged:
         """The judgements of `rows` (m,)."""
@@ -121,11 +123,11 @@ class Bench:
         position = {g: c for c, g in enumerate(candidates)}
         kept = [row for row in found if np.isfinite(row[2]).all()]
         if not kept:
-            raise ConfigError("no probe has a reference of every candidate beside itself; add pictures, or use --recipe default")
+            raise NothingJudgedError("no probe has a reference of every candidate beside itself; add pictures, or use --recipe default")
         index = np.array([row[0] for row in kept])
         return Judged(
             index, np.array([row[1] for row in kept]), np.array([position.get(int(g), -1) for g in self.data.generator[index]]),
-            np.stack([row[2] for row in kept]), np.array([row[3] for row in kept]), self.fold[index], len(rows),
+            np.stack([row[2] for row in kept]), np.array([row[3] for row in kept]), self.fold[index],
         )  # fmt: skip
 
     def references_of(self, probe: int, draw: int, candidates: Sequence[int]) -> list[Integers]:

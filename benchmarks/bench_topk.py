@@ -165,17 +165,16 @@ def peers(queries: Floats, gallery: Floats) -> dict[str, Callable[[], Found]]:
         found["faiss"] = lambda: index.search(queries, K)[1]
 
     if find_spec("usearch"):
-        from usearch.index import MetricKind, search  # type: ignore[attr-defined]
+        from usearch.compiled import MetricKind
+        from usearch.index import search
 
         found["usearch"] = lambda: np.asarray(search(gallery, queries, K, MetricKind.IP, exact=True, threads=1).keys).reshape(-1, K)
 
     if find_spec("numkong"):
         import numkong
 
-        packed = numkong.dots_pack(gallery) if hasattr(numkong, "dots_pack") else None
-        if packed is not None:
-            found["numkong, packed before"] = lambda: nearest(-np.asarray(numkong.dots_packed(queries, packed)))
-        found["numkong"] = lambda: nearest(-np.asarray(numkong.cdist(queries, gallery, "dot")))
+        packed = numkong.dots_pack(gallery)
+        found["numkong, packed before"] = lambda: nearest(-np.asarray(numkong.dots_packed(queries, packed)))
 
     return found
 

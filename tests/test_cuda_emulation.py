@@ -28,10 +28,11 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
     if compiler is None:
         pytest.skip("no g++")
     library = tmp_path_factory.mktemp("emulation") / "similarity.so"
+    unsanitized = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # the compiler itself
     source = ROOT / "tests/cuda_emulation/similarity.cpp"
     flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", f"-I{source.parent}", *INCLUDES]
     flags += os.environ.get("RESYNTH_EMULATION_FLAGS", "").split()
-    subprocess.run([compiler, *flags, source, "-o", library], check=True)
+    subprocess.run([compiler, *flags, source, "-o", library], check=True, env=unsanitized)
     function = ctypes.CDLL(str(library)).emulated_similarity
 
     def run(probes: NDArray[np.float32], references: NDArray[np.float32], offsets: NDArray[np.int64], reduce: Reduce) -> Similarity:

@@ -18,17 +18,17 @@ import numpy as np
 
 from . import __version__, calibration, images, noise, perturbations, recipe, scheduler, zoo
 from .bundle import Bundle
-from .candidates import Candidate, Giver, Maker, find
+from .candidates import Candidate, Maker, find
 from .candidates.folder import Chosen
 from .captioners import Captioner
 from .captioners import metadata as words
 from .captioners.tagger import Tagger
-from .contrast import MAKERS, Contrast
 from .engines import EnginePool
 from .errors import ConfigError
 from .extractors.space import FeatureSpace, open_space
 from .gallery import Gallery
 from .gallery.fitting import newest
+from .given import Given
 from .images import Picture
 from .recipe import Doubles, Prior
 from .similarity import backend as isa
@@ -81,28 +81,15 @@ class Attributor:
             raise ConfigError("an attributor needs at least one candidate")
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self.makers = {name: candidate for name, candidate in self.candidates.items() if isinstance(candidate, Maker)}
-        self.given = {name: candidate.describe(space) for name, candidate in self.candidates.items() if isinstance(candidate, Giver)}
         self.captioner = captioner
         self.space = space
         self.pool = pool
         self.options = options or Options()
         if self.options.together and space.fit is not None:
             raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
-        if self.options.together and self.given:
-            raise ConfigError(
-                f"together lends probes each other's resyntheses, and {next(iter(self.given))} makes none; leave one of the two out"
-            )
-
-        unknown = [name for name in self.given if space.fit and name not in space.fit.names]
-        if unknown:
-            raise ConfigError(f"the gallery's fit has no pictures of {unknown[0]}; add them to the gallery, or do without --gallery")
-        # Beside candidates that can be run, given pictures are no references: they show something else than the probe.
-        self.apart = bool(self.given) and len(self.makers) >= MAKERS
-        self.contrast = (
-            Contrast(list(self.candidates), self.given, captioner, lambda prompts: self.make(prompts, self.seeds[:1]), space)
-            if self.apart and space.fit is None
-            else None
-        )
+        self.given = Given(self.candidates, captioner, space, lambda prompts: self.make(prompts, self.seeds[:1]))
+        if self.options.together and self.given.sources:
+            raise ConfigError(f"together lends resyntheses, and {next(iter(self.given.sources))} makes none; leave one of the two out")
 
     @classmethod
     def from_zoo(
@@ -142,10 +129,10 @@ class Attributor:
             captions = [caption.text for caption in said]
         with _stopwatch() as generating:
             made = self.make(captions)
-            known = [self.known(probe) for probe in probes]
+            known = [self.given.known(probe) for probe in probes]
         with _stopwatch() as describing:
             points, copies = self._describe(probes)
-            chosen = [self._choose(probe, point) for probe, point in zip(probes, points, strict=True)]
+            chosen = [self.given.choose(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
             references = self._references(captions, made, chosen)
         with _stopwatch() as scoring:
             decisions = self.judge(captions, points, copies, references, known)
@@ -166,10 +153,6 @@ class Attributor:
             prompts_, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
             made.update(zip(wave.requests, self.makers[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
         return made
-
-    def known(self, probe: Picture) -> Prior:
-        """What is known of the candidates before the probe is looked at: by a gallery's fit, or by given pictures."""
-        return self.contrast.prior(probe.sha256) if self.contrast else self.space.prior(list(self.candidates))
 
     @property
     def seeds(self) -> range:
@@ -222,12 +205,6 @@ class Attributor:
         copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
         return own, copies
 
-    def _choose(self, probe: Picture, point: Doubles) -> list[Chosen]:
-        """Which given pictures stand for each candidate that has some."""
-        if self.contrast:
-            return [given.sample(probe.sha256) for given in self.given.values()]
-        return [given.nearest(point, self.options.references, probe.sha256) for given in self.given.values()]
-
     def _references(
         self, captions: Sequence[str], made: Mapping[Request, Pixels], chosen: Sequence[Sequence[Chosen]]
     ) -> list[list[Doubles]]:
@@ -235,7 +212,7 @@ class Attributor:
         points = dict(zip(made, self.space(list(made.values())), strict=True)) if made else {}
         found = []
         for caption, of_givers in zip(captions, chosen, strict=True):
-            given = {c.name: c.points[:0] if self.apart else c.points for c in of_givers}
+            given = {c.name: c.points for c in of_givers}
             drawn = {name: np.stack([points[Request(name, caption, seed)] for seed in self.seeds]) for name in self.makers}
             found.append([(given | drawn)[name] for name in self.candidates])
         return found
@@ -289,11 +266,7 @@ class Attributor:
         yield from calibration.warnings(self.space.calibration, self.options.references, self.options.steps)
         for candidate in self.candidates.values():
             yield from candidate.warnings
-        for name, given in self.given.items():
-            if given.holds(probe.sha256):
-                yield f"the probe is one of the pictures given for {name}; it was not compared with itself"
-        if self.given and self.makers and not self.apart:
-            yield f"beside given pictures, {MAKERS} candidates that can be run are needed to tell content and source apart; scores favour {next(iter(self.makers))}"
+        yield from self.given.warnings(probe)
 
 
 def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -> list[Prior]:

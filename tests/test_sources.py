@@ -173,7 +173,7 @@ def test_bad_folders_say_what_is_wrong(tmp_path: Path, folders: Path, pool: Engi
         Attributor.from_zoo([f"acme={tmp_path}"], threads=1)
     with pytest.raises(ConfigError, match=r"'acme' is named twice"):
         find([f"acme={folders / 'zoo-flux'}"] * 2, pool)
-    with pytest.raises(ConfigError, match=r"together .* acme makes none"):
+    with pytest.raises(ConfigError, match=r"together lends resyntheses, and acme makes none"):
         Attributor.from_zoo([f"acme={folders / 'zoo-flux'}", "zoo:"], together=True, threads=1)
 
 

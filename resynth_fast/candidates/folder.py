@@ -1,6 +1,6 @@
 """A candidate that nobody can run: a folder of pictures that are known to come from it, a commercial source or a camera.
 
-It makes nothing. Beside candidates that can be run it is judged by a sample of its pictures (see `contrast`); among
+It makes nothing. Beside candidates that can be run it is judged by a sample of its pictures (see `given.py`); among
 folders alone, its references for a probe are those of its pictures that show most nearly what the probe shows.
 """
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # ON, not AUTO: a build that silently left CUDA out would measure nothing. Torch makes the tests' device arrays.
 build=(env RESYNTH_CUDA=ON RESYNTH_CUDA_ARCHS=native pip install --quiet ".[export,test]")
 tests=(pytest -q -m gpu)
-table=(python benchmarks/bench_similarity.py --gpu --json)
+table=(python benchmarks/table.py --gpu)
 
 missing=
 for tool in nvcc nvidia-smi; do command -v "$tool" >/dev/null || missing+=" $tool"; done
@@ -22,4 +22,5 @@ nvidia-smi -L
 "${build[@]}"
 "${tests[@]}"
 "${table[@]}"
+sed -n "/<!-- table/,/<!-- end/p" benchmarks/README.md
 echo "commit $(git rev-parse --short HEAD), $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader)"

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,9 +31,9 @@ class Row:
     bench: str
     case: str
     ours: float
-    ours_p90: float
+    ours_p90: float | None
     peer: float
-    peer_p90: float
+    peer_p90: float | None
     peer_name: str
     ratio: float
     """Peer over ours: above 1, ours is faster."""
@@ -55,6 +55,8 @@ def compare(
     *,
     verify: Callable[[Result, Result], None],
     goals: Mapping[str, float] | None = None,
+    best: float | None = None,
+    among: Collection[str] | None = None,
     limit: Callable[[], object] | None = None,
     device: str | None = None,
     finish: Callable[[], object] | None = None,
@@ -64,6 +66,8 @@ def compare(
     Args:
         verify: called with our result and each peer's before anything is timed; raises when they disagree.
         goals: smallest acceptable ratio, by peer.
+        best: smallest acceptable ratio to the fastest peer, which becomes that row's goal.
+        among: the peers that `best` is about, where the others do less than ours; all unless given.
         limit: something that takes as long as physics demands, such as one pass over the same bytes.
         device: what ours ran on; the processor unless given.
         finish: ends every sample, inside its time, where calls only enqueue: a GPU's synchronisation.
@@ -75,28 +79,58 @@ def compare(
     samples = _interleave(contestants, finish or (lambda: None))
     median = {name: float(np.median(times)) for name, times in samples.items()}
     p90 = {name: float(np.percentile(times, 90)) for name, times in samples.items()}
-    rows = []
-    for name in peers:
-        ratio, goal = median[name] / median[""], (goals or {}).get(name)
-        rows.append(
-            Row(
-                bench=bench,
-                case=case,
-                ours=median[""],
-                ours_p90=p90[""],
-                peer=median[name],
-                peer_p90=p90[name],
-                peer_name=name,
-                ratio=ratio,
-                goal=goal,
-                met=None if goal is None else ratio >= goal,
-                limit_pct=100 * median["limit"] / median[""] if limit else None,
-                device=device or processor(),
-                threads=int(os.environ["OMP_NUM_THREADS"]),
-                commit=commit(),
-            )
+    wanted = dict(goals or {})
+    if best is not None:
+        fastest = min((name for name in peers if among is None or name in among), key=median.__getitem__)
+        wanted[fastest] = max(best, wanted.get(fastest, best))
+    return [
+        measured(
+            bench,
+            case,
+            ours=median[""],
+            ours_p90=p90[""],
+            peer=median[name],
+            peer_p90=p90[name],
+            peer_name=name,
+            goal=wanted.get(name),
+            limit_pct=100 * median["limit"] / median[""] if limit else None,
+            device=device,
         )
-    return rows
+        for name in peers
+    ]
+
+
+def measured(
+    bench: str,
+    case: str,
+    *,
+    ours: float,
+    peer: float,
+    peer_name: str,
+    goal: float | None,
+    ours_p90: float | None = None,
+    peer_p90: float | None = None,
+    limit_pct: float | None = None,
+    device: str | None = None,
+) -> Row:
+    """One row: what follows from the times, the place and the commit is filled in."""
+    ratio = peer / ours
+    return Row(
+        bench=bench,
+        case=case,
+        ours=ours,
+        ours_p90=ours_p90,
+        peer=peer,
+        peer_p90=peer_p90,
+        peer_name=peer_name,
+        ratio=ratio,
+        goal=goal,
+        met=None if goal is None else ratio >= goal,
+        limit_pct=limit_pct,
+        device=device or processor(),
+        threads=int(os.environ["OMP_NUM_THREADS"]),
+        commit=commit(),
+    )
 
 
 def run(cpu: Callable[[], list[Row]], gpu: Callable[[], list[Row]] | None = None) -> None:
@@ -127,10 +161,15 @@ def show(rows: list[Row], *, as_json: bool) -> None:
 def _print_table(rows: list[Row]) -> None:
     print(f"{rows[0].device}, {rows[0].threads} thread(s), commit {rows[0].commit}; median (p90)")
     for row in rows:
-        times = f"{row.ours:9.2f} ({row.ours_p90:.2f})  {row.peer_name} {row.peer:.2f} ({row.peer_p90:.2f}) {row.unit}"
+        ours, peer = (_median_and_p90(*pair) for pair in ((row.ours, row.ours_p90), (row.peer, row.peer_p90)))
+        times = f"{ours:>16}  {row.peer_name} {peer} {row.unit}"
         goal = "" if row.goal is None else f"  goal {row.goal:g} {'met' if row.met else 'MISSED'}"
         limit = "" if row.limit_pct is None else f"  {row.limit_pct:.0f} % of the limit"
         print(f"{row.bench}  {row.case}  {times}  x{row.ratio:.2f}{goal}{limit}")
+
+
+def _median_and_p90(median: float, p90: float | None) -> str:
+    return f"{median:.2f}" if p90 is None else f"{median:.2f} ({p90:.2f})"
 
 
 def _interleave(contestants: Mapping[str, Callable[[], object]], finish: Callable[[], object]) -> dict[str, list[float]]:

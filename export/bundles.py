@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,9 +51,10 @@ def write(
             manifest["constants"] = _file(draft, "constants.safetensors", constants)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         bundle = Bundle.open(draft)
-        parity.components.update(
-            verify.components(bundle, {key: network for key, network in networks.items() if isinstance(network, Network)})
-        )
+        errors = verify.components(bundle, {key: network for key, network in networks.items() if isinstance(network, Network)})
+        parity.components.update(errors)
+        if errors:
+            print(name, "against torch:", ", ".join(f"{key} {error:.1e}" for key, error in errors.items()), file=sys.stderr, flush=True)
         check(bundle)
         return _publish(draft, to / name)
     finally:

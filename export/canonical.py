@@ -103,10 +103,6 @@ class UNet(torch.nn.Module):
         super().__init__()
         if foreign := [f"{key}={unet.config[key]}" for key in self.FOREIGN if unet.config.get(key) is not None]:
             raise ConfigError(f"the U-Net has {', '.join(foreign)}, which no family exports; use a checkpoint without it")
-        if (unet.config.get("time_cond_proj_dim") is None) is not (guidance is None):
-            raise ConfigError(
-                f"the U-Net's time_cond_proj_dim is {unet.config.get('time_cond_proj_dim')}, which its pipeline does not go with; correct its config.json"
-            )
         self.unet = unet
         self.register_buffer("guidance", guidance, persistent=False)
 

@@ -22,7 +22,7 @@ import torch
 import transformers
 from PIL import Image
 
-from resynth_fast.bundle import Bundle
+from resynth_fast.bundle import NAME, Bundle
 from resynth_fast.captioners.vision_language import VisionLanguage
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
@@ -72,6 +72,8 @@ def export(
     checkpoint says. ConfigError if the model cannot be exported, BundleError if a caption differs from transformers'
     greedy one; nothing is written then.
     """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
     pictures, made, kind = _load(folder, limit := max_tokens or _stated_limit(folder), halved=precision == "fp16")
@@ -80,7 +82,7 @@ def export(
         raise ConfigError(f"max_tokens is {limit}, the first ones alone are {len(prefix)}; raise it")
     fields = {
         "kind": "captioner", "name": name, "family": FAMILY, "licence": licence,
-        "source": {"checkpoint": folder.name, "architecture": kind, "sha256": checkpoint_sha256(folder)},
+        "source": {"checkpoint": folder.resolve().name, "architecture": kind, "sha256": checkpoint_sha256(folder)},
         "decoding": {"prefix": prefix, "end": made.end, "max_tokens": limit},
     }  # fmt: skip
 
@@ -154,7 +156,7 @@ class Vision(torch.nn.Module):
     def __init__(self, model: Any, pictures: Preprocessing) -> None:
         super().__init__()
         self.vision = model.vision_model
-        self.attentions = torch.nn.ModuleList(layer.crossattention.self for layer in model.text_decoder.bert.encoder.layer)
+        self.attentions: Any = torch.nn.ModuleList(layer.crossattention.self for layer in model.text_decoder.bert.encoder.layer)
         for name, values in (("mean", pictures.mean), ("std", pictures.std)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
 
@@ -162,10 +164,7 @@ class Vision(torch.nn.Module):
         states = self.vision(pixel_values=(pixels - self.mean) / self.std)[0]
         found: list[Tensor] = []
         for attention in self.attentions:
-            keys, values = (
-                linear(states).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-                for linear in (attention.key, attention.value)
-            )
+            keys, values = (_split(linear(states), attention) for linear in (attention.key, attention.value))
             found += [keys.transpose(-1, -2), values]
         return tuple(found)
 
@@ -203,9 +202,13 @@ class Step(torch.nn.Module):
 
 
 def _heads(linear: Any, x: Tensor, attention: Any) -> Tensor:
-    """(b, 1, heads · d) → (b, heads, 1, d)"""
-    states: Tensor = linear(x).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-    return states
+    """(b, 1, width) → (b, heads, 1, d)"""
+    return _split(linear(x), attention)
+
+
+def _split(states: Tensor, attention: Any) -> Tensor:
+    """(b, n, heads · d) → (b, heads, n, d)"""
+    return states.view(len(states), -1, attention.num_attention_heads, attention.attention_head_size).transpose(1, 2)
 
 
 def _joined(states: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 30_000
 MAX_ELEMENTS = 1 << 36  # of one tensor
 LIBRARIES = ("diffusers", "transformers")
+PARTS = (torch.nn.Module, diffusers.SchedulerMixin, transformers.PreTrainedTokenizerBase)
 # They look at the pictures of a pipeline and change them; they are no part of the generator.
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
@@ -75,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def quiet() -> Iterator[None]:
     """While open, the libraries neither warn nor draw progress bars: what is exported in full is also compared in full."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
         library.set_verbosity_error()
         library.disable_progress_bar()
@@ -84,9 +85,10 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for library, level in zip(libraries, levels, strict=True):
+        for library, (level, bar) in zip(libraries, before, strict=True):
             library.set_verbosity(level)
-            library.enable_progress_bar()
+            if bar:
+                library.enable_progress_bar()
 
 
 def networks(pipeline: Any) -> list[torch.nn.Module]:
@@ -152,8 +154,10 @@ def _parts(folder: Path) -> Iterator[tuple[str, Any]]:
             continue
         library, cls = (str(value) for value in (*entry, "", "")[:2])
         found = getattr(importlib.import_module(library), cls, None) if library in LIBRARIES else None
-        if not isinstance(found, type):
-            raise ConfigError(f"{folder}/model_index.json: {name} is {library}.{cls}; only classes of {' and '.join(LIBRARIES)} are loaded")
+        if not isinstance(found, type) or not issubclass(found, PARTS):
+            raise ConfigError(
+                f"{folder}/model_index.json: {name} is {library}.{cls}; only networks, noise schedulers and tokenizers of {' and '.join(LIBRARIES)} are loaded"
+            )
         if "/" in name or "\\" in name or name == ".." or not (folder / name).is_dir():
             raise ConfigError(f"{folder}: the folder {name!r} is missing; fetch the checkpoint again")
         yield name, found
@@ -194,6 +198,8 @@ def _check_index(path: Path) -> None:
     for shard in sorted({str(name) for name in weight_map.values()}):
         if Path(shard).name != shard or "\\" in shard:
             raise ConfigError(f"{path} names the shard {shard[:80]!r}, which leaves its folder; fetch it again")
+        if path.name.endswith(".safetensors.index.json") and not shard.endswith(".safetensors"):
+            raise ConfigError(f"{path} names the shard {shard[:80]!r}, which is no safetensors file; fetch it again")
         if not (path.parent / shard).is_file():
             raise ConfigError(f"{path} names the shard {shard[:80]!r}, which is missing; fetch it again")
 

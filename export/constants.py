@@ -12,9 +12,11 @@ from PIL import Image
 from resynth_fast import perturbations, recipe
 from resynth_fast.calibration import UNCALIBRATED, Calibration, Point
 from resynth_fast.candidates import find
+from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines import EnginePool
 from resynth_fast.evaluation.dataset import Dataset, describe, read
-from resynth_fast.evaluation.protocols import Bench, Setting
+from resynth_fast.evaluation.protocols import Bench
+from resynth_fast.evaluation.setting import Setting
 from resynth_fast.extractors.space import FeatureSpace
 
 PICTURES = 1500
@@ -55,7 +57,7 @@ def zoo_pictures(folder: Path, prompts: int = 24, copies: int = 2) -> Path:
     from .zoo.calibrate import captions
 
     pool = EnginePool(threads=1)
-    for candidate in find(["zoo:"], pool):
+    for candidate in (c for c in find(["zoo:"], pool) if isinstance(c, EngineCandidate)):
         for i, text in enumerate(captions(prompts)):
             place = folder / f"prompt-{i}" / candidate.name
             place.mkdir(parents=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxscript.optimizer
 import torch
 from onnx import numpy_helper
 
@@ -43,7 +44,7 @@ class Network:
     prepare: Callable[[torch.nn.Module], None] = lambda module: None
     """Applied to the exported copy of `module` alone: swaps what cannot be exported for what computes the same."""
     optimize: bool = True
-    """The exporter's optimiser takes an addend below 1e-8 for zero: off where one keeps a division from 0 / 0."""
+    """The exporter's rewriting takes an addend below 1e-8 for zero: off where one keeps a division from 0 / 0."""
 
 
 @torch.no_grad()
@@ -81,6 +82,9 @@ def export(network: Network, *, halved: bool = True) -> bytes:
             dynamo=True, external_data=False, optimize=network.optimize, verbose=False, custom_translation_table=_translations(),
         )  # fmt: skip
     assert program is not None
+    if not network.optimize:
+        onnxscript.optimizer.fold_constants_ir(program.model)
+        onnxscript.optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
     clean(model)
     rename(model)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resynth_fast.bundle import Bundle
+from resynth_fast.bundle import NAME, Bundle
 from resynth_fast.errors import BundleError, ConfigError
 
 from . import bundles, checkpoints, families, verify
@@ -40,6 +41,8 @@ def export(
     measured goes into `parity`. ConfigError if a family or a noise scheduler cannot be exported, BundleError if the
     result differs from torch or from diffusers; nothing is written then.
     """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
     if not steps or min(steps) < 1:
@@ -52,7 +55,7 @@ def export(
         "name": name,
         "family": generator.family,
         "licence": licence,
-        "source": {"checkpoint": folder.name, "sha256": checkpoint_sha256(folder)},
+        "source": {"checkpoint": folder.resolve().name, "sha256": checkpoint_sha256(folder)},
         "latents": dict(zip(("channels", "height", "width"), generator.latents, strict=True)),
         "resolution_px": {"height": height, "width": width},
         "guidance": generator.guidance,
@@ -64,6 +67,8 @@ def export(
     def check(bundle: Bundle) -> None:
         compared = [n for n in steps if n in VERIFIED_STEPS] or list(steps)[:1]
         parity.pictures.update({n: verify.pictures(bundle, generator, prompts, n) for n in compared})
+        errors = ", ".join(f"{n} steps {error * 255:.2f}/255" for n, error in parity.pictures.items())
+        print(name, "pictures against diffusers:", errors, file=sys.stderr, flush=True)
 
     return bundles.write(to, manifest, generator.networks, generator.words, check, precision=PRECISIONS[precision], parity=parity)
 
@@ -80,7 +85,10 @@ def verified(bundle: Bundle, folder: Path, prompts: Sequence[str] = PROMPTS) -> 
     asked = bundle.guidance
     halved = bundle.components["denoiser"].precision == PRECISIONS["fp16"]
     generator = families.load(folder, asked.scale, asked.rescale, halved=halved)
-    steps = sorted(map(int, bundle.get("step_tables", dict)[_resolution(generator)]))
+    tables = bundle.get("step_tables", dict)
+    if _resolution(generator) not in tables:
+        raise BundleError(f"{bundle.name} has step tables for {', '.join(tables)}, {folder} draws {_resolution(generator)}")
+    steps = sorted(map(int, tables[_resolution(generator)]))
     parity = Parity(components=verify.components(bundle, generator.networks))
     for n in [n for n in steps if n in VERIFIED_STEPS] or steps[:1]:
         parity.pictures[n] = verify.pictures(bundle, generator, prompts, n)
@@ -91,7 +99,8 @@ def checkpoint_sha256(folder: Path) -> str:
     """Hash over the names and contents of a checkpoint's weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

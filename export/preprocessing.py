@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ def read(folder: Path) -> Preprocessing:
     for file in FILES:
         if (folder / file).is_file():
             entry = read_json(folder / file)
-            entry = entry if file == FILES[0] else entry.get("image_processor")
-            if isinstance(entry, dict):
-                return _read(folder / file, entry)
+            own = entry if file == FILES[0] else entry.get("image_processor")
+            if isinstance(own, dict):
+                return _read(folder / file, own)
     raise ConfigError(
         f"{folder} has no {' or '.join(FILES)}, which say how pictures become its input; fetch the checkpoint with its processor"
     )
@@ -49,6 +50,9 @@ def _read(path: Path, entry: dict[str, Any]) -> Preprocessing:
         _three(path, entry, key, value) if normalised else (value,) * 3 for key, value in (("image_mean", 0.0), ("image_std", 1.0))
     )
     cropped = bool(entry.get("do_center_crop")) or "shortest_edge" in _size(entry.get("size"))
+    if isinstance(patches := entry.get("max_num_patches"), int):  # pictures of any shape; here the largest square
+        side = math.isqrt(patches) * int(_number(path, entry, "patch_size", 16))
+        return Preprocessing(side=side, mean=mean, std=std, resample=int(_number(path, entry, "resample", BICUBIC)), cropped=False)
     size = _size(entry.get("crop_size") if entry.get("do_center_crop") else entry.get("size"))
     sides = {size[key] for key in ("height", "width", "shortest_edge") if key in size}
     if len(sides) != 1 or not isinstance(side := sides.pop(), int) or side < 1:

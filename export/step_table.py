@@ -138,6 +138,8 @@ def _shortest(samples: Doubles, call: int, noises: list[int]) -> dict[str, Any]:
 
     `noises` are the axes drawn in this call; the runtime draws one, so that the replay fails where two are used.
     """
+    if not np.isfinite(samples).all():
+        raise np.linalg.LinAlgError("not finite")  # LAPACK would say so itself, on stdout
     unit, target = np.eye(samples.shape[1]), samples[-1]
     lengths = sorted(itertools.product(range(1, MAX_HISTORY + 1), repeat=2), key=lambda pair: (sum(pair), pair[0]))
     row: dict[str, Any] = {}

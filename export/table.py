@@ -32,7 +32,7 @@ Written by `python -m resynth_fast.export.table > docs/families.md` with {versio
 ## Families
 
 A tiny pipeline of each family (random weights, every kind of part that its full-size relatives have) is exported in
-fp16 and compared: each component with torch at two batch sizes (largest difference, of the output's magnitude), the whole
+fp16 (weights are rounded to 16 bits first; what is compared has the same weights on both sides) and compared: each component with torch at two batch sizes (largest difference, of the output's magnitude), the whole
 picture with diffusers' own pipeline at 4 and 8 steps from the same noise (largest difference of 255; half a level is the
 rounding to 8 bits). Seconds are one export of that component on a shared processor. OpenVINO: compiles in float32 and
 agrees with ONNX Runtime. TensorRT-RTX: builds for compute capabilities {capabilities}; built, not run.
@@ -96,7 +96,7 @@ def _openvino(bundle: Bundle, part: str, network: Network) -> str:
     try:
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(content, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        found = {next(iter(port.names)): value for port, value in compiled(inputs).items()}
+        found = {name: value for port, value in compiled(inputs).items() for name in port.names}
     except RuntimeError as error:
         return f"refused: {_first(error)}"
     worst = max(_difference(found[name], value) for name, value in expected.items())

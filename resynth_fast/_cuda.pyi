@@ -1,6 +1,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 class DeviceArray(Protocol):
     """Anything that speaks DLPack: a torch, CuPy or JAX array on a CUDA device."""
 
@@ -29,5 +32,29 @@ def step(
     out: DeviceArray,
     guided: DeviceArray | None,
     scaled: DeviceArray | None,
+    stream: int = 0,
+) -> None: ...
+def texture_workspace_bytes(count: int, side: int) -> int: ...
+def texture(pictures: DeviceArray, features: DeviceArray, workspace: DeviceArray, stream: int = 0) -> None: ...
+def preprocess_workspace_bytes(source_height: int, source_width: int, height: int, width: int, filter: str) -> int: ...
+def preprocess(
+    pixels: DeviceArray,
+    filter: str,
+    scale: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    out: DeviceArray,
+    workspace: DeviceArray,
+    stream: int = 0,
+) -> None: ...
+def jpeg_workspace_bytes(height: int, width: int) -> int: ...
+def jpeg_round_trip(pixels: DeviceArray, quality: int, out: DeviceArray, workspace: DeviceArray, stream: int = 0) -> None: ...
+def topk_workspace(queries: int, rows: int, k: int) -> int: ...
+def topk(
+    queries: DeviceArray,
+    gallery: DeviceArray,
+    metric: str,
+    scores: DeviceArray,
+    indices: DeviceArray,
+    workspace: DeviceArray,
     stream: int = 0,
 ) -> None: ...

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,4 +26,24 @@ def step(
     out: NDArray[np.float32],
     guided: NDArray[np.float32] | None,
     scaled: NDArray[np.float32] | None,
+) -> None: ...
+def texture(pictures: NDArray[np.uint8], features: NDArray[np.float32]) -> None: ...
+@overload
+def resize(pixels: NDArray[np.uint8], filter: str, out: NDArray[np.uint8]) -> None: ...
+@overload
+def resize(pixels: NDArray[np.float32], filter: str, out: NDArray[np.float32]) -> None: ...
+def preprocess(
+    pixels: NDArray[np.uint8] | NDArray[np.float32],
+    filter: str,
+    scale: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None: ...
+def jpeg_round_trip(pixels: NDArray[np.uint8], quality: int, out: NDArray[np.uint8]) -> None: ...
+def topk(
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32] | NDArray[np.uint16],
+    metric: str,
+    scores: NDArray[np.float32],
+    indices: NDArray[np.int64],
 ) -> None: ...

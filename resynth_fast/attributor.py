@@ -18,17 +18,20 @@ import numpy as np
 
 from . import __version__, calibration, captioners, images, noise, perturbations, recipe, scheduler, zoo
 from .bundle import Bundle
-from .candidates import Candidate, find
+from .candidates import Candidate, Maker, find
+from .candidates.folder import Chosen
 from .captioners import Captioner
+from .captioners import metadata as words
 from .engines import EnginePool
 from .errors import ConfigError
 from .extractors.space import FeatureSpace, open_space
 from .gallery import Gallery
 from .gallery.fitting import newest
+from .given import Given
 from .images import Picture
 from .recipe import Doubles, Prior
 from .similarity import backend as isa
-from .types import CandidateEvidence, Pixels, Request, Resynthesis, Verdict
+from .types import CandidateEvidence, Caption, Pixels, Request, Resynthesis, Verdict
 from .verdict import Decision, decide
 
 
@@ -46,11 +49,15 @@ class Options:
     """Probes attributed in one call lend each other their resyntheses, as a gallery would."""
     same_source: bool = False
     """All probes of one call are declared to come from one generator: one answer for them all."""
+    caption: str = words.TAGGER
+    """Whose words are resynthesised: tagger (the captioner's), metadata (the prompt recorded in the file, where there is one), text:WORDS."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
+
+        words.check(self.caption)
 
     @property
     def joint(self) -> bool:
@@ -72,12 +79,16 @@ class Attributor:
         if not candidates:
             raise ConfigError("an attributor needs at least one candidate")
         self.candidates = {candidate.name: candidate for candidate in candidates}
+        self.makers = {name: candidate for name, candidate in self.candidates.items() if isinstance(candidate, Maker)}
         self.captioner = captioner
         self.space = space
         self.pool = pool
         self.options = options or Options()
         if self.options.together and space.fit is not None:
             raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
+        self.given = Given(self.candidates, captioner, space, lambda prompts: self.make(prompts, self.seeds[:1]))
+        if self.options.together and self.given.sources:
+            raise ConfigError(f"together lends resyntheses, and {next(iter(self.given.sources))} makes none; leave one of the two out")
 
     @classmethod
     def from_zoo(
@@ -93,7 +104,7 @@ class Attributor:
         threads: int | None = None,
         **options: Any,
     ) -> Attributor:
-        """Candidates by name (`zoo:`, bundle folders), captioner as in `captioners.find`; options as in `Options`.
+        """Candidates by name (as in `candidates.find`), captioner as in `captioners.find`; options as in `Options`.
 
         `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used.
         `strict_backend`: an engine that cannot run as `backend` says is a DeviceError, else a warning of every verdict.
@@ -116,28 +127,33 @@ class Attributor:
         if not probes:
             return []
         with _stopwatch() as captioning:
-            captions = self.captioner.caption([probe.pixels for probe in probes])
+            said = words.captions(self.options.caption, probes, self.captioner)
+            captions = [caption.text for caption in said]
         with _stopwatch() as generating:
             made = self.make(captions)
+            known = [self.given.known(probe) for probe in probes]
         with _stopwatch() as describing:
-            points, copies, references = self._describe(probes, captions, made)
+            points, copies = self._describe(probes)
+            chosen = [self.given.choose(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
+            references = self._references(captions, made, chosen)
         with _stopwatch() as scoring:
-            decisions = self.judge(captions, points, copies, references)
+            decisions = self.judge(captions, points, copies, references, known)
         watches = {"read": read_ms, "caption": captioning.ms, "generate": generating.ms, "features": describing.ms, "score": scoring.ms}
         timing = {stage: ms / len(probes) for stage, ms in watches.items()}
         timing["total"] = sum(timing.values())
         return [
-            self._verdict(probe, caption, made, decision, timing)
-            for probe, caption, decision in zip(probes, captions, decisions, strict=True)
+            self._verdict(probe, caption, made, given, decision, timing)
+            for probe, caption, given, decision in zip(probes, said, chosen, decisions, strict=True)
         ]
 
-    def make(self, prompts: Sequence[str]) -> dict[Request, Pixels]:
-        """Every candidate's pictures of every prompt, each distinct one made once."""
-        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.candidates for seed in self.seeds]
+    def make(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> dict[Request, Pixels]:
+        """Every maker's pictures of every prompt, each distinct one made once; `seeds`: other than those of the references."""
+        seeds = self.seeds if seeds is None else seeds
+        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds]
         made: dict[Request, Pixels] = {}
         for wave in scheduler.plan(wanted):
             prompts_, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-            made.update(zip(wave.requests, self.candidates[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
+            made.update(zip(wave.requests, self.makers[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
         return made
 
     @property
@@ -172,33 +188,48 @@ class Attributor:
         points: Sequence[Doubles],
         copies: Sequence[Sequence[Doubles]],
         references: Sequence[Sequence[Doubles]],
+        known: Sequence[Prior] | None = None,
     ) -> list[Decision]:
         """One decision a probe; with `same_source` the same one for all."""
         space = self.space
         point = space.calibration.at(self.options.references, self.options.steps)
-        nothing_lent = [space.prior(list(self.candidates))] * len(points)
-        known = together(captions, references) if self.options.together else nothing_lent
+        known = known or [space.prior(list(self.candidates))] * len(points)
+        known = together(captions, references) if self.options.together else known
         if self.options.same_source:
             return [decide(points, copies, references, known, point, space.whitening.energy)] * len(points)
         each = zip(points, copies, references, known, strict=True)
         return [decide([p], [c], [r], [k], point, space.whitening.energy) for p, c, r, k in each]
 
-    def _describe(
-        self, probes: Sequence[Picture], captions: Sequence[str], made: Mapping[Request, Pixels]
-    ) -> tuple[list[Doubles], list[list[Doubles]], list[list[Doubles]]]:
-        """Points of the probes, of their perturbed copies, and of each candidate's references."""
-        keys = list(made)
-        points = dict(zip(keys, self.space([made[key] for key in keys]), strict=True))
-        references = [[np.stack([points[Request(name, c, seed)] for seed in self.seeds]) for name in self.candidates] for c in captions]
+    def _describe(self, probes: Sequence[Picture]) -> tuple[list[Doubles], list[list[Doubles]]]:
+        """Points of the probes, and of their perturbed copies."""
         own = list(self.space([probe.pixels for probe in probes]))
         changes = [perturbations.perturbation(name) for name in perturbations.MILD]
         copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
-        return own, copies, references
+        return own, copies
+
+    def _references(
+        self, captions: Sequence[str], made: Mapping[Request, Pixels], chosen: Sequence[Sequence[Chosen]]
+    ) -> list[list[Doubles]]:
+        """Points (K, d) of each candidate's references, for each probe: what it made of the caption, or was chosen of what it gave."""
+        points = dict(zip(made, self.space(list(made.values())), strict=True)) if made else {}
+        found = []
+        for caption, of_givers in zip(captions, chosen, strict=True):
+            given = {c.name: c.points for c in of_givers}
+            drawn = {name: np.stack([points[Request(name, caption, seed)] for seed in self.seeds]) for name in self.makers}
+            found.append([(given | drawn)[name] for name in self.candidates])
+        return found
 
     def _verdict(
-        self, probe: Picture, caption: str, made: Mapping[Request, Pixels], decision: Decision, timing: Mapping[str, float]
+        self,
+        probe: Picture,
+        caption: Caption,
+        made: Mapping[Request, Pixels],
+        chosen: Sequence[Chosen],
+        decision: Decision,
+        timing: Mapping[str, float],
     ) -> Verdict:
         ordered = [list(self.candidates.values())[i] for i in decision.order]
+        given = {c.name: tuple(c.pixels()) for c in chosen}
         evidence = tuple(
             CandidateEvidence(
                 name=candidate.name,
@@ -206,7 +237,10 @@ class Attributor:
                 bundle=candidate.sha256,
                 score=float(decision.scores[i]),
                 probability=float(decision.probabilities[i]),
-                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption, seed)]) for seed in self.seeds),
+                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption.text, seed)]) for seed in self.seeds)
+                if candidate.name in self.makers
+                else (),
+                given=given.get(candidate.name, ()),
             )
             for i, candidate in zip(decision.order, ordered, strict=True)
         )
@@ -220,18 +254,22 @@ class Attributor:
             consistency=decision.consistency,
             credible_set=tuple(list(self.candidates)[i] for i in decision.credible),
             candidates=evidence,
-            caption=caption,
+            caption=caption.text,
+            captioner=caption.by,
             perturbations=len(perturbations.MILD),
             flips=decision.flips,
             probe=probe,
             timing_ms=timing,
             provenance=self.provenance(),
-            warnings=(
-                *probe.warnings,
-                *self.pool.fallbacks,
-                *calibration.warnings(self.space.calibration, self.options.references, self.options.steps),
-            ),
+            warnings=(*probe.warnings, *caption.warnings, *self._warnings(probe)),
         )
+
+    def _warnings(self, probe: Picture) -> Iterator[str]:
+        yield from self.pool.fallbacks
+        yield from calibration.warnings(self.space.calibration, self.options.references, self.options.steps)
+        for candidate in self.candidates.values():
+            yield from candidate.warnings
+        yield from self.given.warnings(probe)
 
 
 def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -> list[Prior]:

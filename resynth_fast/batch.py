@@ -25,7 +25,7 @@ class Result:
     """A record, and the pictures for the report."""
 
     record: Record
-    images: dict[str, Any] = field(default_factory=lambda: {"probe": None, "resyntheses": {}})
+    images: dict[str, Any] = field(default_factory=lambda: {"probe": None, "resyntheses": {}, "given": {}})
 
 
 def run(attributor: Attributor, inputs: Sequence[str], progress: Progress) -> Iterator[Result]:
@@ -54,7 +54,8 @@ def _chunk(attributor: Attributor, files: Sequence[Path]) -> list[Result]:
 def _result(attributor: Attributor, path: Path, verdict: Verdict) -> Result:
     space = attributor.space
     made = {candidate.name: [r.pixels for r in candidate.resyntheses] for candidate in verdict.candidates}
+    given = {candidate.name: list(candidate.given) for candidate in verdict.candidates}
     return Result(
-        record.of(str(path), verdict, attributor.captioner.name, space.name, space.tap, attributor.options.steps),
-        {"probe": verdict.probe.pixels, "resyntheses": made},
+        record.of(str(path), verdict, verdict.captioner, space.name, space.tap, attributor.options.steps),
+        {"probe": verdict.probe.pixels, "resyntheses": made, "given": given},
     )

@@ -30,7 +30,7 @@ UNCONDITIONAL = ("empty", "zeros")
 MAX_MANIFEST_BYTES = 16 << 20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _verified: set[tuple[str, int, int, int, str]] = set()
 
 
@@ -145,7 +145,7 @@ class Bundle:
             )
         self.kind = self._choice("kind", KINDS)
         self.name: str = self._get("name", str)
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             raise BundleError(f"{folder}: name {self.name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most)")
         self.family: str = self._get("family", str)
         self.licence: str = self._get("licence", str)

@@ -31,7 +31,12 @@ app.add_typer(gallery_app, name="gallery")
 app.add_typer(export_app, name="export")
 
 CandidatesOption = Annotated[
-    list[str], typer.Option("--candidates", "-c", help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles; repeatable.")
+    list[str],
+    typer.Option(
+        "--candidates",
+        "-c",
+        help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles, NAME=FOLDER of given pictures, NAME=https://HOST#model=MODEL,key=VARIABLE (an images API); repeatable.",
+    ),
 ]
 ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyntheses by each candidate.")]
 StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis.")]
@@ -69,6 +74,9 @@ def attribute(
     same_source: Annotated[
         bool, typer.Option("--same-source", help="All pictures are declared to come from one generator: one answer.")
     ] = False,
+    caption: Annotated[
+        str, typer.Option(help="Words to resynthesise: tagger, metadata (the prompt in the file, if any) or text:WORDS.")
+    ] = "tagger",
     extractor: ExtractorOption = None,
     gallery: Annotated[Path | None, typer.Option(help="Folder of a gallery: what its fit says of the candidates is used.")] = None,
     fit: Annotated[str | None, typer.Option(help="Which fit of the gallery, by its hash; default: the newest.")] = None,
@@ -86,15 +94,17 @@ def attribute(
     threads: ThreadsOption = 0,
 ) -> None:
     """Attribute pictures: which candidate is each most consistent with?"""
-    from . import batch
+    from . import batch, captioners
     from . import output as out
     from .attributor import Attributor
 
     out.check(format)
     attributor = Attributor.from_zoo(
         candidates, extractor=extractor, gallery=gallery, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
-        together=together, same_source=same_source, captioner=captioner, strict_backend=strict_backend,
+        together=together, same_source=same_source, caption=caption, captioner=captioner, strict_backend=strict_backend,
     )  # fmt: skip
+    if notice := captioners.notice(captioner):
+        print(f"resynth: {notice}", file=sys.stderr)
     results = batch.run(attributor, inputs, progress=out.progress())
     if report:
         from .report import write
@@ -205,11 +215,11 @@ def evaluate(
             Path(dataset), protocol, recipe or "default", extractor=extractor, draws=draws, without=without, leave_out=leave_out,
             degradations=degradation, cache=cache, **common,
         )  # fmt: skip
+    output.evaluation(result, format)
     if out:
         from .evaluation.page import write
 
         write(out, result)
-    output.evaluation(result, format)
 
 
 @app.command()

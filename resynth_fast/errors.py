@@ -29,6 +29,12 @@ class BundleError(ResynthError):
     exit_code = 3
 
 
+class SourceError(ResynthError):
+    """The server of a candidate or captioner cannot be reached, refuses, or answers with what is no picture, no caption."""
+
+    exit_code = 3
+
+
 class DeviceError(ResynthError):
     """A device is missing, lost or out of memory."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .gallery import Damage, Entry, Gallery
     from .images import Picture
 
-CHUNK = 32
-"""Pictures that are described and kept together; what is kept stays, whatever happens to the next."""
+CHUNK = 8
+"""Pictures that are in memory, described and kept together; what is kept stays, whatever happens to the next."""
 
 app = typer.Typer(help="References whose generator is known: kept for every later question.", no_args_is_help=True)
 
@@ -156,7 +156,8 @@ class _Outcome:
     def fail(self, path: Path, error: Exception) -> None:
         from .images import printable
 
-        self.failed.append({"path": printable(str(path)), "error": str(error)})
+        name = printable(str(path))
+        self.failed.append({"path": name, "error": str(error).removeprefix(f"{name}: ")})
 
 
 def _add(store: Gallery, space: FeatureSpace, name: str, files: Sequence[tuple[Path, str | None]], group: str, outcome: _Outcome) -> None:
@@ -196,20 +197,15 @@ def _wanted(name: str, inputs: Sequence[str], prompt: str | None, from_folders: 
     for root in map(Path, inputs):
         if not root.is_dir():
             raise ConfigError(f"{root} is no folder; --prompts-from-folders takes folders that hold a folder for each prompt")
-        for path, folders in _below(root):
+        for path in images.paths([root]):
+            folders = path.relative_to(root).parts[:-1]
             if not folders:
                 outcome.fail(path, InputError("lies in no prompt's folder; move it into one, or leave --prompts-from-folders out"))
             elif len(folders) == 1 or folders[1] == name:  # DIR/PROMPT/OTHER/… are another generator's
                 wanted[path] = normalize("NFC", folders[0])
+    if not wanted and not outcome.failed:
+        raise InputError(f"no picture by {name} found; it must lie at DIR/PROMPT/… or DIR/PROMPT/{name}/…")
     return list(wanted.items()), outcome
-
-
-def _below(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Every picture in `root`, with the names of the folders between the two."""
-    from . import images
-
-    for path in images.paths([root]):
-        yield path, path.relative_to(root).parts[:-1]
 
 
 def _space(extractor: Path | None) -> FeatureSpace:

@@ -14,7 +14,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,9 @@ _FILE_KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 _EXIF_ORIENTATION = 0x0112
+_EXIF_IFD = 0x8769
+_EXIF_USER_COMMENT = 0x9286
+_USER_COMMENT = "UserComment"
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,7 +74,7 @@ class Picture:
     sha256: of the file's bytes, in hexadecimal. format: one of FORMATS. exif_orientation: 1 … 8, 1 where absent.
     warnings: what was done to the picture that changes how far its pixels can be trusted; empty if nothing.
     info: text that the file carries (PNG text, comments), **untrusted**: capped and free of control characters,
-    but never escaped for HTML, CSV or a terminal.
+    but never escaped for HTML, CSV or a terminal. data: the file's bytes; empty if there was no file.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -82,6 +85,7 @@ class Picture:
     exif_orientation: int
     warnings: tuple[str, ...]
     info: dict[str, str]
+    data: bytes = field(default=b"", repr=False)
 
 
 def paths(inputs: Iterable[str | Path]) -> list[Path]:
@@ -121,10 +125,20 @@ def read(path: str | Path) -> Picture:
         raise InputError(f"{name}: cannot be decoded ({reason}); the file is damaged or truncated, export it again") from error
 
 
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; the file is checked as by `read`, but not decoded. Raises InputError."""
+    return hashlib.sha256(_file_bytes(path, printable(str(path)))).hexdigest()
+
+
 def printable(text: str, limit: int = 500) -> str:
     """`text` on one line of at most `limit` characters: what a terminal would obey or reorder is shown as an escape."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
     return shown[:limit] + ("…" if len(text) > limit or len(shown) > limit else "")
+
+
+def cleaned(text: str) -> str:
+    """`text` without control characters, bidirectional marks and lone surrogates; tabs and line ends are kept."""
+    return _UNSAFE_TEXT.sub("", text)
 
 
 def _is_directory(path: Path) -> bool:
@@ -223,6 +237,7 @@ def _decode(image: ImageFile.ImageFile, data: bytes, name: str, notes: list[str]
         height=pixels.shape[0],
         exif_orientation=orientation,
         info=_text(image, file_format, notes),
+        data=data,
         warnings=tuple(dict.fromkeys(notes)),
     )
 
@@ -289,12 +304,12 @@ def _srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.
 
 
 def _text(image: Image.Image, file_format: str, notes: list[str]) -> dict[str, str]:
-    """The text that travels with the picture, within the caps. EXIF and XMP blocks are not interpreted."""
+    """The text that travels with the picture, within the caps. Of EXIF only the user comment is read, of XMP nothing."""
     info: dict[str, str] = {}
     room = MAX_INFO_CHARS
-    for key, raw in image.info.items():
+    for key, raw in (*image.info.items(), (_USER_COMMENT, _user_comment(image))):
         value = raw.decode("utf-8", "replace") if key == "comment" and isinstance(raw, bytes) else raw
-        if not isinstance(value, str) or not (file_format == "PNG" or key == "comment"):
+        if not isinstance(value, str) or not (file_format == "PNG" or key in ("comment", _USER_COMMENT)):
             continue
         if len(info) == MAX_INFO_ENTRIES or len(key) > MAX_INFO_KEY_CHARS or len(value) > room:
             notes.append("text metadata is over the limit; part of it is dropped")
@@ -302,8 +317,23 @@ def _text(image: Image.Image, file_format: str, notes: list[str]) -> dict[str, s
             break
         kept = value[:room]
         room -= len(kept)
-        info[_UNSAFE_TEXT.sub("", str(key)[:MAX_INFO_KEY_CHARS])] = _UNSAFE_TEXT.sub("", kept)
+        info[cleaned(str(key)[:MAX_INFO_KEY_CHARS])] = cleaned(kept)
     return info
+
+
+def _user_comment(image: Image.Image) -> str | None:
+    """The EXIF user comment, where generators of JPEG and WebP files put their parameters."""
+    try:
+        raw = image.getexif().get_ifd(_EXIF_IFD).get(_EXIF_USER_COMMENT)
+    except Exception:  # as above: hostile bytes
+        return None
+    if not isinstance(raw, bytes) or not raw[8:].strip(b"\0 "):
+        return None
+    text = raw[8 : 8 + 4 * MAX_INFO_CHARS]
+    if not raw.startswith(b"UNICODE"):
+        return text.decode("utf-8", "replace")
+    # the byte order is not told, and writers differ: in most scripts, one byte of each pair has few values
+    return text.decode("utf-16-be" if len(set(text[::2])) <= len(set(text[1::2])) else "utf-16-le", "replace")
 
 
 def _end_of_picture(data: bytes, file_format: str) -> int | None:

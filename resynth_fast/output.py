@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .images import printable
 from .record import Record, document
 
 FORMATS = ("table", "json", "jsonl", "csv")
@@ -78,41 +79,50 @@ def evaluation(result: dict[str, Any], format: str) -> None:
         return
     rows = evaluation_rows(result)
     if format == "csv":
-        print(_csv_line(list(rows[0])))
-        for row in rows:
-            print(_csv_line(["" if value is None else value for value in row.values()]))
+        print("\n".join(evaluation_csv(rows)))
         return
-    table(list(rows[0]), [["" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows])
+    used = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    table(
+        used, [["" if (v := row[c]) is None else f"{v:.3f}" if isinstance(v, float) else printable(str(v)) for c in used] for row in rows]
+    )
     unknown = "" if result["auroc_unknown"] is None else f"; unknown generators: AUROC {result['auroc_unknown']:.3f}"
     print(f"{result['n']} probes, chance {result['chance']:.3f}{unknown}; {result['seconds_per_probe']:.2f} s a probe")
+    if result.get("unjudged"):
+        print(f"{result['unjudged']} probes were not judged: a candidate has no picture of their prompt beside themselves")
+    for skipped in result.get("skipped", ()):
+        print(f"skipped: {skipped}")
+
+
+def evaluation_csv(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows of `evaluation_rows` as lines of CSV."""
+    return [_csv_line(list(rows[0])), *(_csv_line(["" if value is None else value for value in row.values()]) for row in rows)]
 
 
 def evaluation_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The result's conditions, one a row, with the same columns."""
+    """The result's conditions, one a row, with the same columns; None where a condition has no such figure."""
 
-    def row(condition: str, balanced: float, ci95: Sequence[float], **more: Any) -> dict[str, Any]:
-        low, high = ci95
-        columns = dict.fromkeys(("top3", "nll", "ece")) | more
+    def row(condition: str, found: dict[str, Any]) -> dict[str, Any]:
+        low, high = found.get("ci95") or (None, None)
         return {
             "condition": condition,
-            "balanced": balanced,
+            "references": found.get("references", (result.get("setting") or result).get("references")),
+            "gallery": found.get("gallery_per_candidate", result["gallery_per_candidate"]),
+            "balanced": found.get("balanced"),
             "low": low,
             "high": high,
-            "gallery": result["gallery_per_candidate"],
-            **columns,
-        }
-
-    def summary(condition: str, found: dict[str, Any]) -> dict[str, Any]:
-        return row(condition, found["balanced"], found["ci95"], top3=found.get("top3"), nll=found.get("nll"), ece=found.get("ece"))
+        } | {name: found.get(name) for name in ("top3", "nll", "ece", "gain_per_picture", "auroc")}
 
     if "conditions" in result:
-        return [summary(f"captions: {name}", found) for name, found in result["conditions"].items()]
-    rows = [summary(result["recipe"], {**result, **result["accuracy"]})]
+        return [row(f"captions: {name}", found) for name, found in result["conditions"].items()]
+    rows = [row("one-shot, no gallery", result["no_gallery"])] if "no_gallery" in result else []
+    rows += [row(result["recipe"], {**result, **result["accuracy"], "auroc": result["auroc_unknown"]})]
     for found in result.get("robustness", ()):
-        rows.append(summary(found["degradation"], found))
+        rows.append(row(found["degradation"], found))
         if "left_out" in found:
-            rows.append(summary(f"{found['degradation']}, family left out of the fit", found["left_out"]))
-    return rows + [summary(f"{found['policy']}, {found['references']} a candidate", found) for found in result.get("curve", ())]
+            rows.append(row(f"{found['degradation']}, family left out of the fit", found["left_out"]))
+    rows += [row(found["policy"], found) for found in result.get("curve", ())]
+    rows += [row(f"unknown: {found['unknown']}", found) for found in (result.get("open") or {}).get("by_generator", ())]
+    return rows + [row(f"no candidate: {found['unknown']}", found) for found in result.get("outside", ())]
 
 
 def _json(records: Iterator[Record]) -> Iterator[str]:

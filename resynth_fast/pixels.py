@@ -5,14 +5,13 @@ Probe, resyntheses and gallery go through the same recipe, so that size, border 
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from resynth_fast.errors import ConfigError, InputError
+from resynth_fast.preprocess import centre_square, jpeg_round_trip, resize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +42,5 @@ class PixelRecipe:
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
             raise InputError(f"pixels are {pixels.shape} {pixels.dtype}; they must be (H, W, 3) uint8")
-        image = Image.fromarray(np.ascontiguousarray(self._crop(pixels)))
-        resized = image.resize((self.working_size, self.working_size), Image.Resampling.BICUBIC)
-        return np.array(resized if self.jpeg_quality is None else _through_jpeg(resized, self.jpeg_quality), np.uint8)
-
-    def _crop(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        height, width = pixels.shape[:2]
-        side = min(height, width)
-        dropped = round(self.border * side)  # whole pixels: the crop itself must not resample
-        top, left = (height - side) // 2 + dropped, (width - side) // 2 + dropped
-        kept = side - 2 * dropped
-        return pixels[top : top + kept, left : left + kept]
-
-
-def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    with Image.open(buffer, formats=("JPEG",)) as coded:
-        return coded.convert("RGB")
+        resized = resize(centre_square(pixels, self.border), self.working_size, self.working_size)
+        return resized if self.jpeg_quality is None else jpeg_round_trip(resized, self.jpeg_quality)

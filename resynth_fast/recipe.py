@@ -184,9 +184,10 @@ def whitening(
     ridge = RIDGE * (1 + len(moved)) / 200
     shrink = 1 - np.sqrt(ridge / (values + ridge))
     rows = np.concatenate(clean)
-    lost = max(0.0, 1 - float((rows**2).sum()))  # what the leading eigenvectors leave out is not shrunk
-    kept = rows - (rows @ vectors * shrink) @ vectors.T
-    return Whitening(vectors, shrink, float((kept**2).sum()) + lost)
+    whole = float((rows**2).sum())
+    lost = max(0.0, 1 - whole)  # what the leading eigenvectors leave out is not shrunk
+    taken = float((shrink * (2 - shrink)) @ ((rows @ vectors) ** 2).sum(0))
+    return Whitening(vectors, shrink, whole - taken + lost)
 
 
 def own_share(cell: float, pictures: int) -> float:

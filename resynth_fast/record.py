@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+from . import metadata
 from .errors import ResynthError
 from .images import printable
 from .types import CandidateEvidence, Verdict
@@ -38,13 +40,13 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
         "evidence": {
             "caption": verdict.caption,
             "captioner": captioner,
-            "seeds": [resynthesis.seed for resynthesis in verdict.candidates[0].resyntheses],
+            "seeds": next(([made.seed for made in candidate.resyntheses] for candidate in verdict.candidates if candidate.resyntheses), []),
             "steps": steps,
             "extractor": extractor,
             "tap": tap,
         },
         "robustness": {"perturbations": verdict.perturbations, "flips": verdict.flips},
-        "metadata": {"parameters": dict(probe.info)},
+        "metadata": metadata.of(probe),
         "timing_ms": {stage: round(ms, 3) for stage, ms in verdict.timing_ms.items()},
         "provenance": dict(verdict.provenance),
         "warnings": list(verdict.warnings),
@@ -61,7 +63,7 @@ def failed(path: str, error: ResynthError) -> Record:
         "candidates": [],
         "evidence": {"caption": None, "captioner": None, "seeds": [], "steps": None, "extractor": None, "tap": None},
         "robustness": {"perturbations": 0, "flips": None},
-        "metadata": {"parameters": {}},
+        "metadata": copy.deepcopy(metadata.NOT_EXAMINED),
         "timing_ms": {},
         "provenance": {},
         "warnings": [],
@@ -91,4 +93,5 @@ def _candidate(candidate: CandidateEvidence) -> Record:
         "score": candidate.score,
         "probability": candidate.probability,
         "resyntheses": len(candidate.resyntheses),
+        "references": len(candidate.resyntheses) + len(candidate.given),
     }

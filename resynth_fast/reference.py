@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Reduce = Literal["max", "mean"]
+Metric = Literal["dot", "cosine"]
 
 
 class Similarity(NamedTuple):
@@ -201,3 +202,55 @@ def _check_offsets(offsets: NDArray[np.int64], count: int) -> None:
         raise ValueError(f"offsets[{g + 1}] is {offsets[g + 1]}; it must be at least offsets[{g}] = {offsets[g]}")
     if offsets[-1] != count:
         raise ValueError(f"offsets[{len(offsets) - 1}] is {offsets[-1]}; it must be {count}, the number of references")
+
+
+class TopK(NamedTuple):
+    """The nearest rows of a gallery for Q queries."""
+
+    scores: NDArray[np.float32]
+    """(Q, k), inner products or cosines, the highest first."""
+    indices: NDArray[np.int64]
+    """(Q, k), the rows that have them; the lower index first on a tie."""
+
+
+def topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, *, metric: Metric = "cosine") -> TopK:
+    """See :func:`resynth_fast.topk.topk`."""
+    check_topk(queries, gallery, k, metric)
+    rows = rows_of(gallery)
+    if metric == "cosine":
+        exact = np.array([_cosines(query, rows) for query in queries])
+    else:
+        exact = queries.astype(np.float64) @ rows.T.astype(np.float64)
+    with np.errstate(over="ignore"):
+        scores = exact.astype(np.float32)
+    for q, n in np.argwhere(~np.isfinite(scores)):
+        raise ValueError(f"queries: row {q} and gallery: row {n} have an inner product beyond float32; use metric 'cosine'")
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return TopK(np.take_along_axis(scores, order, axis=1), order)
+
+
+def rows_of(gallery: NDArray[np.float32] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    """A gallery's rows as float32; a bfloat16 is the upper half of one."""
+    if gallery.dtype == np.uint16:
+        return (gallery.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return gallery.astype(np.float32, copy=False)
+
+
+def check_topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, metric: str) -> None:
+    """Raise TypeError or ValueError, naming the argument, its value and what is allowed, unless they fit together."""
+    _check_array("queries", queries, np.float32, 2)
+    _check_array("gallery", gallery, np.uint16 if getattr(gallery, "dtype", None) == np.uint16 else np.float32, 2)
+    if not isinstance(k, int | np.integer):
+        raise TypeError(f"k is a {type(k).__name__}; it must be an int")
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    if min(queries.shape) < 1:
+        raise ValueError(f"queries has shape {queries.shape}; it must have at least one row and one column")
+    if gallery.shape[1] != queries.shape[1]:
+        raise ValueError(f"gallery has {gallery.shape[1]} columns; it must have {queries.shape[1]}, as queries has")
+    if metric not in ("dot", "cosine"):
+        raise ValueError(f"metric is '{metric}'; it must be 'dot' or 'cosine'")
+    rows = rows_of(gallery)
+    for name, array in (("queries", queries), ("gallery", rows)):
+        if len(bad := np.flatnonzero(~np.isfinite(array).all(axis=1))):
+            raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")

@@ -17,7 +17,7 @@ except ModuleNotFoundError:
 # Made once: a call takes about two microseconds, and turning a type into a dtype a tenth of one.
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 
-__all__ = ["Reduce", "Similarity", "backend", "similarity"]
+__all__ = ["Reduce", "Similarity", "backend", "compiled", "similarity"]
 
 
 def backend() -> str:
@@ -26,6 +26,11 @@ def backend() -> str:
     The environment variable RESYNTH_ISA forces an instruction set.
     """
     return _native.isa() if _compiled else "reference"
+
+
+def compiled() -> bool:
+    """Whether the extension is there; else the twins of `reference` compute."""
+    return _compiled
 
 
 def similarity(

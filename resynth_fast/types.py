@@ -16,6 +16,16 @@ Status = Literal["attributed", "inconclusive", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
+class Caption:
+    """What a probe shows, in words."""
+
+    text: str
+    by: str
+    """The captioner's name, "metadata" for the prompt recorded in the file, "user"."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One picture to be made: by which candidate, from which prompt, from which noise."""
 
@@ -39,11 +49,13 @@ class CandidateEvidence:
     name: str
     family: str
     bundle: str
-    """SHA-256 of the candidate's manifest."""
+    """SHA-256 of the candidate's manifest; of its pictures or of its description where it has none."""
     score: float
     """Log-likelihood, up to a constant shared by all candidates of the probe; higher is closer."""
     probability: float
     resyntheses: tuple[Resynthesis, ...]
+    given: tuple[Pixels, ...] = ()
+    """Of a candidate that cannot be run: those of its own pictures that were the references."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,8 @@ class Verdict:
     candidates: tuple[CandidateEvidence, ...]
     """From the most to the least probable."""
     caption: str
+    captioner: str
+    """Whose words the caption is, as in `Caption`."""
     perturbations: int
     flips: int
     """Under how many of the mild perturbations of the probe another candidate comes first."""

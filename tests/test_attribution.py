@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from resynth_fast import Attributor, zoo
 from resynth_fast.candidates import find
@@ -118,6 +119,20 @@ def test_the_command_line_prints_one_document_and_writes_a_page(probe_file, tmp_
     assert "data:image/png" in page.read_text()
 
 
+def test_a_recorded_prompt_can_be_the_caption(probe_file, tmp_path):
+    info = PngInfo()
+    info.add_text("parameters", f"{PROMPT}\nSteps: 20, Seed: 3, CFG scale: 3, Model: claimed")
+    Image.open(probe_file).save(tmp_path / "a.png", pnginfo=info)
+    done = resynth("attribute", tmp_path / "a.png", probe_file, "--caption", "metadata", "-k", 1, "--steps", 1, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    recorded, described = json.loads(done.stdout)["records"]
+    assert (recorded["evidence"]["caption"], recorded["evidence"]["captioner"]) == (PROMPT, "metadata")
+    assert recorded["metadata"]["generation"]["model"] == "claimed"
+    assert recorded["verdict"]["label"] != "claimed"
+    assert described["evidence"]["captioner"] == "tagger"
+    assert any("no prompt is recorded" in warning for warning in described["warnings"])
+
+
 def test_good_and_bad_files_all_get_records(probe_file, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     (tmp_path / "good.png").write_bytes(probe_file.read_bytes())
@@ -134,6 +149,10 @@ def test_good_and_bad_files_all_get_records(probe_file, tmp_path):
         (["attribute", "x.png", "--format", "xml"], 2),
         (["attribute", "x.png", "--references", "0"], 2),
         (["attribute", "x.png", "--candidates", "/nowhere"], 3),
+        (["attribute", "x.png", "--candidates", "acme=/nowhere"], 2),
+        (["attribute", "x.png", "--candidates", "acme=http://api.example"], 2),
+        (["attribute", "x.png", "--caption", "metdata"], 2),
+        (["candidates", "show", "acme=/nowhere"], 2),
         (["attribute", "x.png", "--backend", "abacus"], 2),
         (["candidates", "list", "--format", "json", "--verify"], 0),
         (["doctor", "--json"], 0),

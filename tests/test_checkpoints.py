@@ -143,6 +143,15 @@ def own_code(folder: Path) -> None:
     edit(folder / "model_index.json", unet=["mine", "Mine"])
 
 
+def nested_pipeline(folder: Path) -> None:
+    edit(folder / "model_index.json", unet=["diffusers", "DiffusionPipeline"])
+
+
+def pickled_shard(folder: Path) -> None:
+    (folder / "unet" / "weights.bin").write_bytes(pickle.dumps(Bomb(folder.parent / "trace")))
+    (folder / f"{UNET}.index.json").write_text(json.dumps({"weight_map": {"conv_in.weight": "weights.bin"}}))
+
+
 def other_class(folder: Path) -> None:
     edit(folder / "model_index.json", unet=["diffusers", "AutoencoderTiny"])
 
@@ -178,9 +187,11 @@ HOSTILE: dict[Callable[[Path], None], str] = {
     no_text_weights: r"text_encoder has no weights",
     no_decoder: r"the folder 'vae' is missing",
     no_tokenizer: r"the folder 'tokenizer' is missing",
-    foreign_class: r"unet is subprocess\.Popen; only classes of diffusers and transformers",
-    own_code: r"unet is mine\.Mine; only classes of diffusers and transformers",
-    other_class: r"AutoencoderTiny",
+    foreign_class: r"unet is subprocess\.Popen; only networks, noise schedulers and tokenizers of diffusers",
+    own_code: r"unet is mine\.Mine; only networks, noise schedulers and tokenizers of diffusers",
+    nested_pipeline: r"unet is diffusers\.DiffusionPipeline; only networks",
+    pickled_shard: r"names the shard 'weights\.bin', which is no safetensors file",
+    other_class: r"unet cannot be opened as AutoencoderTiny|as AutoencoderTiny .*its config and its weights differ",
     broken_json: r"no diffusers pipeline: model_index\.json cannot be read",
     deep_json: r"config\.json cannot be read",
     no_index: r"no diffusers pipeline: model_index\.json cannot be read",

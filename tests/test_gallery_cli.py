@@ -99,6 +99,12 @@ def test_prompts_come_from_folders_also_where_several_generators_share_them(resy
         assert {entry.prompt for entry in gallery.select()} == {"a red café", "写真"}
 
 
+def test_where_all_folders_are_another_generators_nothing_is_taken(resynth, tmp_path):
+    paint(tmp_path / "matrix" / "a prompt" / "other" / "0.png", 1)
+    code, _, err = resynth("add", "mine", tmp_path / "matrix", "--prompts-from-folders")
+    assert (code, "no picture by mine found" in err) == (1, True)
+
+
 def test_a_group_is_kept_apart(resynth, pictures, tmp_path):
     resynth("add", "g", pictures / "0.png")
     resynth("add", "g", pictures / "1.png", "--group", "held back")

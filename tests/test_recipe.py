@@ -74,3 +74,10 @@ def test_temperature_is_recovered():
         rows.append(row / 0.05)
         truth.append(RNG.choice(5, p=probabilities(row, 1.0)))
     assert 0.04 < fit_temperature(rows, truth) < 0.06
+
+
+def test_energy_is_what_the_whitening_leaves_of_the_covariance_within_cells():
+    x, g, p = world()
+    constants = fit(x, {"block": x.shape[1]}, g, p)
+    white = whitening(constants)
+    np.testing.assert_allclose(white.energy, (white(constants.foreign.rows) ** 2).sum() + 1 - constants.foreign.values.sum(), rtol=1e-9)

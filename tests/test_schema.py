@@ -49,6 +49,7 @@ def verdict(status: Status) -> Verdict:
         credible_set=("a", "b"),
         candidates=candidates,
         caption="a drawn face",
+        captioner="tagger",
         perturbations=5,
         flips=1,
         probe=Picture(

@@ -1,19 +1,39 @@
-"""The weightless descriptor: what its numbers mean, on pictures small enough to know the answer."""
+"""The weightless descriptor: what its numbers mean, on pictures small enough to know the answer, and every form of its
+kernel that this machine can run against the float64 twin."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from resynth_fast import _native
 from resynth_fast.errors import ConfigError, InputError
-from resynth_fast.extractors import texture
-from resynth_fast.extractors.texture import BLOCKS, Planes, TextureExtractor, describe
+from resynth_fast.extractors import texture, texture_reference
+from resynth_fast.extractors.texture import TextureExtractor, describe
+from resynth_fast.extractors.texture_reference import BLOCKS, Planes
 
 SIZES = [32, 40, 64, 72, 256]
 UNIT_ROWS = {"srm": 125, "srm_half": 125, "lbp": 256, "chroma": 81}  # square roots of frequencies
+ATOL = 2e-6  # of a float32 that a double was rounded to: a unit in its last place, as all are below 16
+
+
+@pytest.fixture(params=[*_native.supported_isas(), "reference"], autouse=True, scope="module")
+def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run each test with every instruction set forced, and without the extension."""
+    before = _native.isa()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "reference":
+            patch.setattr(texture, "_compiled", False)
+        else:
+            _native.force_isa(request.param)
+        yield request.param
+    _native.force_isa(before)
 
 
 def noise(side: int = 64, seed: int = 0) -> np.ndarray:
@@ -24,6 +44,54 @@ def noise(side: int = 64, seed: int = 0) -> np.ndarray:
 
 def grey(luma: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(luma, np.uint8)[..., None], 3, 2)
+
+
+def picture(kind: str, side: int, seed: int) -> np.ndarray:
+    """(side, side, 3) uint8 of a kind that is hard on some statistic: ties, no variance, one outlier, full range."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((side, side))
+    step = int(rng.integers(1, 9))
+    if kind == "noise":
+        return noise(side, seed)
+    if kind == "white noise":
+        return rng.integers(0, 256, (side, side, 3), np.uint8)
+    if kind == "black and white":
+        return (rng.integers(0, 2, (side, side, 3)) * 255).astype(np.uint8)
+    if kind == "constant":
+        return np.broadcast_to(rng.integers(0, 256, 3, np.uint8), (side, side, 3)).copy()
+    if kind == "outlier":
+        flat = np.broadcast_to(rng.integers(0, 256, 3, np.uint8), (side, side, 3)).copy()
+        flat[tuple(rng.integers(0, side, 2))] ^= 255
+        return flat
+    if kind == "ramp":
+        return grey((step * x + y) % 256)
+    if kind == "stripes":
+        return grey(x // step % 2 * 255)
+    assert kind == "checks"
+    return (((x // step + y // step) % 2)[..., None] * rng.integers(0, 256, 3)).astype(np.uint8)
+
+
+KINDS = ["noise", "white noise", "black and white", "constant", "outlier", "ramp", "stripes", "checks"]
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(KINDS), st.sampled_from([32, 40, 48, 56, 64, 88, 104, 136]), st.integers(0, 2**32 - 1))
+def test_matches_the_twin(kind: str, side: int, seed: int) -> None:
+    pixels = picture(kind, side, seed)
+    got, want = describe(pixels), texture_reference.describe(pixels)
+    for name in want:
+        if name in UNIT_ROWS:  # every count from 0 to the number of pixels has a root of its own: the counts are equal
+            np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+        else:
+            np.testing.assert_allclose(got[name], want[name], rtol=0, atol=ATOL, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_matches_the_twin_at_256_px(kind: str) -> None:
+    pixels = picture(kind, 256, 7)
+    got, want = describe(pixels), texture_reference.describe(pixels)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=0, atol=0 if name in UNIT_ROWS else ATOL, err_msg=name)
 
 
 @pytest.mark.parametrize("side", SIZES)
@@ -109,7 +177,7 @@ def test_co_occurrences_equal_a_count_by_hand() -> None:
 
 def test_ties_are_rounded_half_to_even_on_every_machine() -> None:
     values = np.array([-1501, -1500, -1499, -501, -500, -499, 0, 499, 500, 501, 1499, 1500, 1501, 9000], np.int32)
-    assert texture._quantise(values, 1000).tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4]
+    assert texture_reference._quantise(values, 1000).tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4]
 
 
 def test_turning_a_picture_swaps_directions_and_nothing_else() -> None:
@@ -128,7 +196,7 @@ def test_orientation_bins_are_of_22_5_degrees(angle: int) -> None:
     exact = {0: (1, 0), 45: (1, 1), 90: (0, 1), 135: (-1, 1)}
     x, y = exact.get(angle, (np.cos(np.radians(angle)), np.sin(np.radians(angle))))
     for sign in (1, -1):
-        bins = texture._orientation(np.float32([[sign * x]]), np.float32([[sign * y]]))
+        bins = texture_reference._orientation(np.float64([[sign * x]]), np.float64([[sign * y]]))
         assert bins.item() == int(angle // 22.5)
 
 
@@ -207,7 +275,7 @@ def test_planes_hold_exact_luma() -> None:
     assert (Planes.of(grey(np.arange(4096).reshape(64, 64) % 256)).ycc[1:] == 0).all()
 
 
-@pytest.mark.parametrize("side", [0, 24, 36, 65])
+@pytest.mark.parametrize("side", [0, 1, 7, 24, 31, 33, 36, 65, 97, 4104])
 def test_a_wrong_size_is_named(side: int) -> None:
     with pytest.raises(ConfigError, match=rf"working_size is {side}; it must be a multiple of 8"):
         TextureExtractor(side)
@@ -222,3 +290,29 @@ def test_other_arrays_are_refused() -> None:
             extractor.extract(batch)
     with pytest.raises(InputError, match="uint8"):
         describe(np.zeros((64, 64, 3)))
+
+
+def floats(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "features", "message"),
+    [
+        ((2, 32, 40, 3), (2, 2835), r"pictures has shape \(2, 32, 40, 3\); it must be \(n, S, S, 3\)"),
+        ((2, 32, 32, 4), (2, 2835), r"pictures has shape \(2, 32, 32, 4\); it must be \(n, S, S, 3\)"),
+        ((1, 33, 33, 3), (1, 2835), "pictures has side 33; it must be a multiple of 8, 32 to 4096"),
+        ((2, 32, 32, 3), (1, 2835), r"features has shape \(1, 2835\); it must have \(2, 2808\)"),
+    ],
+)
+def test_the_kernel_refuses_shapes_that_do_not_fit(pictures: tuple[int, ...], features: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        _native.texture(np.zeros(pictures, np.uint8), floats(*features))
+
+
+@pytest.mark.parametrize(
+    "pictures", [floats(1, 32, 32, 3), np.zeros((1, 64, 64, 3), np.uint8)[:, ::2, ::2], np.zeros((32, 32, 3), np.uint8)]
+)
+def test_the_kernel_converts_nothing(pictures: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _native.texture(pictures, floats(1, 2808))

@@ -35,6 +35,14 @@ void check_shape(const char* name, const Array& array, long long rows, long long
          columns);
 }
 
+// Alignment too: the kernels take pieces of many types out of it.
+template <class Workspace>
+void check_workspace(const Workspace& workspace, long long bytes) {
+    if (extent(workspace, 0) < bytes)
+        fail("workspace has length %lld; it must have at least %lld", extent(workspace, 0), bytes);
+    if (reinterpret_cast<uintptr_t>(workspace.data()) % 256 != 0) fail("workspace must be aligned to 256 bytes");
+}
+
 inline Reduce reduce_named(const char* name) {
     if (std::strcmp(name, "max") == 0) return Reduce::max;
     if (std::strcmp(name, "mean") == 0) return Reduce::mean;

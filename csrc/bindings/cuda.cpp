@@ -8,6 +8,8 @@
 #include "bindings/bind.h"
 #include "bindings/check.h"
 #include "bindings/cuda_device.h"
+#include "bindings/pixels.h"
+#include "bindings/topk.h"
 #include "resynth/similarity_cuda.h"
 
 namespace nb = nanobind;
@@ -67,4 +69,7 @@ NB_MODULE(_cuda, m) {
 
     resynth::bindings::bind_noise_cuda(m);
     resynth::bindings::bind_step_cuda(m);
+    resynth::bindings::bind_preprocess_cuda(m);
+    resynth::bindings::bind_texture_cuda(m);
+    resynth::bindings::bind_topk_cuda(m);
 }

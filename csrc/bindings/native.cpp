@@ -5,6 +5,8 @@
 
 #include "bindings/bind.h"
 #include "bindings/check.h"
+#include "bindings/pixels.h"
+#include "bindings/topk.h"
 #include "dispatch.h"
 #include "resynth/similarity.h"
 
@@ -48,4 +50,7 @@ NB_MODULE(_native, m) {
 
     resynth::bindings::bind_noise(m);
     resynth::bindings::bind_step(m);
+    resynth::bindings::bind_preprocess(m);
+    resynth::bindings::bind_texture(m);
+    resynth::bindings::bind_topk(m);
 }

@@ -18,7 +18,7 @@ struct Moments {
 
 // A squared norm in this range neither overflowed nor lost digits to subnormals, and the product of two is a normal
 // float. Outside of it (zero, subnormal, huge, NaN) the row is summed again in double, where no float can overflow.
-RESYNTH_HD bool is_exact(float squared_norm) { return squared_norm >= 0x1p-60f && squared_norm <= 0x1p60f; }
+RESYNTH_HD bool is_exact(float squared_norm) { return (squared_norm >= 0x1p-60f) & (squared_norm <= 0x1p60f); }
 
 RESYNTH_HD float cosine(float dot, float xx, float yy) {
     const float value = dot / sqrtf(xx * yy);

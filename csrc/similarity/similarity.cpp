@@ -1,14 +1,14 @@
 #include "resynth/similarity.h"
 
-#include "dispatch.h"
-#include "similarity/moments.h"
+#include <algorithm>
+
+#include "dots/dots.h"
+#include "similarity/math.h"
 
 namespace resynth {
 namespace {
 
-// No AVX-512 form: measured on a Xeon, it equalled AVX2 on rows aligned to 64 bytes and was 15 % slower on others, as
-// NumPy's mostly are: then every one of its loads crosses a cache line.
-constexpr Variants<MomentsKernel> variants{.serial = moments_serial, .avx2 = RESYNTH_ON_X86(moments_avx2)};
+constexpr int64_t rows_at_once = 64;  // their sums lie on the stack
 
 Moments<double> moments_wide(const float* x, const float* y, int64_t dimension) {
     Moments<double> sum{0.0, 0.0};
@@ -25,14 +25,23 @@ struct Probe {
     double xx_wide;  // the same where float can hold it, else summed in double
 };
 
-Probe prepare(const float* x, int64_t dimension, MomentsKernel moments) {
-    const float xx = moments(x, x, dimension).yy;
+Probe prepare(const float* x, int64_t dimension, const DotKernels<float>& kernels) {
+    float xx, dot;
+    kernels.moments(x, x, 1, dimension, &dot, &xx, false);
     return {x, xx, is_exact(xx) ? xx : moments_wide(x, x, dimension).yy};
 }
 
-float cosine_of(const Probe& probe, const float* y, int64_t dimension, MomentsKernel moments) {
-    const Moments<float> m = moments(probe.x, y, dimension);
-    if (is_exact(probe.xx) && is_exact(m.yy)) return cosine(m.dot, probe.xx, m.yy);
+// Cosines of a block of references, NaN where float may have lost digits. Without branches, so that the compiler makes
+// vectors of it.
+void cosines(float xx, const float* dot, const float* yy, int64_t count, float* result) {
+    const float known = is_exact(xx) ? xx : NAN;
+    for (int64_t n = 0; n < count; ++n) {
+        const float value = cosine(dot[n], known, yy[n]);
+        result[n] = is_exact(yy[n]) ? value : NAN;
+    }
+}
+
+float cosine_wide(const Probe& probe, const float* y, int64_t dimension) {
     const Moments<double> wide = moments_wide(probe.x, y, dimension);
     return cosine(wide.dot, probe.xx_wide, wide.yy);
 }
@@ -40,16 +49,27 @@ float cosine_of(const Probe& probe, const float* y, int64_t dimension, MomentsKe
 }  // namespace
 
 NonFinite similarity(const SimilarityArgs& args) {
-    const MomentsKernel moments = variants.choose();
-    const int64_t *offset = args.offsets, d = args.dimension;
+    const DotKernels<float> kernels = choose_dots<float>();
+    const int64_t d = args.dimension, *offset = args.offsets;
+    float dot[rows_at_once], yy[rows_at_once], cosine[rows_at_once];
     for (int64_t p = 0; p < args.probe_count; ++p) {
-        const Probe probe = prepare(args.probes + p * d, d, moments);
+        const Probe probe = prepare(args.probes + p * d, d, kernels);
         if (!isfinite(probe.xx_wide)) return {NonFinite::Where::probes, p};
         Leader leader = no_leader();
+        // A probe's references lie together: blocks of them are read whatever their groups.
+        const int64_t end = offset[args.candidate_count];
+        int64_t begun = offset[0], known = begun;  // cosine holds the rows begun … known - 1
         for (int64_t c = 0; c < args.candidate_count; ++c, ++offset) {
             Reduction group = empty_group();
             for (int64_t n = offset[0]; n < offset[1]; ++n) {
-                const float similarity = cosine_of(probe, args.references + n * d, d, moments);
+                if (n == known) {
+                    begun = known;
+                    known = std::min(end, begun + rows_at_once);
+                    kernels.moments(probe.x, args.references + begun * d, known - begun, d, dot, yy, false);
+                    cosines(probe.xx, dot, yy, known - begun, cosine);
+                }
+                float similarity = cosine[n - begun];
+                if (isnan(similarity)) similarity = cosine_wide(probe, args.references + n * d, d);
                 if (isnan(similarity)) return {NonFinite::Where::references, n};
                 fold(group, similarity, args.reduce);
             }

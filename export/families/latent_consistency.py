@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from resynth_fast.errors import ConfigError
+
 from ..canonical import Guidance, embedded_scale
 from . import Generator
 from .stable_diffusion import generator
@@ -13,5 +15,7 @@ PIPELINE = "LatentConsistencyModelPipeline"
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     """See `families`; one denoiser row at any guidance scale."""
-    family = "latent-consistency"
-    return generator(pipeline, family, guidance.embedded(family), embedded_scale(pipeline, guidance), guidance_scale=guidance.scale)
+    family, embedded = "latent-consistency", embedded_scale(pipeline, guidance)
+    if embedded is None:
+        raise ConfigError("this latent consistency model's U-Net has no time_cond_proj_dim, so that it cannot be told a guidance scale")
+    return generator(pipeline, family, guidance.embedded(family), embedded, guidance_scale=guidance.scale)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .. import zoo
 from ..bundle import MANIFEST, Bundle
@@ -12,38 +13,79 @@ from ..engines import EnginePool
 from ..errors import ConfigError
 from ..types import Pixels
 
+if TYPE_CHECKING:
+    from ..extractors.space import FeatureSpace
+    from .folder import GivenPictures
+
 ZOO = "zoo:"
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
 
 
 class Candidate(Protocol):
-    """A generator that can be asked for pictures."""
+    """A source in the running."""
 
     name: str
     family: str
     sha256: str
+    warnings: tuple[str, ...]
+    """What to keep in mind where it is in the running."""
+
+
+@runtime_checkable
+class Maker(Candidate, Protocol):
+    """A candidate that can be asked for pictures."""
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
         """One picture (H, W, 3) uint8 for each pair of prompt and seed, independent of the others in the call."""
 
 
-def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
-    """Candidates by name: `zoo:` is the embedded zoo, `zoo:NAME` one of it, else a bundle's folder or a folder of bundles."""
-    from .engine import EngineCandidate
+@runtime_checkable
+class Giver(Candidate, Protocol):
+    """A candidate that has pictures and can make none."""
 
-    chosen = [bundle for text in specifications for bundle in bundles(text)]
+    def describe(self, space: FeatureSpace) -> GivenPictures:
+        """All its pictures in one feature space."""
+
+
+def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
+    """Candidates by the form of what is written, each of another name.
+
+    `zoo:` is the embedded zoo, `zoo:NAME` one of it; `NAME=FOLDER` given pictures; `NAME=https://HOST#model=MODEL` an
+    images API (see `http`); anything else a bundle's folder or a folder of bundles. A folder whose own name has an =
+    is written with a /, as in ./a=b.
+    """
+    chosen = [candidate for text in specifications for candidate in _candidates(text, pool)]
     if not chosen:
         raise ConfigError("no candidates; name at least one, for example zoo:")
-    for bundle in chosen:
-        if bundle.kind != "generator":
-            raise ConfigError(f"candidate {bundle.name!r} is a bundle of kind {bundle.kind!r}; a candidate must be a generator")
-    names = [bundle.name for bundle in chosen]
+    names = [candidate.name for candidate in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"candidate {max(names, key=names.count)!r} is named twice; give each once")
-    return [EngineCandidate(bundle, pool) for bundle in chosen]
+    return chosen
+
+
+def _candidates(text: str, pool: EnginePool) -> Sequence[Candidate]:
+    if named := _NAMED.fullmatch(text):
+        name, source = named.groups()
+        if "://" in source:
+            from .http import HttpCandidate
+
+            return [HttpCandidate(name, source)]
+        from .folder import FolderCandidate
+
+        return [FolderCandidate(name, Path(source))]
+    from .engine import EngineCandidate
+
+    found = bundles(text)
+    for bundle in found:
+        if bundle.kind != "generator":
+            raise ConfigError(f"candidate {bundle.name!r} is a bundle of kind {bundle.kind!r}; a candidate must be a generator")
+    return [EngineCandidate(bundle, pool) for bundle in found]
 
 
 def bundles(text: str) -> list[Bundle]:
     """The bundles that one specification stands for."""
+    if _NAMED.fullmatch(text):
+        raise ConfigError(f"{text.partition('=')[0]!r} is no bundle; zoo:, a bundle's folder or a folder of bundles is asked for")
     if text.startswith(ZOO):
         wanted = text.removeprefix(ZOO)
         return [zoo.bundle(wanted)] if wanted else zoo.candidates()

@@ -21,6 +21,8 @@ Conditions = dict[str, npt.NDArray[np.float32]]
 class EngineCandidate:
     """Text encoder, denoiser and decoder of one bundle."""
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, bundle: Bundle, pool: EnginePool) -> None:
         self.bundle = bundle
         self.name = bundle.name

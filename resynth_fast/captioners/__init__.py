@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from .. import zoo
 from ..bundle import Bundle
@@ -37,6 +38,15 @@ def find(text: str, pool: EnginePool) -> Captioner:
 
         return HttpCaptioner(text)
     return of_bundle(zoo.bundle(zoo.TAGGER) if text == ZOO else Bundle.open(Path(text)), pool)
+
+
+def notice(text: str) -> str:
+    """What a user must know before the captioner called `text` is used; empty where there is nothing."""
+    return (
+        f"the pictures are sent to {urlsplit(text).netloc.rpartition('@')[2]} to be described, without their metadata"
+        if "://" in text
+        else ""
+    )
 
 
 def of_bundle(bundle: Bundle, pool: EnginePool) -> Captioner:

@@ -40,9 +40,10 @@ def of_folder(
     from .. import perturbations, zoo
     from ..bundle import Bundle
     from ..engines import EnginePool
+    from ..extractors.network import NetworkExtractor
     from ..extractors.space import open_space
     from .harness import Run, evaluate
-    from .protocols import Setting
+    from .setting import Setting
 
     setting = Setting(
         recipe=recipe, references=references, draws=draws, seed=seed, without=tuple(without), leave_out=tuple(leave_out),
@@ -57,6 +58,7 @@ def of_folder(
         space=space,
         setting=setting,
         cache=cache,
+        backend=pool.backend.version() if isinstance(space.extractor, NetworkExtractor) else "",
         degradations=tuple(degradations) or perturbations.ROBUSTNESS,
         progress=progress,
     )

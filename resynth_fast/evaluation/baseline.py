@@ -7,51 +7,55 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from .. import images
-from ..pixels import PixelRecipe
 from . import metrics
-from .dataset import Dataset
+
+FILE = 7
+"""How many of the facts are the file's; the others are those of its normalised pixels."""
+NEIGHBOURS = 9
+FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def evaluate(dataset: Dataset, pixels: PixelRecipe) -> dict[str, Any]:
-    """Balanced accuracy of the nearest class by size, format, bytes a pixel and quantisation tables, by folds of prompts:
-    as the files are, and after pixel normalisation, when all that is left is how well a picture compresses."""
+def facts(path: Path, normalised: npt.NDArray[np.uint8]) -> list[float]:
+    """Width, height, format, logarithm of bytes a pixel and the strength of JPEG's quantisation of a readable picture;
+    then the logarithm of bytes a pixel once more, of the normalised one (S, S, 3) as PNG."""
+    with Image.open(path, formats=images.FORMATS) as image:
+        tables = getattr(image, "quantization", None) or {}
+        strength = float(np.mean([np.mean(table) for table in tables.values()])) if tables else 0.0
+        formats = [float(image.format == name) for name in FORMATS]
+        own = [image.width, image.height, *formats, float(np.log(path.stat().st_size / (image.width * image.height))), strength]
+    buffer = io.BytesIO()
+    Image.fromarray(normalised).save(buffer, "PNG", compress_level=1)
+    return [*own, float(np.log(len(buffer.getvalue()) / normalised[..., 0].size))]
+
+
+def evaluate(found: metrics.Doubles, generator: metrics.Integers, group: metrics.Integers) -> dict[str, Any]:
+    """Balanced accuracy of nearest neighbours by `facts` (n, FILE + 1), folds of groups apart: by the files as they are,
+    and after pixel normalisation, when all that is left is how well a picture compresses."""
     return {
-        "balanced": _accuracy(dataset, np.array([_facts(file) for file in dataset.files])),
-        "normalised": _accuracy(dataset, np.array([_normalised_facts(file, pixels) for file in dataset.files])),
+        "balanced": _accuracy(found[:, :FILE], generator, group),
+        "normalised": _accuracy(found[:, FILE:], generator, group),
+        "chance": 1 / len(np.unique(generator)),
     }
 
 
-def _accuracy(dataset: Dataset, facts: metrics.Doubles, folds: int = 5) -> float | None:
-    fold = dataset.group % folds
-    predicted = np.full(len(dataset), -1)
+def _accuracy(found: metrics.Doubles, generator: metrics.Integers, group: metrics.Integers, folds: int = 5) -> float | None:
+    fold = group % folds
+    known, label = np.unique(generator, return_inverse=True)
+    rng = np.random.default_rng(0)
+    predicted = np.full(len(label), -1)
     for f in np.unique(fold):
-        train, test = fold != f, fold == f
-        if not train.any():
+        test, train = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
+        if not len(train):
             return None
-        centre, scale = facts[train].mean(0), facts[train].std(0) + 1e-9
-        known = np.unique(dataset.generator[train])
-        means = np.stack([((facts - centre) / scale)[train & (dataset.generator == g)].mean(0) for g in known])
-        distance = ((((facts[test] - centre) / scale)[:, None] - means) ** 2).sum(2)
-        ties = np.random.default_rng(0).random(distance.shape) * 1e-9  # equal facts must not always mean the first class
-        predicted[test] = known[(distance + ties).argmin(1)]
-    return metrics.balanced_accuracy(predicted == dataset.generator, dataset.generator)
-
-
-def _facts(path: Path) -> list[float]:
-    """Width, height, format, logarithm of bytes a pixel, and the strength of JPEG's quantisation."""
-    with Image.open(path) as image:
-        tables = getattr(image, "quantization", None) or {}
-        strength = float(np.mean([np.mean(table) for table in tables.values()])) if tables else 0.0
-        formats = [float(image.format == name) for name in ("PNG", "JPEG", "WEBP")]
-        return [image.width, image.height, *formats, float(np.log(path.stat().st_size / (image.width * image.height))), strength]
-
-
-def _normalised_facts(path: Path, pixels: PixelRecipe) -> list[float]:
-    """The same of the normalised picture, saved as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.normalise(images.read(path).pixels)).save(buffer, "PNG", compress_level=1)
-    side = pixels.working_size
-    return [side, side, 1.0, 0.0, 0.0, float(np.log(len(buffer.getvalue()) / side**2)), 0.0]
+        scaled = (found - found[train].mean(0)) / (found[train].std(0) + 1e-6)
+        for rows in np.array_split(test, -(-len(test) // 256)):
+            distance = ((scaled[rows, None] - scaled[train]) ** 2).sum(2)
+            distance += rng.random(distance.shape) * 1e-6  # equal facts must not always mean the first pictures
+            near = label[train][np.argpartition(distance, min(NEIGHBOURS, len(train)) - 1, axis=1)[:, :NEIGHBOURS]]
+            votes = np.stack([(near == c).sum(1) for c in range(len(known))], axis=1) + rng.random((len(rows), len(known))) * 0.5
+            predicted[rows] = votes.argmax(1)
+    return metrics.balanced_accuracy(predicted == label, label)

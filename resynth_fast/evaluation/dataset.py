@@ -6,9 +6,11 @@ Two layouts are read: the matrix `ROOT/<prompt>/<generator>/<pictures>`, and tha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from .. import images
+from .. import __version__, images
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.network import LAST, NetworkExtractor
 from ..extractors.space import FeatureSpace
 from ..perturbations import perturbation
-from .metrics import Booleans, Integers
+from . import baseline
+from .metrics import Booleans, Doubles, Integers
 
 CHUNK = 16
+VERSION = 1
+"""Of what is kept in a cache."""
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -67,16 +72,16 @@ def read(root: Path) -> Dataset:
     if not root.is_dir():
         raise ConfigError(f"no dataset at {root}; give a folder laid out as <prompt>/<generator>/<pictures>")
     rows = _paper(root) or _matrix(root)
-    generators, prompts, groups = sorted({row[1] for row in rows}), sorted({row[2] for row in rows}), sorted({row[3] for row in rows})
-    if len(generators) < 2:
+    (generators, generator), (prompts, prompt), (_, group) = (
+        np.unique([row[column] for row in rows] or [""], return_inverse=True) for column in (1, 2, 3)
+    )
+    if not rows or len(generators) < 2:
         raise ConfigError(
-            f"{root} holds pictures of {len(generators)} generators; attribution needs two at least, laid out as <prompt>/<generator>/<pictures>"
+            f"{root} holds pictures of {len(generators) if rows else 0} generators; attribution needs two at least, laid out as <prompt>/<generator>/<pictures>"
         )
     return Dataset(
-        files=tuple(row[0] for row in rows), generators=tuple(generators), prompts=tuple(prompts),
-        generator=np.array([generators.index(row[1]) for row in rows]), prompt=np.array([prompts.index(row[2]) for row in rows]),
-        group=np.array([groups.index(row[3]) for row in rows]), probe=np.array([row[4] for row in rows]),
-        reference=np.array([row[5] for row in rows]),
+        files=tuple(row[0] for row in rows), generators=tuple(generators.tolist()), prompts=tuple(prompts.tolist()), generator=generator,
+        prompt=prompt, group=group, probe=np.array([row[4] for row in rows]), reference=np.array([row[5] for row in rows]),
     )  # fmt: skip
 
 
@@ -121,6 +126,8 @@ class Described:
     last: Floats | None
     """(n, e) the encoder's own embedding, where it was exported"""
     seconds_per_picture: float
+    facts: Doubles | None = None
+    """(n, f) what `baseline` knows of the files; of clean pictures only"""
 
 
 def describe(
@@ -129,43 +136,77 @@ def describe(
     *,
     degradation: str | None = None,
     cache: Path | None = None,
+    backend: str = "",
     progress: Progress = lambda done, of: None,
 ) -> Described:
-    """Features of every readable picture, after `degradation`; kept in `cache` under a hash of all that they depend on."""
+    """Features of every readable picture, after `degradation`; kept in `cache` under a hash of all that they depend on.
+
+    `backend` names what runs the extractor, version and precision included.
+    """
     folder = cache or Path(platformdirs.user_cache_dir("resynth_fast")) / "features"
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in dataset.files]
-    key = hashlib.sha256(repr((space.sha256, degradation, stats)).encode()).hexdigest()
+    stats = [_stat(file) for file in dataset.files]
+    key = hashlib.sha256(repr((__version__, VERSION, space.sha256, backend, degradation, stats)).encode()).hexdigest()
     path = folder / f"{key}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as kept:
-            last = kept.get("last")
+    found = _kept(path, dataset)
+    if found is None:
+        found, rows = _describe(dataset, space, degradation, progress)
+        _keep(path, found, rows)
+    return found
+
+
+def _stat(file: Path) -> tuple[str, int, int]:
+    """What tells a file from its later self; one that is gone, or a link to nothing, is reported when it is read."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return str(file.absolute()), -1, -1
+    return str(file.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def _kept(path: Path, dataset: Dataset) -> Described | None:
+    """What an earlier run left; None if there is nothing, or it is broken."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             found = dataset.only(kept["rows"], tuple(kept["skipped"].tolist()))
-            return Described(found, kept["features"], last, float(kept["seconds"]))
-    made = _describe(dataset, space, degradation, progress)
-    rows, features, last, skipped, seconds = made
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{key}.{os.getpid()}.npz"
-    with temporary.open("wb") as file:
-        arrays: dict[str, npt.NDArray[Any]] = {"rows": rows, "features": features, "skipped": np.array(skipped, dtype=str)}
-        arrays |= {"seconds": np.array(seconds)} | ({} if last is None else {"last": last})
-        np.savez(file, allow_pickle=False, **arrays)
-    os.replace(temporary, path)
-    return Described(dataset.only(rows, tuple(skipped)), features, last, seconds)
+            return Described(found, kept["features"], kept.get("last"), float(kept["seconds"]), kept.get("facts"))
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
-def _describe(
-    dataset: Dataset, space: FeatureSpace, degradation: str | None, progress: Progress
-) -> tuple[Integers, Floats, Floats | None, list[str], float]:
+def _keep(path: Path, made: Described, rows: Integers) -> None:
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "rows": rows, "features": made.features, "seconds": np.array(made.seconds_per_picture),
+        "skipped": np.array(made.dataset.skipped, dtype=str),
+    }  # fmt: skip
+    arrays |= {name: array for name, array in (("last", made.last), ("facts", made.facts)) if array is not None}
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ConfigError(
+            f"features cannot be kept in {path.parent} ({error.strerror}); name a folder that can be written with --cache"
+        ) from error
+
+
+def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, progress: Progress) -> tuple[Described, Integers]:
+    """Features, and the rows of the pictures that could be read."""
     change = perturbation(degradation) if degradation else None
     encoder = space.extractor if isinstance(space.extractor, NetworkExtractor) and space.extractor.has(LAST) else None
     rows: list[int] = []
     features: list[Floats] = []
     last: list[Floats] = []
+    facts: list[list[float]] = []
     skipped: list[str] = []
-    start = time.perf_counter()
+    spent = 0.0
     for first in range(0, len(dataset), CHUNK):
         progress(first, len(dataset))
-        normal = []
+        start = time.perf_counter()
+        chunk, normal = [], []
         for i in range(first, min(first + CHUNK, len(dataset))):
             try:
                 pixels = images.read(dataset.files[i]).pixels
@@ -173,16 +214,22 @@ def _describe(
                 skipped.append(str(error))
                 continue
             normal.append(space.pixels.normalise(change(pixels) if change else pixels))
-            rows.append(i)
+            chunk.append(i)
         if normal:
             features.append(space.extractor.extract(np.stack(normal)))
             if encoder is not None:
                 last.append(encoder.extract_last(np.stack(normal)))
+        spent += time.perf_counter() - start
+        rows += chunk
+        if not degradation:
+            facts += [baseline.facts(dataset.files[i], picture) for i, picture in zip(chunk, normal, strict=True)]
     progress(len(dataset), len(dataset))
     if not features:
         raise ConfigError(f"none of the {len(dataset)} pictures can be read: {skipped[0] if skipped else 'there are none'}")
-    all_features = np.concatenate(features)
-    if not np.isfinite(all_features).all():
+    joined = np.concatenate(features)
+    if not np.isfinite(joined).all():
         raise BundleError(f"{space.name}: a feature is not finite; verify or export the extractor again")
-    seconds = (time.perf_counter() - start) / len(rows)
-    return np.array(rows), all_features, np.concatenate(last) if last else None, skipped, seconds
+    found = dataset.only(np.array(rows), tuple(skipped))
+    return Described(
+        found, joined, np.concatenate(last) if last else None, spent / len(rows), np.array(facts) if facts else None
+    ), np.array(rows)  # fmt: skip

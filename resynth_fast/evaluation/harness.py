@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from ..extractors.space import FeatureSpace
 from ..recipe import Doubles
 from . import baseline, metrics
 from .dataset import Dataset, Described, Progress, describe, read
-from .protocols import Bench, Judged, Setting
+from .protocols import Bench, Judged, NothingJudgedError
+from .setting import GALLERY_STEPS, Setting
+from .spaces import Spaces
 
 PROTOCOLS = ("closed", "open", "robustness", "curve")
 POINTS = (1, 2, 4, 10, 25, 50, 100)
@@ -32,24 +36,41 @@ class Run:
     space: FeatureSpace
     setting: Setting
     cache: Path | None = None
+    backend: str = ""
+    """what runs the extractor, for the cache's key and for provenance"""
     degradations: Sequence[str] = perturbations.ROBUSTNESS
     progress: Progress = field(default=lambda done, of: None)
 
-    def describe(self, dataset: Dataset, degradation: str | None = None) -> Described:
-        return describe(dataset, self.space, degradation=degradation, cache=self.cache, progress=self.progress)
+    @cached_property
+    def data(self) -> Described:
+        """The dataset's features."""
+        return self.describe(read(self.root))
 
-    def bench(self, data: Described, probes: Described | None = None, **changes: Any) -> Bench:
+    @cached_property
+    def spaces(self) -> Spaces:
+        return Spaces(self.data, self.space.constants)
+
+    def describe(self, dataset: Dataset, degradation: str | None = None) -> Described:
+        return describe(
+            dataset, self.space, degradation=degradation, cache=self.cache, backend=self.backend, progress=self.progress
+        )  # fmt: skip
+
+    def bench(self, probes: Described | None = None, **changes: Any) -> Bench:
+        """The dataset under the run's setting with `changes`; `probes` where their features differ from the references'."""
         sizes = list(self.space.extractor.block_sizes.values())
-        return Bench(data, self.space.constants, sizes, replace(self.setting, **changes), probes)
+        return Bench(self.data, self.space.constants, sizes, replace(self.setting, **changes), probes, self.spaces)
 
 
 def evaluate(run: Run, protocol: str) -> dict[str, Any]:
     """The result of one protocol; every one has the fields of `closed` about the clean pictures."""
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol is {protocol!r}; it must be {', '.join(PROTOCOLS)}")
-    data = run.describe(read(run.root))
+    dataset, facts = run.data.dataset, run.data.facts
+    bench = run.bench()
+    names = [dataset.generators[g] for g in bench.candidates]
+    if protocol == "open" and (len(names) < 3 or run.setting.references == 0):
+        raise ConfigError("the open protocol leaves each generator out once: it needs three at least, and --references 1 or more")
     start = time.perf_counter()
-    bench = run.bench(data)
     judged = bench.judge()
     scoring = (time.perf_counter() - start) / len(judged.probe)
     result: dict[str, Any] = {
@@ -57,52 +78,64 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
         "recipe": run.setting.recipe,
         **closed(bench, judged),
         "auroc_unknown": None,
-        "seconds_per_probe": data.seconds_per_picture + scoring,
-        "generator_runs_per_probe": run.setting.references * len(data.dataset.generators),
+        "seconds_per_probe": run.data.seconds_per_picture + scoring,
+        "generator_runs_per_probe": run.setting.references * len(names),
+        "captions_together": bench.captions_together(),
     }
-    if protocol == "open" or (protocol == "closed" and 2 < len(data.dataset.generators) <= OPEN_AT_MOST):
+    if protocol == "open" or (protocol == "closed" and len(names) <= OPEN_AT_MOST):
         unknown = strict(bench)
         result["auroc_unknown"] = unknown["auroc"] if unknown else None
         if protocol == "open":
-            if not unknown:
-                raise ConfigError("the open protocol leaves each generator out once and needs three at least, with references")
             result["open"] = unknown
+    if outsiders := outside(bench, judged):
+        result["outside"] = outsiders
+    if run.setting.gallery and run.setting.references:
+        with contextlib.suppress(NothingJudgedError):  # one picture a cell: only a gallery can judge
+            result["no_gallery"] = _accuracy(run.bench(recipe="one-shot", without=_without_gallery(run.setting)))
     if protocol == "robustness":
-        result["robustness"] = robustness(run, data)
+        result["robustness"] = robustness(run)
     if protocol == "curve":
-        result["curve"] = curve(run, data)
+        result["curve"] = curve(run)
     result |= {
-        "baseline": baseline.evaluate(data.dataset, run.space.pixels),
+        "baseline": None if facts is None else baseline.evaluate(facts, dataset.generator, dataset.group),
         "setting": {
             "references": run.setting.references, "draws": run.setting.draws, "seed": run.setting.seed, "without": list(run.setting.without),
             "leave_out": list(run.setting.leave_out), "together": run.setting.together,
         },
-        "generators": list(data.dataset.generators),
-        "prompts": len(np.unique(data.dataset.group)),
-        "pictures": len(data.dataset),
-        "skipped": list(data.dataset.skipped),
-        "provenance": {"resynth_fast": __version__, "extractor": run.space.name, "extractor_sha256": run.space.sha256},
+        "dataset": run.root.name,
+        "generators": names,
+        "prompts": len(np.unique(dataset.group)),
+        "pictures": len(dataset),
+        "skipped": list(dataset.skipped),
+        "provenance": {
+            "resynth_fast": __version__, "extractor": run.space.name, "extractor_sha256": run.space.sha256, "backend": run.backend,
+            "nuisance": list(run.space.constants.nuisance),
+        },
     }  # fmt: skip
     return result
 
 
 def closed(bench: Bench, judged: Judged) -> dict[str, Any]:
-    """Balanced accuracy and calibration; a probe's draws count as parts of one judgement."""
+    """Balanced accuracy and calibration of probes by candidates; a probe's draws count as parts of one judgement."""
+    judged = judged.only(judged.truth >= 0)
+    if not len(judged.probe):
+        raise ConfigError("no probe was made by a generator that has references; the closed protocol has nothing to ask")
     group = bench.data.group[judged.probe]
-    predicted = judged.scores.argmax(1)
+    ranks = np.argsort(-judged.scores, axis=1, kind="stable")
+    predicted = ranks[:, 0]
     hit = predicted == judged.truth
-    ranks = np.argsort(-judged.scores, axis=1)
-    probability = probabilities(judged, group)
+    probability = probabilities(judged)
     count = judged.scores.shape[1]
-    top3 = (ranks[:, :3] == judged.truth[:, None]).any(1)
+    n = len(np.unique(judged.probe))
     return {
-        "n": len(np.unique(judged.probe)),
+        "n": n,
+        "unjudged": int(np.isin(bench.data.generator[bench.data.probe], bench.candidates).sum()) - n,
         "accuracy": {
             "top1": float(hit.mean()),
             "balanced": metrics.balanced_accuracy(hit, judged.truth),
             "ci95": metrics.balanced_interval(hit.astype(float), judged.truth, group),
         },
-        "top3": metrics.balanced_accuracy(top3, judged.truth),
+        "top3": metrics.balanced_accuracy((ranks[:, :3] == judged.truth[:, None]).any(1), judged.truth),
         "top5": metrics.balanced_accuracy((ranks[:, :5] == judged.truth[:, None]).any(1), judged.truth),
         "macro_f1": metrics.macro_f1(predicted, judged.truth),
         "chance": 1 / count,
@@ -110,122 +143,124 @@ def closed(bench: Bench, judged: Judged) -> dict[str, Any]:
         "gallery_per_candidate": bench.gallery_per_candidate(),
         "nll": metrics.nll(probability, judged.truth),
         "brier": metrics.brier(probability, judged.truth),
-        "ece": metrics.ece(probability, judged.truth),
-        "ece_ci95": metrics.ece_interval(probability, judged.truth, group),
+        "ece": metrics.ece(probability, judged.truth, judged.draw),
+        "ece_ci95": metrics.ece_interval(probability, judged.truth, group, judged.draw),
+        "reliability": metrics.reliability(probability, judged.truth),
         "conformal": metrics.conformal(probability, judged.truth, group),
     }
 
 
-def probabilities(judged: Judged, group: metrics.Integers) -> Doubles:
+def probabilities(judged: Judged) -> Doubles:
     """Calibrated probabilities, each fold's temperature fitted on the others."""
     folds = np.unique(judged.fold)
     result = np.zeros_like(judged.scores)
     for fold in folds:
         test = judged.fold == fold
         train = ~test if len(folds) > 1 else test
-        temperature = recipe.fit_temperature(list(judged.scores[train]), [int(t) for t in judged.truth[train]])
+        temperature = recipe.fit_temperature(list(judged.scores[train]), judged.truth[train].tolist())
         result[test] = np.stack([recipe.probabilities(row, temperature) for row in judged.scores[test]])
     return result
 
 
 def strict(bench: Bench) -> dict[str, Any] | None:
-    """Each generator unknown once: in no fit, in no gallery, no candidate. None where that cannot be asked."""
-    count = len(bench.data.generators)
-    if count < 3 or bench.setting.references == 0:
+    """Each candidate unknown once: in no fit, in no gallery, not asked about. None where that cannot be measured."""
+    if len(bench.candidates) < 3 or bench.setting.references == 0:
         return None
     rows = []
-    for unknown in range(count):
-        judged = bench.judge([g for g in range(count) if g != unknown])
-        known = judged.truth >= 0
-        if not known.any() or known.all():
-            continue
-        hit = (judged.scores.argmax(1) == judged.truth)[known]
-        inside, outside = judged.consistency[known], judged.consistency[~known]
-        rows.append(
-            {
-                "unknown": bench.data.generators[unknown],
-                "auroc": metrics.auroc(inside, outside),
-                "oscr": metrics.oscr(hit, inside, outside),
-                "ccr_at_fpr5": metrics.ccr_at_fpr(hit, inside, outside),
-                "fpr_at_tpr95": metrics.fpr_at_tpr(inside, outside),
-            }
-        )
+    for unknown in bench.candidates:
+        judged = bench.judge([g for g in bench.candidates if g != unknown])
+        known, foreign = judged.truth >= 0, bench.data.generator[judged.probe] == unknown
+        if known.any() and foreign.any():
+            rows.append({"unknown": bench.data.generators[unknown], **_separation(judged, known, foreign)})
     if not rows:
         return None
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "unknown"}
     return {**means, "by_generator": rows}
 
 
-def robustness(run: Run, data: Described) -> list[dict[str, Any]]:
+def outside(bench: Bench, judged: Judged) -> list[dict[str, Any]]:
+    """Probes of sources that are no candidates because nothing was resynthesised by them: how far they stand out."""
+    known, sources = judged.truth >= 0, bench.data.generator[judged.probe]
+    if not known.any() or bench.setting.references == 0:
+        return []
+    found = []
+    for source in np.unique(sources[~known]):
+        foreign = sources == source
+        found.append(
+            {"unknown": bench.data.generators[source], "n": len(np.unique(judged.probe[foreign])), **_separation(judged, known, foreign)}
+        )
+    return found
+
+
+def _separation(judged: Judged, known: metrics.Booleans, foreign: metrics.Booleans) -> dict[str, Any]:
+    hit = (judged.scores.argmax(1) == judged.truth)[known]
+    inside, outside = judged.consistency[known], judged.consistency[foreign]
+    return {
+        "auroc": metrics.auroc(inside, outside),
+        "oscr": metrics.oscr(hit, inside, outside),
+        "ccr_at_fpr5": metrics.ccr_at_fpr(hit, inside, outside),
+        "fpr_at_tpr95": metrics.fpr_at_tpr(inside, outside),
+    }
+
+
+def robustness(run: Run) -> list[dict[str, Any]]:
     """Accuracy with the probe alone degraded; with that degradation's family in the nuisance constants, and left out of them."""
+    nuisance = "nuisance" in run.setting.steps() and "nuisance" not in run.setting.without
     rows = []
     for name in run.degradations:
-        changed = run.describe(data.dataset, name)
+        changed = run.describe(run.data.dataset, name)
         family = name.partition("-")[0]
-        row: dict[str, Any] = {"degradation": name, **_accuracy(run.bench(data, changed))}
-        if family in run.space.constants.nuisance:
-            row["left_out"] = _accuracy(run.bench(data, changed, leave_out=(*run.setting.leave_out, family)))
+        row: dict[str, Any] = {"degradation": name, **_accuracy(run.bench(changed))}
+        if nuisance and family in run.space.constants.nuisance and family not in run.setting.leave_out:
+            row["left_out"] = _accuracy(run.bench(changed, leave_out=(*run.setting.leave_out, family)))
         rows.append(row)
     return rows
 
 
-def curve(run: Run, data: Described) -> list[dict[str, Any]]:
-    """Accuracy by the number of references, for each way to come by them."""
-    cells = np.unique(np.stack([data.dataset.generator, data.dataset.prompt]), axis=1, return_counts=True)[1]
-    most = int(np.median(cells)) - 1
-    rows: list[dict[str, Any]] = []
-    for m in [m for m in POINTS if m <= max(1, most)]:
-        for name in ("one-shot", run.setting.recipe):
-            row = {"policy": f"resynthesised, {name}", "references": m, **_accuracy(run.bench(data, references=m, recipe=name))}
-            if row not in rows:
-                rows.append(row)
+def curve(run: Run) -> list[dict[str, Any]]:
+    """Accuracy by the number of references, for each way to come by them.
+
+    `gain_per_picture`: accuracy gained since the row before for each further picture that had to be generated, one
+    picture being one run of one candidate; the first row is compared with chance.
+    """
+    bench, rows = run.bench(), []
+    most = bench.references_at_most()
+    for name in dict.fromkeys(("one-shot", run.setting.recipe)):
+        own = name == run.setting.recipe
+        without = run.setting.without if own else _without_gallery(run.setting)
+        changes: dict[str, Any] = {"recipe": name, "without": without, **({} if own else {"together": None})}
+        before, pictures = 1 / len(bench.candidates), 0
+        lookup = [0] if own and run.setting.gallery else []
+        for m in [*lookup, *(m for m in POINTS if m <= max(1, most))]:
+            try:
+                found = _accuracy(run.bench(references=m, **changes))
+            except NothingJudgedError:
+                break
+            made = m * len(bench.candidates)
+            gain = (found["balanced"] - before) / (made - pictures) if made > pictures else None
+            before, pictures = found["balanced"], made
+            rows.append({"policy": f"resynthesised, {name}", "references": m, **found, "gain_per_picture": gain})
     for policy in ("arbitrary", "aligned"):
-        for m in POINTS:
-            accuracy = _gallery_accuracy(run.bench(data, recipe="one-shot", references=1), data, m, policy)
-            if accuracy is not None:
-                rows.append({"policy": policy, "references": m, **accuracy})
-    last: dict[str, tuple[int, float]] = {}
-    for row in rows:  # accuracy gained for each further generated picture
-        before = last.get(row["policy"])
-        if row["policy"].startswith("resynthesised"):
-            row["per_picture"] = (row["balanced"] - before[1]) / (row["references"] - before[0]) if before else None
-        last[row["policy"]] = row["references"], row["balanced"]
+        for m in [m for m in POINTS if m <= bench.gallery_at_most()]:
+            draws = run.setting.draws if policy == "arbitrary" else 1
+            asked = run.bench(
+                recipe="one-shot", references=m, policy=policy, draws=draws, together=None, without=_without_gallery(run.setting)
+            )
+            rows.append({"policy": policy, "references": m, **_accuracy(asked), "gain_per_picture": None})
     return rows
+
+
+def _without_gallery(setting: Setting) -> tuple[str, ...]:
+    """The steps that are left out, as far as recipe one-shot has them."""
+    return tuple(step for step in setting.without if step not in GALLERY_STEPS)
 
 
 def _accuracy(bench: Bench) -> dict[str, Any]:
     judged = bench.judge()
+    judged = judged.only(judged.truth >= 0)
     hit = judged.scores.argmax(1) == judged.truth
-    interval = metrics.balanced_interval(hit.astype(float), judged.truth, bench.data.group[judged.probe])
-    return {"balanced": metrics.balanced_accuracy(hit, judged.truth), "ci95": interval}
-
-
-def _gallery_accuracy(bench: Bench, data: Described, m: int, policy: str) -> dict[str, Any] | None:
-    """No generation: m gallery pictures a candidate, of other prompts, at random or nearest by the deepest tap."""
-    pick: Callable[[int, metrics.Integers, np.random.Generator], metrics.Integers]
-    deep = np.asarray(data.features if data.last is None else data.last, np.float64)
-    deep = deep - deep.mean(0)
-    deep /= np.linalg.norm(deep, axis=1, keepdims=True) + 1e-12
-
-    def arbitrary(i: int, rows: metrics.Integers, rng: np.random.Generator) -> metrics.Integers:
-        return rng.permutation(rows)[:m]
-
-    def aligned(i: int, rows: metrics.Integers, rng: np.random.Generator) -> metrics.Integers:
-        return rows[np.argsort(-(deep[rows] @ deep[i]), kind="stable")[:m]]
-
-    pick = arbitrary if policy == "arbitrary" else aligned
-    points = recipe.whitening(bench._constants)(bench._reference)
-    dataset, truth, hits, groups = data.dataset, [], [], []
-    for i in np.flatnonzero(dataset.probe):
-        rng = np.random.default_rng([bench.setting.seed, int(i), m])
-        other = dataset.reference & (dataset.group != dataset.group[i])
-        pools = [np.flatnonzero(other & (dataset.generator == g)) for g in range(len(dataset.generators))]
-        if min(map(len, pools)) < m:
-            return None
-        values = recipe.scores(points[i], [points[pick(int(i), pool, rng)] for pool in pools])
-        truth.append(int(dataset.generator[i]))
-        hits.append(float(values.argmax() == dataset.generator[i]))
-        groups.append(int(dataset.group[i]))
-    hit, owner = np.array(hits), np.array(truth)
-    interval = metrics.balanced_interval(hit, owner, np.array(groups))
-    return {"balanced": metrics.balanced_accuracy(hit.astype(bool), owner), "ci95": interval}
+    return {
+        "balanced": metrics.balanced_accuracy(hit, judged.truth),
+        "ci95": metrics.balanced_interval(hit.astype(float), judged.truth, bench.data.group[judged.probe]),
+        "gallery_per_candidate": bench.gallery_per_candidate(),
+    }

@@ -36,9 +36,24 @@ def interval(values: Doubles, prompt: Integers, draws: int = 2000, seed: int = 0
     return [float(low), float(high)]
 
 
+def balanced_interval(hit: Doubles, truth: Integers, prompt: Integers, draws: int = 1000, seed: int = 0) -> list[float]:
+    """95 % bootstrap interval of the balanced accuracy of `hit` (n,), whole prompts drawn with replacement."""
+    classes, owner = np.unique(truth, return_inverse=True)
+    groups, inverse = np.unique(prompt, return_inverse=True)
+    sums, counts = np.zeros((2, len(groups), len(classes)))
+    np.add.at(sums, (inverse, owner), hit)
+    np.add.at(counts, (inverse, owner), 1)
+    picks = np.random.default_rng(seed).integers(0, len(groups), (draws, len(groups)))
+    times = np.stack([np.bincount(pick, minlength=len(groups)) for pick in picks]).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a class that no drawn prompt has
+        rates = (times @ sums) / (times @ counts)
+    low, high = np.percentile(np.nanmean(rates, axis=1), [2.5, 97.5])
+    return [float(low), float(high)]
+
+
 def nll(probability: Doubles, truth: Integers) -> float:
     """Mean negative log-likelihood of the true class; probability (n, C)."""
-    return float(-np.log(probability[np.arange(len(truth)), truth] + 1e-12).mean())
+    return float(-np.log(np.maximum(probability[np.arange(len(truth)), truth], 1e-12)).mean())
 
 
 def brier(probability: Doubles, truth: Integers) -> float:
@@ -46,29 +61,56 @@ def brier(probability: Doubles, truth: Integers) -> float:
     return float(((probability - np.eye(probability.shape[1])[truth]) ** 2).sum(1).mean())
 
 
-def ece(probability: Doubles, truth: Integers, bins: int = 10, seed: int = 0) -> float:
-    """Expected calibration error of the first class, debiased: what a perfectly calibrated classifier would show is subtracted."""
+def reliability(probability: Doubles, truth: Integers, bins: int = 10) -> list[dict[str, float]]:
+    """Judgements by the confidence in their first class, in bins of equal size, the least confident first."""
     confidence, hit = probability.max(1), probability.argmax(1) == truth
-    order = np.array_split(np.argsort(confidence), bins)
-
-    def error(outcome: Booleans) -> float:
-        return sum(len(b) * abs(float(outcome[b].mean()) - float(confidence[b].mean())) for b in order if len(b)) / len(confidence)
-
-    rng = np.random.default_rng(seed)
-    expected = float(np.mean([error(rng.random(len(confidence)) < confidence) for _ in range(200)]))
-    return max(0.0, error(hit) - expected)
+    parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
+    return [{"n": len(b), "confidence": float(confidence[b].mean()), "accuracy": float(hit[b].mean())} for b in parts if len(b)]
 
 
-def ece_interval(probability: Doubles, truth: Integers, prompt: Integers, draws: int = 40, seed: int = 0) -> list[float]:
-    """95 % bootstrap interval of `ece`, whole prompts drawn with replacement."""
+def ece(probability: Doubles, truth: Integers, draw: Integers | None = None, bins: int = 10, seed: int = 0) -> float:
+    """Expected calibration error of the first class, debiased: what a perfectly calibrated classifier would show is subtracted.
+
+    `draw` (n,) numbers repeated judgements of the same probes, which are no independent trials: the mean over draws.
+    """
+    return max(0.0, _calibration_error(probability, truth, draw, bins, seed))
+
+
+def ece_interval(
+    probability: Doubles, truth: Integers, prompt: Integers, draw: Integers | None = None, draws: int = 200, seed: int = 0
+) -> list[float]:
+    """95 % bootstrap interval of `ece`, whole prompts drawn with replacement.
+
+    Resampling adds an error of its own to every replicate: the interval is the basic one, which reflects it away.
+    """
+    draw = np.zeros(len(truth), np.int64) if draw is None else draw
     groups = [np.flatnonzero(prompt == q) for q in np.unique(prompt)]
     rng = np.random.default_rng(seed)
+    found = _calibration_error(probability, truth, draw, seed=seed)
     values = []
     for _ in range(draws):
         rows = np.concatenate([groups[j] for j in rng.integers(0, len(groups), len(groups))])
-        values.append(ece(probability[rows], truth[rows]))
+        values.append(_calibration_error(probability[rows], truth[rows], draw[rows], trials=20, seed=seed))
     low, high = np.percentile(values, [2.5, 97.5])
-    return [float(low), float(high)]
+    return [max(0.0, float(2 * found - high)), max(0.0, float(2 * found - low))]
+
+
+def _calibration_error(
+    probability: Doubles, truth: Integers, draw: Integers | None, bins: int = 10, seed: int = 0, trials: int = 200
+) -> float:
+    """The debiased error, negative where the judgements look better calibrated than chance allows."""
+    rng = np.random.default_rng(seed)
+    confidence, hit = probability.max(1), probability.argmax(1) == truth
+    parts = [np.arange(len(truth))] if draw is None else [np.flatnonzero(draw == d) for d in np.unique(draw)]
+    found = []
+    for rows in parts:
+        rows = rows[np.argsort(confidence[rows], kind="stable")]
+        starts = [int(b[0]) for b in np.array_split(np.arange(len(rows)), bins) if len(b)]
+        sure = confidence[rows]
+        outcomes = np.concatenate([hit[rows][None], rng.random((trials, len(rows))) < sure]).astype(np.float64)
+        errors = np.abs(np.add.reduceat(outcomes - sure, starts, axis=1)).sum(1) / len(rows)
+        found.append(errors[0] - errors[1:].mean())
+    return float(np.mean(found))
 
 
 def auroc(positive: Doubles, negative: Doubles) -> float:
@@ -78,20 +120,6 @@ def auroc(positive: Doubles, negative: Doubles) -> float:
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     n, m = len(positive), len(negative)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def balanced_interval(hit: Doubles, truth: Integers, prompt: Integers, draws: int = 1000, seed: int = 0) -> list[float]:
-    """95 % bootstrap interval of the balanced accuracy of `hit` (n,), whole prompts drawn with replacement."""
-    classes, owner = np.unique(truth, return_inverse=True)
-    groups, inverse = np.unique(prompt, return_inverse=True)
-    sums, counts = np.zeros((2, len(groups), len(classes)))
-    np.add.at(sums, (inverse, owner), hit)
-    np.add.at(counts, (inverse, owner), 1)
-    picks = np.random.default_rng(seed).integers(0, len(groups), (draws, len(groups)))
-    with np.errstate(invalid="ignore"):  # a class that no drawn prompt has
-        rates = sums[picks].sum(1) / counts[picks].sum(1)
-    low, high = np.percentile(np.nanmean(rates, axis=1), [2.5, 97.5])
-    return [float(low), float(high)]
 
 
 def oscr(hit: Booleans, known: Doubles, unknown: Doubles) -> float:

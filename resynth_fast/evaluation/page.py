@@ -1,21 +1,140 @@
-"""The result of an evaluation as files: JSON and CSV."""
+"""The result of an evaluation as files: JSON, CSV, plots, and one self-contained HTML page."""
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
-from ..output import evaluation_rows
+from markupsafe import Markup, escape
+
+from .. import report
+from ..errors import ConfigError
+from ..output import evaluation_csv, evaluation_rows
+from . import plots
+
+TABLE_AT_MOST = 12
+"""Candidates up to which the page shows the confusion as a table, which reads aloud; beyond, as a plot where there is one."""
+TITLES = {
+    "curve": "Balanced accuracy by the number of references",
+    "robustness": "Balanced accuracy of degraded probes",
+    "reliability": "Share that is right by stated probability",
+    "confusion": "Confusion of the candidates",
+}
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
-    """`result.json` and `result.csv` into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    rows = evaluation_rows(result)
-    with (folder / "result.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    """`result.json`, `result.csv`, `index.html` and `plots/*.svg` into `folder`.
+
+    ConfigError if they cannot be written; where matplotlib is missing, after everything but the plots has been.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        lines = evaluation_csv(evaluation_rows(result))
+        (folder / "result.csv").write_text("".join(line + "\n" for line in lines))
+        lacking = None
+        try:
+            drawn = plots.draw(result)
+        except ConfigError as error:
+            drawn, lacking = {}, error
+        for name, svg in drawn.items():
+            (folder / "plots").mkdir(exist_ok=True)
+            (folder / "plots" / f"{name}.svg").write_text(svg)
+        report.put(folder / "index.html", render(result, drawn))
+    except OSError as error:
+        raise ConfigError(f"--out {folder} cannot be written ({error.strerror}); name a folder that can") from error
+    if lacking is not None:
+        raise ConfigError(f"{lacking}; the rest of the result is in {folder}") from lacking
+
+
+def render(result: dict[str, Any], drawn: dict[str, str]) -> str:
+    """The page; `drawn` are the plots (name → SVG)."""
+    page = report.environment(Path(__file__).parent).get_template("result.html.j2")
+    return page.render(view(result, drawn))
+
+
+def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
+    """What the template shows."""
+    names, table = plots.names_of(result), plots.confusion_of(result)
+    shares = [[count / max(1, sum(row)) for count in row] for row in table]
+    setting = result.get("setting") or {key: result[key] for key in ("references", "steps", "probe_steps", "seed")}
+    return {
+        "result": result,
+        "names": names,
+        "rows": evaluation_rows(result)[: len(result.get("conditions", ())) or 1 + ("no_gallery" in result)],
+        "headline": result["accuracy"]["balanced"],
+        "figures": _figures(result),
+        "confusion": [] if len(names) > TABLE_AT_MOST and "confusion" in drawn else list(zip(names, shares, strict=True)),
+        "mistakes": _mistakes(names, shares),
+        "plots": {name: Markup(plots.inline(name, svg, str(escape(TITLES[name])))) for name, svg in drawn.items()},
+        "curve": result.get("curve", []),
+        "robustness": result.get("robustness", []),
+        "unknown": [*(result.get("open") or {}).get("by_generator", ())],
+        "outside": result.get("outside", []),
+        "reliability": result.get("reliability", []),
+        "conformal": result.get("conformal") or None,
+        "baseline": result.get("baseline"),
+        "differences": result.get("differences", {}),
+        "setting": [(key.replace("_", " "), _words(value)) for key, value in setting.items()],
+        "provenance": [(key.replace("_", " "), _words(value)) for key, value in result["provenance"].items()],
+        "skipped": result.get("skipped", []),
+    }  # fmt: skip
+
+
+def _figures(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers beside the headline: label, value, how it is printed, note."""
+    found: list[dict[str, Any]] = [
+        {"label": "Top-3", "value": result["top3"], "as": "share", "note": "Probes whose maker is among the first three"},
+        {"label": "Macro F1", "value": result["macro_f1"], "as": "share", "note": "Mean over candidates of precision and recall in one"},
+    ]
+    if (value := result["accuracy"].get("grouped")) is not None:
+        found.append({"label": "Relatives as one", "value": value, "as": "share", "note": "Right up to candidates with one autoencoder"})
+    if (value := result["auroc_unknown"]) is not None:
+        note = "AUROC of the consistency; the unknown generator is in no fit and no gallery"
+        found.append({"label": "Unknown generators", "value": value, "as": "number", "note": note})
+    found.append(
+        {
+            "label": "Calibration error",
+            "value": result["ece"],
+            "as": "number",
+            "note": "Expected (ECE), debiased" + _range(result.get("ece_ci95")),
+        }
+    )
+    if conformal := result.get("conformal"):
+        found.append(
+            {
+                "label": f"{round(100 * conformal['stated'])} % set",
+                "value": conformal["size"],
+                "as": "count",
+                "note": f"Candidates in it, on average; it holds the maker in {100 * conformal['coverage']:.1f} % of cases",
+            }
+        )
+    found.append(
+        {
+            "label": "Time per probe",
+            "value": result["seconds_per_probe"],
+            "as": "seconds",
+            "note": "Resyntheses included" if "conditions" in result else "Reading, features and score; generation not counted",
+        }
+    )
+    return found
+
+
+def _range(interval: list[float] | None) -> str:
+    return "; 95 % interval {:.3f}–{:.3f}".format(*interval) if interval else ""
+
+
+def _mistakes(names: list[str], shares: list[list[float]], most: int = 5) -> list[dict[str, Any]]:
+    """The most frequent confusions."""
+    wrong = [(share, t, p) for t, row in enumerate(shares) for p, share in enumerate(row) if t != p and share > 0]
+    return [{"maker": names[t], "taken_for": names[p], "share": share} for share, t, p in sorted(wrong, reverse=True)[:most]]
+
+
+def _words(value: Any) -> Any:
+    """A setting as a person reads it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None or value == "" else value

@@ -7,48 +7,22 @@ of the *other* prompts, by folds, so that no verdict rests on a prompt that the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from .. import recipe
 from ..errors import ConfigError
-from ..fit import Fit
-from ..recipe import Constants, Doubles, Moment, Prior, Whitening
+from ..recipe import Constants, Doubles, Prior
 from .dataset import Described
-from .metrics import Integers
-
-RECIPES = ("default", "one-shot", "together", "layer", "paper")
-STEPS = ("scaling", "whitening", "own", "nuisance", "centring", "gallery")
-FOLDS = 5
+from .metrics import Booleans, Integers
+from .setting import Setting
+from .spaces import Space, Spaces, folds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is evaluated."""
-
-    recipe: str = "default"
-    references: int = 1
-    """of each candidate; 0: the gallery alone, the content estimated from the other pictures of the prompt"""
-    draws: int = 5
-    seed: int = 0
-    without: tuple[str, ...] = ()
-    """steps of the recipe that are left out"""
-    leave_out: tuple[str, ...] = ()
-    """families of degradations that are left out of the nuisance constants"""
-    together: int | None = None
-    """how many captions lend each other their resyntheses, the probe's own included; None: all"""
-
-    def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise ConfigError(f"--recipe is {self.recipe!r}; it must be {', '.join(RECIPES)}")
-        if unknown := set(self.without) - set(STEPS):
-            raise ConfigError(f"--without is {sorted(unknown)[0]!r}; it must be {', '.join(STEPS)}")
-        if not 0 <= self.references <= 1000 or not 1 <= self.draws <= 1000:
-            raise ConfigError(f"references is {self.references} and draws {self.draws}; they must be 0 … 1000 and 1 … 1000")
-        if self.references == 0 and self.recipe != "default":
-            raise ConfigError(f"--references is 0, but recipe {self.recipe!r} has nothing but its references; use --recipe default")
+class NothingJudgedError(ConfigError):
+    """Every probe lacks a reference of some candidate."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +42,37 @@ class Judged:
     fold: Integers
     """(m,)"""
 
+    def only(self, rows: Booleans) -> Judged:
+        """The judgements of `rows` (m,)."""
+        return replace(
+            self, probe=self.probe[rows], draw=self.draw[rows], truth=self.truth[rows], scores=self.scores[rows],
+            consistency=self.consistency[rows], fold=self.fold[rows],
+        )  # fmt: skip
+
 
 class Bench:
     """A described dataset under one setting; `judge` does the work."""
 
     def __init__(
-        self, data: Described, constants: Constants, block_sizes: Sequence[int], setting: Setting, probes: Described | None = None
-    ) -> None:
-        """`block_sizes`: columns of each tap; `probes`: other features of the same pictures (degraded), for the probe's side alone."""
+        self, data: Described, constants: Constants, block_sizes: Sequence[int], setting: Setting,
+        probes: Described | None = None, spaces: Spaces | None = None,
+    ) -> None:  # fmt: skip
+        """`block_sizes`: columns of each tap; `probes`: other features of the same pictures (degraded), for the probe's side alone;
+        `spaces`: those of the same data and constants, to share."""
+        if probes is not None and probes.dataset.files != data.dataset.files:
+            raise ConfigError("the pictures changed while they were read; evaluate again when nobody writes to the dataset")
+        self._spaces = spaces or Spaces(data, constants)
+        if unknown := set(setting.leave_out) - set(constants.nuisance):
+            known = ", ".join(constants.nuisance) or "none"
+            raise ConfigError(f"--leave-out is {sorted(unknown)[0]!r}; the extractor's nuisance constants have {known}")
         self.data, self.setting = data.dataset, setting
-        self._constants = _constants(constants, setting)
-        families = tuple(f for f in self._constants.nuisance if f not in setting.leave_out) if "nuisance" not in setting.without else ()
-        self._families = families
+        self.candidates = [int(g) for g in np.unique(self.data.generator[self.data.reference])]
+        if len(self.candidates) < 2:
+            raise ConfigError(
+                f"{len(self.candidates)} of the dataset's generators have pictures to compare with; attribution needs two at least"
+            )
+        self.fold = folds(self.data, setting.seed)
+        self._deep = data.features if data.last is None else data.last
         if setting.recipe == "paper":
             if data.last is None:
                 raise ConfigError(
@@ -90,39 +83,47 @@ class Bench:
             block = _middle(block_sizes)
             self._reference, self._probe = (d.features[:, block].astype(np.float64) for d in (data, probes or data))
         else:
-            self._reference = self._constants.scaled(data.features)
-            self._probe = self._reference if probes is None else self._constants.scaled(probes.features)
-        groups = np.unique(self.data.group)
-        shuffled = np.random.default_rng(setting.seed).permutation(len(groups))
-        self.fold = shuffled[np.searchsorted(groups, self.data.group)] % min(FOLDS, len(groups))
-
-    @property
-    def gallery(self) -> bool:
-        return self.setting.recipe == "default" and "gallery" not in self.setting.without
+            self._reference = self._spaces.scaled(setting)
+            self._probe = self._reference if probes is None else self._spaces.scaled(setting, probes)
 
     def gallery_per_candidate(self) -> int:
         """Pictures of the scarcest candidate in the smallest gallery, beside the probe's own references."""
-        if not self.gallery:
+        if self.setting.policy != "resynthesised":
+            return self.setting.references
+        if not self.setting.gallery:
             return 0
         used = self.data.reference
         counts = [
             np.bincount(self.data.generator[used & (self.fold != f)], minlength=len(self.data.generators)) for f in np.unique(self.fold)
         ]
-        return int(np.min(counts))
+        return int(np.min(np.stack(counts)[:, self.candidates]))
+
+    def gallery_at_most(self) -> int:
+        """How many gallery pictures every candidate has for every probe: those of other prompts."""
+        return min(len(self._others(int(group), g)) for group in np.unique(self.data.group[self.data.probe]) for g in self.candidates)
+
+    def references_at_most(self) -> int:
+        """How many resyntheses nine of ten cells can give, the probe not among them."""
+        sizes = [len(rows) - int(self.data.probe[rows].any()) for rows in self._cells.values()]
+        return int(np.quantile(sizes, 0.1, method="lower"))
 
     def judge(self, candidates: Sequence[int] | None = None, probes: Integers | None = None) -> Judged:
-        """Judge `probes` (rows; default all that may be asked about) by `candidates` (default all generators).
+        """Judge `probes` (rows; default all that may be asked about) by `candidates` (default all that have references).
 
         A generator that is no candidate is in no fit and in no gallery.
         """
-        candidates = list(range(len(self.data.generators)) if candidates is None else candidates)
+        candidates = list(self.candidates if candidates is None else candidates)
         rows = np.flatnonzero(self.data.probe) if probes is None else probes
-        judge = self._judge(candidates)
-        found = [(i, draw, *judge(int(i), draw)) for draw in range(self.setting.draws) for i in rows]
+        parts = [rows[self.fold[rows] == fold] for fold in np.unique(self.fold[rows])] if self.setting.gallery else [rows]
+        found = []
+        for part in parts:
+            judge = self._judge(part, candidates)
+            found += [(i, draw, *judge(int(i), draw)) for draw in range(self.setting.draws) for i in part]
+        found.sort(key=lambda row: (row[1], row[0]))
         position = {g: c for c, g in enumerate(candidates)}
         kept = [row for row in found if np.isfinite(row[2]).all()]
         if not kept:
-            raise ConfigError("no probe has a reference of every candidate; lower --references, or add pictures")
+            raise NothingJudgedError("no probe has a reference of every candidate beside itself; add pictures, or use --recipe default")
         index = np.array([row[0] for row in kept])
         return Judged(
             index, np.array([row[1] for row in kept]), np.array([position.get(int(g), -1) for g in self.data.generator[index]]),
@@ -130,115 +131,171 @@ class Bench:
         )  # fmt: skip
 
     def references_of(self, probe: int, draw: int, candidates: Sequence[int]) -> list[Integers]:
-        """Rows of each candidate's references of a probe, drawn without it; the same for any order of asking."""
+        """Rows of each candidate's references of a probe, drawn without it; the same for any order of asking.
+
+        The probe's own absence must not show: where it would make its generator's cell the smaller one, the other cells
+        give one picture less too.
+        """
+        most = self.setting.references
+        if most == 0:
+            return [np.zeros(0, np.int64) for _ in candidates]
+        prompt, group = int(self.data.prompt[probe]), int(self.data.group[probe])
         found = []
         for g in candidates:
+            if self.setting.policy == "aligned":
+                found.append(self._aligned(probe, group, g)[:most])
+                continue
             rng = np.random.default_rng([self.setting.seed, draw, probe, g])
-            found.append(rng.permutation(self._cell(int(self.data.prompt[probe]), g, probe))[: self.setting.references])
+            if self.setting.policy == "arbitrary":
+                found.append(rng.choice(self._others(group, g), most, replace=False, shuffle=False))
+                continue
+            cell = self._cell(prompt, g)
+            others = cell[cell != probe]
+            if self.data.reference[probe] and len(others) == len(cell):
+                found.append(rng.permutation(others)[: min(most, max(1, len(cell) - 1))])
+            else:
+                found.append(rng.permutation(others)[:most])
         return found
 
-    def _cell(self, prompt: int, generator: int, probe: int = -1) -> Integers:
-        rows = self._cells.get((prompt, generator), np.zeros(0, np.int64))
-        others: Integers = rows[rows != probe]
-        return others
+    def _cell(self, prompt: int, generator: int) -> Integers:
+        return self._cells.get((prompt, generator), np.zeros(0, np.int64))
 
     @cached_property
     def _cells(self) -> dict[tuple[int, int], Integers]:
+        """Reference rows by prompt and generator."""
         usable = np.flatnonzero(self.data.reference)
         keys = self.data.prompt[usable] * len(self.data.generators) + self.data.generator[usable]
-        return {divmod(int(k), len(self.data.generators)): usable[keys == k] for k in np.unique(keys)}
+        order = np.argsort(keys, kind="stable")
+        values, starts = np.unique(keys[order], return_index=True)
+        parts = np.split(usable[order], starts[1:])
+        return {divmod(int(k), len(self.data.generators)): rows for k, rows in zip(values, parts, strict=True)}
 
-    def _judge(self, candidates: list[int]) -> Callable[[int, int], tuple[Doubles, float]]:
-        """(probe, draw) → scores (C,), NaN where a candidate has no reference, and consistency."""
+    def _others(self, group: int, generator: int) -> Integers:
+        """Gallery rows of a generator: prompts of other groups."""
+        rows = self._made[generator]
+        others: Integers = rows[self.data.group[rows] != group]
+        return others
+
+    @cached_property
+    def _made(self) -> list[Integers]:
+        """Reference rows by generator."""
+        return [np.flatnonzero(self.data.reference & (self.data.generator == g)) for g in range(len(self.data.generators))]
+
+    @cached_property
+    def _directions(self) -> Doubles:
+        """The deepest features as directions, to find pictures of like content."""
+        deep = self._deep.astype(np.float64)
+        deep -= deep.mean(0)
+        deep /= np.linalg.norm(deep, axis=1, keepdims=True) + 1e-12
+        return deep
+
+    def _aligned(self, probe: int, group: int, generator: int) -> Integers:
+        """Gallery rows of a generator, nearest to the probe's content first."""
+        rows = self._others(group, generator)
+        nearest: Integers = rows[np.argsort(-(self._directions[rows] @ self._directions[probe]), kind="stable")]
+        return nearest
+
+    def _judge(self, probes: Integers, candidates: list[int]) -> Callable[[int, int], tuple[Doubles, float]]:
+        """(probe, draw) → scores (C,), NaN where a candidate has no reference, and consistency; `probes` are of one gallery."""
         setting = self.setting
+        nothing = np.full(len(candidates), np.nan), np.nan
         if setting.recipe in ("paper", "layer"):
 
             def by_nearest(i: int, draw: int) -> tuple[Doubles, float]:
                 rows = self.references_of(i, draw, candidates)
                 if not all(len(r) for r in rows):
-                    return np.full(len(candidates), np.nan), np.nan
+                    return nothing
                 values = recipe.nearest(self._probe[i], [self._reference[r] for r in rows])
                 return values, float(values.max())
 
             return by_nearest
 
-        spaces = {int(f): self._space(int(f), candidates) for f in np.unique(self.fold)}
-        lent = self._lent(candidates, spaces) if setting.recipe == "together" else None
+        space = self._spaces.get(setting, int(self.fold[probes[0]]), candidates)
+        moved = None if self._probe is self._reference else dict(zip(probes.tolist(), space.whitening(self._probe[probes]), strict=True))
+        dimension = space.points.shape[1]
+        unfitted = space.prior or recipe.no_gallery(len(candidates), dimension)
+        lent = self._lent(space, candidates) if setting.recipe == "together" else None
 
         def by_recipe(i: int, draw: int) -> tuple[Doubles, float]:
-            whitening, reference, probe, known = spaces[int(self.fold[i])]
             rows = self.references_of(i, draw, candidates)
-            references = [reference[r] for r in rows]
-            if lent is not None:
-                known = lent(i, draw)
+            references = [space(r) for r in rows]
+            known = unfitted if lent is None else lent(draw, int(self.data.prompt[i]))
             content = None
             if "centring" in setting.without:
-                content = np.zeros(reference.shape[1])
+                content = np.zeros(dimension)
             elif setting.references == 0:
-                content = self._content(i, reference, candidates)
-            if not (self.gallery or all(len(r) for r in rows)) or (content is None and not any(len(r) for r in rows)):
-                return np.full(len(candidates), np.nan), np.nan
-            values = recipe.scores(probe[i], references, known, whitening.energy, content)
-            return values, self._consistency(probe[i], references, known, whitening)
+                content = self._content(i, space, candidates)
+            if not (space.prior or all(len(r) for r in rows)) or (content is None and not any(len(r) for r in rows)):
+                return nothing
+            probe = space.points[space.place[i]] if moved is None else moved[i]
+            values = recipe.scores(probe, references, known, space.whitening.energy, content)
+            return values, self._consistency(probe, references, known, space.whitening.energy)
 
         return by_recipe
 
-    def _consistency(self, probe: Doubles, references: list[Doubles], known: Prior, whitening: Whitening) -> float:
+    def _consistency(self, probe: Doubles, references: list[Doubles], known: Prior, energy: float) -> float:
         if not any(len(r) for r in references):
             return float("nan")
-        return recipe.consistency(probe, references, None if "centring" in self.setting.without else known, whitening.energy)
+        return recipe.consistency(probe, references, None if "centring" in self.setting.without else known, energy)
 
-    def _space(self, fold: int, candidates: list[int]) -> tuple[Whitening, Doubles, Doubles, Prior]:
-        """Whitening, whitened references and probes, and prior, for probes of `fold`."""
-        own = self.gallery and "own" not in self.setting.without
-        names = [self.data.generators[g] for g in candidates]
-        fit = None
-        if self.gallery:
-            train = np.flatnonzero(self.data.reference & (self.fold != fold) & np.isin(self.data.generator, candidates))
-            position = np.searchsorted(candidates, self.data.generator[train])
-            fit = Fit.of(self._reference[train], position, self.data.prompt[train], names)
-        if "whitening" in self.setting.without:
-            whitening = Whitening(np.zeros((self._reference.shape[1], 0)), np.zeros(0), 1.0)
-        elif fit is not None and own:
-            whitening = fit.whitening(self._constants, self._families)
-        else:
-            whitening = recipe.whitening(self._constants, families=self._families)
-        reference = whitening(self._reference)
-        probe = reference if self._probe is self._reference else whitening(self._probe)
-        known = fit.prior(whitening, names) if fit is not None else recipe.no_gallery(len(candidates), reference.shape[1])
-        return whitening, reference, probe, known
+    def captions_together(self) -> int:
+        """How many captions' resyntheses speak in a verdict, the probe's own included."""
+        if self.setting.recipe != "together":
+            return 1
+        every = len(self._complete(self.candidates))
+        return every if self.setting.together is None else min(every, self.setting.together)
 
-    def _lent(self, candidates: list[int], spaces: dict[int, tuple[Whitening, Doubles, Doubles, Prior]]) -> Callable[[int, int], Prior]:
-        """What the resyntheses of the other captions say of the candidates."""
-        reference = next(iter(spaces.values()))[1]
-        prompts = np.unique(self.data.prompt[self.data.probe])
-        groups = {int(p): int(self.data.group[self.data.prompt == p][0]) for p in prompts}
+    def _complete(self, candidates: Sequence[int]) -> dict[int, int]:
+        """Prompts that are asked about and of which every candidate has a picture, and their groups."""
+        prompts, first = np.unique(self.data.prompt[self.data.probe], return_index=True)
+        groups = self.data.group[self.data.probe][first]
+        return {int(p): int(q) for p, q in zip(prompts, groups, strict=True) if all(len(self._cell(int(p), g)) for g in candidates)}
 
-        @cache
-        def cells(draw: int) -> dict[int, Doubles]:
-            found = {}
-            for p in prompts:
-                rng = np.random.default_rng([self.setting.seed, draw, int(p), 0x70])
-                rows = [rng.permutation(self._cell(int(p), g))[: self.setting.references] for g in candidates]
-                if all(len(r) for r in rows):
-                    found[int(p)] = np.stack([reference[r].mean(0) for r in rows])
-            return found
+    def _lent(self, space: Space, candidates: list[int]) -> Callable[[int, int], Prior]:
+        """(draw, prompt) → what the resyntheses of the other captions say of the candidates."""
+        setting, groups = self.setting, self._complete(candidates)
 
-        @cache
+        def cell(draw: int, prompt: int) -> Doubles:
+            rng = np.random.default_rng([setting.seed, draw, prompt, 0x70])
+            rows = [rng.permutation(self._cell(prompt, g))[: setting.references] for g in candidates]
+            means = np.stack([space(r).mean(0) for r in rows])
+            centred: Doubles = means - means.mean(0)
+            return centred
+
+        @lru_cache(maxsize=1)
+        def sums(draw: int) -> tuple[Doubles, dict[int, Doubles]]:
+            """Of all captions' cells, and of each group's: a mean over the other groups is a difference."""
+            by_group: dict[int, Doubles] = {}
+            for p, q in groups.items():
+                by_group[q] = by_group.get(q, 0.0) + cell(draw, p)
+            return np.sum(list(by_group.values()), axis=0), by_group
+
+        @lru_cache(maxsize=16)
         def prior(draw: int, prompt: int) -> Prior:
-            others = [p for p in cells(draw) if groups[p] != groups[prompt]]
-            if self.setting.together is not None:
-                rng = np.random.default_rng([self.setting.seed, draw, prompt, 0x71])
-                others = list(rng.permutation(others)[: self.setting.together - 1])
-            return recipe.lent([cells(draw)[int(p)] for p in others], len(candidates), reference.shape[1], self.setting.references)
+            own = self._group_of[prompt]
+            others = [p for p, q in groups.items() if q != own]
+            if setting.together is not None:
+                rng = np.random.default_rng([setting.seed, draw, prompt, 0x71])
+                others = [int(p) for p in rng.permutation(others)[: setting.together - 1]]
+                return recipe.lent([cell(draw, p) for p in others], len(candidates), space.points.shape[1], setting.references)
+            if not others:
+                return recipe.no_gallery(len(candidates), space.points.shape[1])
+            total, by_group = sums(draw)
+            mean = (total - by_group.get(own, 0.0)) / len(others)
+            known = recipe.lent([mean], len(candidates), space.points.shape[1], setting.references)
+            return replace(known, prompts=np.full(len(candidates), float(len(others))))
 
-        return lambda i, draw: prior(draw, int(self.data.prompt[i]))
+        return prior
 
-    def _content(self, i: int, reference: Doubles, candidates: list[int]) -> Doubles | None:
+    @cached_property
+    def _group_of(self) -> dict[int, int]:
+        return dict(zip(self.data.prompt.tolist(), self.data.group.tolist(), strict=True))
+
+    def _content(self, i: int, space: Space, candidates: list[int]) -> Doubles | None:
         """Mean of the other pictures of a probe's prompt, whoever of the candidates made them."""
         same = self.data.reference & (self.data.prompt == self.data.prompt[i]) & np.isin(self.data.generator, candidates)
         same[i] = False
-        return reference[same].mean(0) if same.any() else None
+        return space(np.flatnonzero(same)).mean(0) if same.any() else None
 
 
 def _middle(sizes: Sequence[int]) -> slice:
@@ -247,12 +304,3 @@ def _middle(sizes: Sequence[int]) -> slice:
         raise ConfigError("recipe layer compares one tap, and this extractor has none; use an extractor exported from an image encoder")
     middle = len(sizes) // 2
     return slice(middle * sizes[0], (middle + 1) * sizes[0])
-
-
-def _constants(constants: Constants, setting: Setting) -> Constants:
-    if "scaling" not in setting.without:
-        return constants
-    if "whitening" not in setting.without:
-        raise ConfigError("--without scaling needs --without whitening too: the covariance is that of scaled features")
-    none = np.zeros((len(constants.mean), 0))
-    return Constants(np.zeros_like(constants.mean), np.ones_like(constants.scale), Moment(none, np.zeros(0)))

@@ -103,7 +103,11 @@ def evaluate(
         "top3": main["top3"],
         "macro_f1": main["macro_f1"],
         "ece": main["ece"],
+        "ece_ci95": main["ece_ci95"],
         "nll": main["nll"],
+        "brier": main["brier"],
+        "reliability": main["reliability"],
+        "conformal": main["conformal"],
         "conditions": rows,
         "differences": {
             f"{a} - {b}": _difference(judged[a], judged[b], truth, prompt) for a, b in (("tagger", "random"), ("true", "tagger"))
@@ -159,6 +163,9 @@ def _summary(decisions: Sequence[Decision], truth: metrics.Integers, prompt: met
         "nll": metrics.nll(probability, truth),
         "brier": metrics.brier(probability, truth),
         "ece": metrics.ece(probability, truth),
+        "ece_ci95": metrics.ece_interval(probability, truth, prompt),
+        "reliability": metrics.reliability(probability, truth),
+        "conformal": metrics.conformal(probability, truth, prompt),
         "status": {s: sum(d.status == s for d in decisions) for s in ("attributed", "inconclusive", "unknown")},
         "attributed_correct": float(np.mean(hit[rows]))
         if (rows := np.array([d.status == "attributed" for d in decisions])).any()

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ..bundle import Bundle, Component
 from ..engines import EnginePool
 from ..errors import BundleError
+from ..preprocess import preprocess
 
 NETWORK, LAST = "network", "last"
 """Components: the graph cut after its last tap; and, for the paper's own score alone, the whole one."""
@@ -71,11 +71,5 @@ class NetworkExtractor:
 
 
 def fitted(batch: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
-    """(n, S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic."""
-    if batch.shape[1] == side:
-        return np.ascontiguousarray(batch.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
-    planes = batch.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    resized = [
-        [np.asarray(Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC)) for plane in picture] for picture in planes
-    ]
-    return np.stack([np.stack(picture) for picture in resized]).clip(0, 1)
+    """(n, S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
+    return preprocess([picture.astype(np.float32) / np.float32(255) for picture in batch], side).clip(0, 1)

@@ -22,6 +22,7 @@ MAX_PROMPT_CHARS = 20_000
 MAX_GROUP_CHARS = 200
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +167,7 @@ def _check_prompt(prompt: str) -> None:
 
 
 def _canonical(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def _digest(value: Mapping[str, Any]) -> bytes:

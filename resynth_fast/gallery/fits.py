@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import BundleError, ConfigError
@@ -60,9 +60,9 @@ def read(folder: Path, sha256: str) -> Fit:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise BundleError(f"{path} was changed or cut short; fit again with `resynth gallery fit`")
-        with safe_open(path, "numpy") as file:
-            about = json.loads(file.metadata()["fit"])
         arrays = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = json.loads(header["__metadata__"]["fit"])
         keys = tuple(row.tobytes() for row in arrays.pop(_KEYS))
         return Fit(sha256, about["snapshot"], keys, arrays, about["settings"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -12,7 +12,8 @@ from .. import recipe
 from ..calibration import Calibration, Point
 from ..errors import ConfigError
 from ..evaluation.dataset import Dataset, Described
-from ..evaluation.protocols import Bench, Setting
+from ..evaluation.protocols import Bench
+from ..evaluation.setting import Setting
 from ..extractors.space import FeatureSpace
 from ..fit import Fit
 from .entry import GENERAL

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,14 @@ class Index:
         with writing(path):
             for leftover in (path, path.with_name(f"{FILE}-wal"), path.with_name(f"{FILE}-shm")):
                 leftover.unlink(missing_ok=True)
-        connection = sqlite3.connect(path, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; {_TABLES} COMMIT;")
-        finally:
-            connection.close()
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(
+                    f"BEGIN; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; {_TABLES} COMMIT;"
+                )
+        except sqlite3.Error as error:
+            raise DeviceError(f"{path} cannot be written ({error}); free space, or choose another folder") from error
 
     def close(self) -> None:
         with self._lock:
@@ -120,11 +122,11 @@ class Index:
             self.run("BEGIN IMMEDIATE")
             try:
                 yield
+                self.run("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.rollback()
                 raise
-            self.run("COMMIT")
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of one statement; BundleError where SQLite finds the file broken or cannot use it."""
@@ -175,12 +177,12 @@ class Index:
                 values.append(value)
         return [self._record(row) for row in self.run(f"{_ENTRY} WHERE {' AND '.join(conditions)} ORDER BY e.row", values)]
 
-    def members(self, groups: Sequence[str]) -> list[tuple[int, bytes, bytes, str, str | None]]:
-        """(row, key, checksum, generator, prompt) of all entries in any of `groups`, ordered by key."""
+    def members(self, groups: Sequence[str] | None) -> list[tuple[int, bytes, bytes, str, str | None]]:
+        """(row, key, checksum, generator, prompt) of all entries in any of `groups` (None: of all), ordered by key."""
         return self.run(
-            "SELECT e.row, e.key, e.checksum, g.name, e.prompt FROM entry e JOIN generator g ON g.id = e.generator WHERE e.row IN"
-            " (SELECT row FROM membership WHERE label IN (SELECT value FROM json_each(?))) ORDER BY e.key",
-            (json.dumps(list(groups)),),
+            "SELECT e.row, e.key, e.checksum, g.name, e.prompt FROM entry e JOIN generator g ON g.id = e.generator WHERE ?1 IS NULL"
+            " OR e.row IN (SELECT row FROM membership WHERE label IN (SELECT value FROM json_each(?1))) ORDER BY e.key",
+            (None if groups is None else json.dumps(list(groups)),),
         )
 
     def summary(self) -> list[tuple[str, int, int, int]]:

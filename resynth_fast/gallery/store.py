@@ -249,15 +249,14 @@ class Gallery:
 
     def snapshot(self, groups: Sequence[str] = (GENERAL,), *, keys: Sequence[bytes] | None = None) -> Snapshot:
         """Freeze what is in any of `groups`, or exactly the entries `keys` (a fit's); BundleError if one of those is gone."""
-        if keys is None:
-            members = self._index.members(groups)
-        else:
-            found = self._index.by_key(keys)
-            if missing := [key.hex()[:12] for key in keys if key not in found]:
-                raise BundleError(f"{self.folder} lacks {len(missing)} entries of the snapshot, first {missing[0]}…; fit again")
-            records = [found[key] for key in sorted(set(keys))]
-            read = [_readable(record) for record in records]
-            members = [(r.row, r.key, r.checksum, e.generator, e.prompt) for r, e in zip(records, read, strict=True)]
+        members = self._index.members(groups if keys is None else None)
+        if keys is not None:
+            wanted = set(keys)
+            members = [member for member in members if member[1] in wanted]
+            if missing := wanted.difference(member[1] for member in members):
+                raise BundleError(
+                    f"{self.folder} lacks {len(missing)} entries of the snapshot, one is {min(missing).hex()[:12]}…; fit again"
+                )
         digest = hashlib.sha256(self.layout.sha256.encode())
         for _, key, checksum, _, _ in members:
             digest.update(key + checksum)
@@ -373,7 +372,7 @@ def _refuse_strangers(folder: Path) -> None:
     own = (LOCK, "vectors", "index.sqlite", layout.SCALING)  # what an interrupted creation may leave, beside temporary files
     strangers = [path.name for path in folder.iterdir() if not path.name.startswith(own) and path.suffix != ".part"]
     vectors = [path for path in (folder / "vectors").glob("*") if path.stat().st_size]
-    if strangers or vectors:
+    if (strangers or vectors) and not (folder / layout.MANIFEST).exists():  # asked last: another process may just have begun it
         raise ConfigError(
             f"{folder} holds {(strangers or [vectors[0].name])[0]!r} but no {layout.MANIFEST}; name an empty folder, or restore that file"
         )

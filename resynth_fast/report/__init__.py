@@ -31,27 +31,44 @@ MAX_ITEMS = 40
 """Entries shown of a list that a picture file can fill."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_GENERATION = {
+    "generator": "Written as by",
+    "software": "Software",
+    "model": "Model",
+    "prompt": "Prompt",
+    "negative_prompt": "Negative prompt",
+    "seed": "Seed",
+    "steps": "Steps",
+    "guidance": "Guidance",
+}
+_CREDENTIALS = {"issuer": "Issuer", "common_name": "Common name", "generator": "Made by, it says"}
+_HASH = {"matches": "those that were signed", "differs": "not those that were signed", None: "not compared with those that were signed"}
 _STAGES = ("read", "caption", "generate", "features", "score", "total")
 
 
 def render(records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]], title: str = TITLE) -> str:
     """The page for `records` (schemas/record.schema.json).
 
-    `images[i]` belongs to `records[i]`: {"probe": (H, W, 3) uint8 or None, "resyntheses": {name: [(h, w, 3) uint8, …]}}.
+    `images[i]` belongs to `records[i]`: {"probe": (H, W, 3) uint8 or None, "resyntheses": {name: [(h, w, 3) uint8, …]}},
+    and "given", as "resyntheses", where candidates have pictures that they did not make for this probe.
     """
     probes = [_probe(number, *pair) for number, pair in enumerate(zip(records, images, strict=True), 1)]
-    return _page().render(title=title, probes=probes)
+    return environment().get_template("page.html.j2").render(title=title, probes=probes)
 
 
 def write(path: str | Path, records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]], title: str = TITLE) -> None:
-    """Put the page at `path`, all or nothing: a reader sees the old file or the new one. ConfigError if it cannot be written."""
-    page = render(records, images, title).encode()
+    """The page for `records` at `path`; see `put`."""
+    put(path, render(records, images, title))
+
+
+def put(path: str | Path, page: str) -> None:
+    """Put a page at `path`, all or nothing: a reader sees the old file or the new one. ConfigError if it cannot be written."""
     target = Path(path).resolve()
     try:
         if target.exists() and not target.is_file():
             raise ConfigError(f"report is {printable(str(path))!r}, which is not a regular file; name an HTML file")
         with _replacing(target) as file:
-            file.write(page)
+            file.write(page.encode())
     except OSError as error:
         raise ConfigError(
             f"report {printable(str(path))!r} cannot be written ({error.strerror}); name a file in a folder that can"
@@ -76,9 +93,10 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
         os.close(folder)
 
 
-def _page() -> jinja2.Template:
+def environment(*folders: Path) -> jinja2.Environment:
+    """Templates of `folders` and of this package: escaped, strict, with the filters by which all pages print numbers."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         finalize=_shown,
         undefined=jinja2.StrictUndefined,
@@ -86,7 +104,7 @@ def _page() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, points=_points, number=_number, ms=_ms, short=_short, joined=_joined)
-    return environment.get_template("page.html.j2")
+    return environment
 
 
 def _shown(value: object) -> object:
@@ -122,14 +140,33 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
                 "in_set": candidate["name"] in verdict["set"],
                 "width": round(100 * min(max(_finite(candidate["probability"]), 0), 1), 2),
                 "pictures": [_picture(picture) for picture in images["resyntheses"].get(candidate["name"], ())],
+                "given": [_picture(picture) for picture in images.get("given", {}).get(candidate["name"], ())],
             }
             for candidate in candidates
         ],
         "families": [(family, names) for family, names in families.items() if len(names) > 1],
         "seeds": evidence["seeds"][:MAX_ITEMS],
+        **_metadata(record["metadata"]),
         "parameters": list(record["metadata"]["parameters"].items())[:MAX_ITEMS],
         "warnings": record["warnings"][:MAX_ITEMS],
         "timing": [(stage, record["timing_ms"][stage]) for stage in _STAGES if stage in record["timing_ms"]],
+    }
+
+
+def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of its making, and its content credentials, as rows; records of earlier versions have neither."""
+    said = metadata.get("generation") or {"status": "absent"}
+    rows = [(label, said[key]) for key, label in _GENERATION.items() if said.get(key) is not None]
+    signed = metadata.get("c2pa") or {"status": "absent"}
+    credentials = [(label, signed[key]) for key, label in _CREDENTIALS.items() if signed.get(key) is not None]
+    if signed["status"] == "present":
+        credentials.append(("Bytes", _HASH[signed["hash"]]))
+        credentials.append(("Did not hold", ", ".join(signed["codes"]) or "nothing"))
+    elif signed["status"] == "unreadable":
+        credentials.append(("State", "there, but unreadable"))
+    return {
+        "generation": [("State", "there, but unparsed"), *rows] if said["status"] == "unparsed" else rows,
+        "credentials": credentials,
     }
 
 

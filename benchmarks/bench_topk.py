@@ -1,0 +1,183 @@
+"""Exact top-k over a gallery beside every nearest-neighbour library that is installed."""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, compare, processor, run
+
+# isort: split
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resynth_fast.similarity import backend
+from resynth_fast.topk import as_bfloat16, topk
+
+DIMENSION, K = 768, 10
+Floats = NDArray[np.float32]
+Found = NDArray[np.int64]
+
+
+def main() -> None:
+    """A small and a large gallery for one query, which memory bounds, and many queries, which arithmetic does."""
+    run(
+        cpu=lambda: [*on_cpu(1, 1_000), *on_cpu(1, 100_000), *halved(1, 100_000), *on_cpu(64, 10_000, {"torch": 1.0})],
+        gpu=lambda: [*on_gpu(1, 1_000), *on_gpu(1, 1_000_000), *on_gpu(64, 10_000)],
+    )
+
+
+def on_cpu(count: int, rows: int, goals: dict[str, float] | None = None) -> list[Row]:
+    """Float32, rows of length 1, which lets every library take part."""
+    if backend() == "reference":
+        raise SystemExit("resynth_fast was built without its extension: nothing to measure")
+    queries, gallery = problem(count, rows)
+    return compare(
+        "topk",
+        f"{count}x{rows}x{DIMENSION}, k={K}",
+        lambda: topk(queries, gallery, K, metric="dot").indices,
+        peers(queries, gallery),
+        verify=same,
+        goals=goals,
+        best=None if goals else 1.0,
+        limit=limit(queries, gallery),
+        device=f"{processor()}, {backend()}",
+    )
+
+
+def halved(count: int, rows: int) -> list[Row]:
+    """The same rows stored as bfloat16."""
+    queries, gallery = problem(count, rows)
+    half = as_bfloat16(gallery)
+    others: dict[str, Callable[[], Found]] = {"ours, float32": lambda: topk(queries, gallery, K, metric="dot").indices}
+    if find_spec("torch"):
+        import torch
+
+        queries_t, half_t = torch.from_numpy(queries).bfloat16(), torch.from_numpy(half.view(np.int16)).view(torch.bfloat16)
+        others["torch, bfloat16 queries too"] = lambda: np.asarray(torch.topk(queries_t @ half_t.T, K, dim=1).indices)
+    flat = gallery.ravel()[: gallery.size // 2]
+    return compare(
+        "topk",
+        f"{count}x{rows}x{DIMENSION} bfloat16, k={K}",
+        lambda: topk(queries, half, K, metric="dot").indices,
+        others,
+        verify=mostly_same,
+        goals={"ours, float32": 1.8},
+        limit=lambda: flat @ flat,
+        device=f"{processor()}, {backend()}",
+    )
+
+
+def on_gpu(count: int, rows: int) -> list[Row]:
+    """Beside torch on the same device, with 16 bits a number on both sides."""
+    import torch
+
+    from resynth_fast import _cuda
+
+    queries, gallery = (torch.from_numpy(array).cuda() for array in problem(count, rows))
+    half = gallery.bfloat16()
+    scores, indices = torch.empty((count, K), device="cuda"), torch.empty((count, K), dtype=torch.int64, device="cuda")
+    workspace = torch.empty(_cuda.topk_workspace(count, rows, K), dtype=torch.uint8, device="cuda")
+    stream = torch.cuda.current_stream().cuda_stream
+    flat, copied = half.view(-1), torch.empty_like(half).view(-1)
+    queries_half = queries.bfloat16()
+
+    def ours() -> torch.Tensor:
+        _cuda.topk(queries, half.view(torch.int16).view(torch.uint16), "dot", scores, indices, workspace, stream)
+        return indices
+
+    return compare(
+        "topk-cuda",
+        f"{count}x{rows}x{DIMENSION} bfloat16, k={K}",
+        ours,
+        {"torch": lambda: torch.topk(queries_half @ half.T, K, dim=1).indices},
+        verify=lambda a, b: mostly_same(a.cpu().numpy(), b.cpu().numpy()),
+        goals={"torch": 1.0},
+        limit=lambda: copied[: len(flat) // 2].copy_(flat[: len(flat) // 2]),  # as many bytes in all
+        device=torch.cuda.get_device_name(),
+        finish=torch.cuda.synchronize,
+    )
+
+
+def problem(count: int, rows: int) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(0)
+    queries, gallery = (rng.standard_normal((n, DIMENSION), dtype=np.float32) for n in (count, rows))
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    return queries, gallery
+
+
+def limit(queries: Floats, gallery: Floats) -> Callable[[], object]:
+    """BLAS reading the gallery once, or as many multiplications in the shape that suits a matrix product best."""
+    flat = gallery.ravel()
+    if len(queries) == 1:
+        return lambda: flat @ flat
+    side = round((len(queries) * gallery.size) ** (1 / 3))
+    square = np.ascontiguousarray(flat[: side * side].reshape(side, side))
+    return lambda: square @ square
+
+
+def same(ours: Found, theirs: Found) -> None:
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+def mostly_same(ours: Found, theirs: Found) -> None:
+    """Rounding swaps near neighbours."""
+    shared = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(ours, theirs, strict=True)]
+    assert np.mean(shared) >= 0.8, shared
+
+
+def nearest(distances: NDArray[np.floating]) -> Found:
+    """(Q, N) → the K smallest of each row, in order: as NumPy does it best."""
+    some = np.argpartition(distances, K - 1, axis=1)[:, :K]
+    order = np.argsort(np.take_along_axis(distances, some, axis=1), axis=1)
+    found: Found = np.take_along_axis(some, order, axis=1)
+    return found
+
+
+def peers(queries: Floats, gallery: Floats) -> dict[str, Callable[[], Found]]:
+    """Exact search by everything that is installed, one thread each."""
+    if len(queries) == 1:
+        found: dict[str, Callable[[], Found]] = {"numpy": lambda: nearest(-(gallery @ queries[0])[None])}
+    else:
+        found = {"numpy": lambda: nearest(-(queries @ gallery.T))}
+
+    if find_spec("simsimd"):
+        import simsimd  # before the others: loaded after one of them it mistakes every array's type
+
+        if len(queries) == 1:
+            found["simsimd"] = lambda: nearest(-np.asarray(simsimd.dot(queries[0], gallery))[None])
+        else:
+            found["simsimd"] = lambda: nearest(-np.asarray(simsimd.cdist(queries, gallery, "dot")))
+
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(1)
+        queries_t, gallery_t = torch.from_numpy(queries), torch.from_numpy(gallery)
+        found["torch"] = lambda: np.asarray(torch.topk(queries_t @ gallery_t.T, K, dim=1).indices)
+
+    if find_spec("faiss"):
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+        index = faiss.IndexFlatIP(DIMENSION)
+        index.add(gallery)
+        found["faiss"] = lambda: index.search(queries, K)[1]
+
+    if find_spec("usearch"):
+        from usearch.compiled import MetricKind
+        from usearch.index import search
+
+        found["usearch"] = lambda: np.asarray(search(gallery, queries, K, MetricKind.IP, exact=True, threads=1).keys).reshape(-1, K)
+
+    if find_spec("numkong"):
+        import numkong
+
+        packed = numkong.dots_pack(gallery)
+        found["numkong, packed before"] = lambda: nearest(-np.asarray(numkong.dots_packed(queries, packed)))
+
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "bindings/pixels.h"
+#include "bindings/preprocess_args.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <class Scalar, int dimensions>
+using Array = nb::ndarray<Scalar, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
+template <class Scalar>
+using Rows = nb::ndarray<const Scalar, nb::ndim<3>, nb::device::cpu>;
+
+template <class Scalar>
+void resize_array(Rows<Scalar> pixels, nb::str filter, Array<Scalar, 3> out) {
+    const auto args = resynth::bindings::resize_args<Scalar>(pixels, filter, out.shape(0), out.shape(1));
+    resynth::bindings::check_channels("out", out, 2);
+    Scalar* data = out.data();
+    nb::gil_scoped_release released;
+    resynth::resize(args, data);
+}
+
+template <class Scalar>
+void preprocess_array(Rows<Scalar> pixels, nb::str filter, Array<const float, 1> scale, Array<const float, 1> shift,
+                      Array<float, 3> out) {
+    const auto args = resynth::bindings::resize_args<Scalar>(pixels, filter, out.shape(1), out.shape(2));
+    resynth::bindings::check_channels("out", out, 0);
+    const auto normalisation = resynth::bindings::normalisation(scale, shift);
+    float* data = out.data();
+    nb::gil_scoped_release released;
+    resynth::resize_to_planes(args, normalisation, data);
+}
+
+void jpeg_array(Array<const uint8_t, 3> pixels, int quality, Array<uint8_t, 3> out) {
+    resynth::bindings::check_jpeg(pixels, quality, out);
+    const uint8_t* from = pixels.data();
+    uint8_t* to = out.data();
+    const auto height = static_cast<int64_t>(pixels.shape(0)), width = static_cast<int64_t>(pixels.shape(1));
+    nb::gil_scoped_release released;
+    resynth::jpeg_round_trip(from, height, width, quality, to);
+}
+
+}  // namespace
+
+namespace resynth::bindings {
+
+void bind_preprocess(nb::module_& m) {
+    m.def("resize", &resize_array<uint8_t>, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert(),
+          "Writes out (h, w, 3), pixels (H, W, 3) resampled; see resynth_fast.preprocess.resize.");
+    m.def("resize", &resize_array<float>, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert());
+    m.def("preprocess", &preprocess_array<uint8_t>, "pixels"_a.noconvert(), "filter"_a, "scale"_a.noconvert(),
+          "shift"_a.noconvert(), "out"_a.noconvert(),
+          "Writes out (3, h, w), pixels (H, W, 3) resampled, times scale (3,), plus shift (3,).");
+    m.def("preprocess", &preprocess_array<float>, "pixels"_a.noconvert(), "filter"_a, "scale"_a.noconvert(),
+          "shift"_a.noconvert(), "out"_a.noconvert());
+    m.def("jpeg_round_trip", &jpeg_array, "pixels"_a.noconvert(), "quality"_a, "out"_a.noconvert(),
+          "Writes out (H, W, 3): what pixels (H, W, 3) become in a JPEG file with 4:2:0 chroma.");
+}
+
+}  // namespace resynth::bindings

@@ -1,0 +1,83 @@
+#include "resynth/preprocess_cuda.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "bindings/cuda_device.h"
+#include "bindings/pixels.h"
+#include "bindings/preprocess_args.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace resynth::bindings {
+namespace {
+
+template <class Scalar, int dimensions>
+using Array = nb::ndarray<Scalar, nb::ndim<dimensions>, nb::c_contig, nb::device::cuda>;
+using Numbers = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<const uint8_t, nb::ndim<3>, nb::device::cuda>;
+
+int64_t preprocess_workspace_bytes(int64_t source_height, int64_t source_width, int64_t height, int64_t width,
+                                   nb::str filter) {
+    return resize_workspace_bytes({.pixels = nullptr,
+                                   .row_step = 0,
+                                   .source_height = source_height,
+                                   .source_width = source_width,
+                                   .height = height,
+                                   .width = width,
+                                   .filter = filter_named(filter.c_str())});
+}
+
+void run_preprocess(Rows pixels, nb::str filter, Numbers scale, Numbers shift, Array<float, 3> out,
+                    Array<uint8_t, 1> workspace, uintptr_t stream) {
+    const auto args = resize_args<uint8_t>(pixels, filter, out.shape(1), out.shape(2));
+    check_channels("out", out, 0);
+    const Normalisation numbers = normalisation(scale, shift);
+    check_workspace(workspace, resize_workspace_bytes(args));
+    const int device = pixels.device_id();
+    check_device("out", out, device, "pixels");
+    check_device("workspace", workspace, device, "pixels");
+    float* to = out.data();
+    void* memory = workspace.data();
+    nb::gil_scoped_release released;
+    const DeviceGuard guard(device);
+    check(resize_to_planes_cuda(args, numbers, memory, to, reinterpret_cast<cudaStream_t>(stream)));
+}
+
+void run_jpeg(Array<const uint8_t, 3> pixels, int quality, Array<uint8_t, 3> out, Array<uint8_t, 1> workspace,
+              uintptr_t stream) {
+    check_jpeg(pixels, quality, out);
+    const auto height = static_cast<int64_t>(pixels.shape(0)), width = static_cast<int64_t>(pixels.shape(1));
+    check_workspace(workspace, jpeg_workspace_bytes(height, width));
+    const int device = pixels.device_id();
+    check_device("out", out, device, "pixels");
+    check_device("workspace", workspace, device, "pixels");
+    const uint8_t* from = pixels.data();
+    uint8_t* to = out.data();
+    void* memory = workspace.data();
+    nb::gil_scoped_release released;
+    const DeviceGuard guard(device);
+    check(jpeg_round_trip_cuda(from, height, width, quality, memory, to, reinterpret_cast<cudaStream_t>(stream)));
+}
+
+}  // namespace
+
+void bind_preprocess_cuda(nb::module_& m) {
+    m.def("preprocess_workspace_bytes", &preprocess_workspace_bytes, "source_height"_a, "source_width"_a, "height"_a,
+          "width"_a, "filter"_a, "Length of the workspace that preprocess needs.");
+    m.def("preprocess", &run_preprocess, "pixels"_a.noconvert(), "filter"_a, "scale"_a.noconvert(),
+          "shift"_a.noconvert(), "out"_a.noconvert(), "workspace"_a.noconvert(), "stream"_a = 0,
+          "Enqueues on `stream` (a cudaStream_t as an integer) the kernels that write out (3, h, w), pixels (H, W, 3) "
+          "resampled, times scale (3,), plus shift (3,), which lie on the processor.\n\nAllocates nothing and never "
+          "synchronises; workspace (bytes,) uint8 must stay untouched until then.");
+    m.def("jpeg_workspace_bytes", &jpeg_workspace_bytes, "height"_a, "width"_a,
+          "Length of the workspace that jpeg_round_trip needs.");
+    m.def("jpeg_round_trip", &run_jpeg, "pixels"_a.noconvert(), "quality"_a, "out"_a.noconvert(),
+          "workspace"_a.noconvert(), "stream"_a = 0,
+          "Enqueues on `stream` the kernels that write out (H, W, 3): what pixels (H, W, 3) become in a JPEG file with "
+          "4:2:0 chroma.\n\nAllocates nothing and never synchronises; workspace (bytes,) uint8 must stay untouched "
+          "until then.");
+}
+
+}  // namespace resynth::bindings

@@ -1,0 +1,53 @@
+// Inner products of float rows with stored rows, the inner loop of similarity and topk: one algorithm (tile.h), one
+// small file for each instruction set.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "dispatch.h"
+
+namespace resynth {
+
+// The upper half of a float: what a gallery may store in half the memory.
+struct Bfloat16 {
+    uint16_t bits;
+};
+
+static inline float value(float stored) { return stored; }
+static inline float value(Bfloat16 stored) {
+    const uint32_t bits = static_cast<uint32_t>(stored.bits) << 16;
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+// Every sum has one order of additions, whatever the other rows, their number and the alignment in memory: a pair of
+// rows gives the same bits in every call. `ahead` fetches further rows while these are summed: a third faster where y
+// comes from memory, a sixth slower where it lies in a cache; several queries of `dots` have no need of it.
+template <class Row>
+struct DotKernels {
+    // x (d), y (count, d) → dot (count) = x · y, yy (count) = y · y; one pass over y.
+    void (*moments)(const float* x, const Row* y, int64_t count, int64_t d, float* dot, float* yy, bool ahead);
+    // x (queries, d), y (count, d) → dot[q * stride + n] = x_q · y_n.
+    void (*dots)(const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
+                 bool ahead);
+};
+
+template <class Row>
+DotKernels<Row> dots_serial();
+template <class Row>
+DotKernels<Row> dots_avx2();
+template <class Row>
+DotKernels<Row> dots_avx512();
+
+// Those of isa().
+template <class Row>
+DotKernels<Row> choose_dots() {
+    using Maker = DotKernels<Row> (*)();
+    constexpr Variants<Maker> variants{
+        .serial = dots_serial<Row>, .avx2 = RESYNTH_ON_X86(dots_avx2<Row>), .avx512 = RESYNTH_ON_X86(dots_avx512<Row>)};
+    return variants.choose()();
+}
+
+}  // namespace resynth

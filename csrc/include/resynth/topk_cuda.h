@@ -1,0 +1,22 @@
+// The CUDA form of topk(): same arguments, all pointers on the device.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "resynth/topk.h"
+
+namespace resynth {
+
+constexpr int64_t topk_cuda_largest_k = 128;
+
+// Bytes of device memory, aligned to 8, that a call needs for its intermediate results.
+int64_t topk_cuda_workspace(int64_t query_count, int64_t row_count, int64_t k);
+
+// Enqueues two kernels on `stream` and returns; allocates nothing and never synchronises, so a graph can capture it.
+// k must not exceed topk_cuda_largest_k.
+//
+// It therefore cannot report faults by value: a query whose score with any row is not finite, because a value or their
+// product is not, gets index -1 and score NaN everywhere.
+cudaError_t topk_cuda(const TopKArgs& args, void* workspace, cudaStream_t stream);
+
+}  // namespace resynth

@@ -1,0 +1,98 @@
+"""A candidate behind an HTTP images API: `POST /v1/images/generations`, as OpenAI's and those that follow it.
+
+    NAME=https://HOST[/PATH][#KEY=VALUE,…]      for example  acme=https://api.acme.example#model=acme-2,key=ACME_KEY,limit=50
+
+What follows the # is never sent as part of the address; `images_api.Settings` lists it. Every picture is kept on disk
+under a hash of all that it was asked with: a run that was cut off goes on where it stopped, and pays for nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from .. import images
+from ..errors import InputError, SourceError
+from ..images_api import Client, Settings
+from ..types import Pixels
+
+KEY_VERSION = 1
+
+
+class HttpCandidate:
+    """Asks a server for pictures, and keeps them. Two runs at once may each pay for the same picture."""
+
+    def __init__(self, name: str, address: str, *, store: Path | None = None, wait: Callable[[float], None] = time.sleep) -> None:
+        """`store`: the folder that keeps pictures, by default in the user's cache; `wait`: how to pass seconds. ConfigError."""
+        base, _, settings = address.partition("#")
+        self.name = name
+        self.family = name
+        self.settings = Settings.read(name, settings)
+        self.client = Client(name, base, self.settings, wait)
+        self.sha256 = _sha256(self._asked("", 0))
+        self.warnings: tuple[str, ...] = (
+            f"the pictures of {name} were made by {self.client.host}, whose generator may have changed since",
+        )
+        self._store = store or Path(platformdirs.user_cache_dir("resynth-fast")) / "http"
+
+    def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
+        """See `Maker.make`; the server decides how many steps it takes. Raises as `Client.picture`; what was made until then is kept."""
+        self._store.mkdir(parents=True, exist_ok=True)
+        pool = ThreadPoolExecutor(self.settings.parallel)
+        try:
+            return list(pool.map(self._picture, prompts, seeds))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _picture(self, prompt: str, seed: int) -> Pixels:
+        asked = self._asked(prompt, seed)
+        path = self._store / _sha256(asked)
+        if path.exists():
+            try:
+                return images.read(path).pixels
+            except InputError:  # damaged since: put aside, asked for again
+                os.replace(path, path.with_suffix(".bad"))
+        _write(path.with_suffix(".json"), json.dumps(asked, indent=2).encode())
+        incoming = path.with_suffix(f".{os.urandom(4).hex()}.part")
+        _write(incoming, self.client.picture(asked["body"]))
+        try:
+            pixels = images.read(incoming).pixels
+        except InputError as error:
+            os.replace(incoming, path.with_suffix(".bad"))
+            raise SourceError(f"candidate {self.name}: {self.client.host} sent what is no usable picture ({error})") from error
+        os.replace(incoming, path)
+        return pixels
+
+    def _asked(self, prompt: str, seed: int) -> dict[str, Any]:
+        """All that a picture depends on. The seed counts even where it is not sent: it tells a prompt's pictures apart."""
+        chosen = self.settings
+        body: dict[str, Any] = {"prompt": prompt, "n": 1}
+        fields = {"model": chosen.model, "size": chosen.size, "quality": chosen.quality}
+        body |= {field: value for field, value in fields.items() if value}
+        if chosen.format != "none":
+            body["response_format"] = chosen.format
+        if chosen.seed:
+            body["seed"] = seed
+        return {"version": KEY_VERSION, "url": self.client.url, "seed": seed, "body": body}
+
+
+def _sha256(asked: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All or nothing, and on the disk before it is counted as kept."""
+    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+    with open(temporary, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,19 @@
+// The unchanged CUDA source under the emulation header, behind C functions that ctypes can call.
+#include "preprocess/preprocess.cu"
+
+#include <vector>
+
+extern "C" int emulated_preprocess(const uint8_t* pixels, int64_t row_step, int64_t source_height, int64_t source_width,
+                                   int64_t height, int64_t width, int filter, const float* scale, const float* shift,
+                                   float* out) {
+    const resynth::ResizeArgs<uint8_t> args{
+        pixels, row_step, source_height, source_width, height, width, static_cast<resynth::Filter>(filter)};
+    const resynth::Normalisation normalisation{{scale[0], scale[1], scale[2]}, {shift[0], shift[1], shift[2]}};
+    std::vector<char> workspace(static_cast<size_t>(resynth::resize_workspace_bytes(args)));
+    return resynth::resize_to_planes_cuda(args, normalisation, workspace.data(), out, nullptr);
+}
+
+extern "C" int emulated_jpeg(const uint8_t* pixels, int64_t height, int64_t width, int quality, uint8_t* out) {
+    std::vector<char> workspace(static_cast<size_t>(resynth::jpeg_workspace_bytes(height, width)));
+    return resynth::jpeg_round_trip_cuda(pixels, height, width, quality, workspace.data(), out, nullptr);
+}

@@ -1,0 +1,132 @@
+"""The CUDA sources of texture and preprocess: without a GPU under the emulation header, and with one where there is one."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resynth_fast.extractors.texture import TextureExtractor
+from resynth_fast.preprocess import FILTERS, jpeg_round_trip, preprocess
+
+ROOT = Path(__file__).parents[1]
+COUNTED = {"srm", "srm_half", "lbp", "chroma"}
+ATOL = 2e-6  # of a float32 that a double was rounded to
+
+
+def build(name: str, folder: Path) -> ctypes.CDLL:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++")
+    source, library = ROOT / f"tests/cuda_emulation/{name}.cpp", folder / f"{name}.so"
+    includes = [f"-I{path}" for path in (source.parent, ROOT / "csrc", ROOT / "csrc/include")]
+    subprocess.run([compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", *includes, source, "-o", library], check=True)
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL]:
+    folder = tmp_path_factory.mktemp("emulation")
+    return {name: build(name, folder) for name in ("texture", "preprocess")}
+
+
+def address(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def textures() -> np.ndarray:
+    """(2, 40, 40, 3): smooth noise; ties, full range and no blue."""
+    rough = noise(42, 42).astype(int)
+    smooth = sum(rough[y : y + 40, x : x + 40] for y in range(3) for x in range(3)) // 9
+    checks = np.indices((40, 40)).sum(0)[..., None] % 2 * np.array([255, 255, 0])
+    return np.stack([smooth, checks]).astype(np.uint8)
+
+
+def assert_same_features(got: np.ndarray, want: np.ndarray, side: int) -> None:
+    column = 0
+    for name, size in TextureExtractor(side).block_sizes.items():
+        block = slice(column, column + size)
+        np.testing.assert_allclose(got[:, block], want[:, block], rtol=0, atol=0 if name in COUNTED else ATOL, err_msg=name)
+        column += size
+
+
+@pytest.mark.slow
+def test_emulated_texture_is_that_of_the_processor(emulated: dict[str, ctypes.CDLL]) -> None:
+    library, batch, extractor = emulated["texture"], textures(), TextureExtractor(40)
+    library.emulated_workspace.restype = ctypes.c_int64
+    count, side = ctypes.c_int64(len(batch)), ctypes.c_int64(40)
+    workspace = np.empty(library.emulated_workspace(count, side), np.uint8)
+    workspace[:] = 255  # NaN and nonsense: nothing may be read before it is written
+    got = np.empty((len(batch), extractor.dimension), np.float32)
+    assert library.emulated_texture(address(batch), count, side, address(workspace), address(got)) == 0
+    assert_same_features(got, extractor.extract(batch), 40)
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+@pytest.mark.parametrize(("source", "size"), [(97, 31), (31, 65), (33, 33), (1, 7)])
+def test_emulated_planes_are_those_of_the_processor(emulated: dict[str, ctypes.CDLL], source: int, size: int, filter: str) -> None:
+    whole = noise(source, source + 5)
+    square = whole[:, 2 : source + 2]  # a view, whose rows are further apart than they are long
+    mean, std = np.array([0.5, 0.25, 0.1]), np.array([0.25, 0.5, 2])
+    scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    got = np.empty((3, size, size), np.float32)
+    shape = [ctypes.c_int64(value) for value in (square.strides[0], source, source, size, size)]
+    run = emulated["preprocess"].emulated_preprocess
+    assert run(address(square), *shape, FILTERS.index(filter), address(scale), address(shift), address(got)) == 0
+    want = preprocess([square], size, mean=mean.tolist(), std=std.tolist(), filter=filter)[0]  # type: ignore[arg-type]
+    np.testing.assert_allclose(got, want, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("quality", [1, 75, 90])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (7, 31), (33, 97), (64, 64)])
+def test_emulated_jpeg_is_that_of_the_processor(emulated: dict[str, ctypes.CDLL], height: int, width: int, quality: int) -> None:
+    pixels = noise(height, width)
+    got = np.empty_like(pixels)
+    run = emulated["preprocess"].emulated_jpeg
+    assert run(address(pixels), ctypes.c_int64(height), ctypes.c_int64(width), quality, address(got)) == 0
+    np.testing.assert_array_equal(got, jpeg_round_trip(pixels, quality))
+
+
+@pytest.mark.gpu
+def test_texture_on_a_gpu_is_that_of_the_processor() -> None:
+    torch = pytest.importorskip("torch")
+    from resynth_fast import _cuda
+
+    for side in (40, 64, 256):
+        batch = np.stack([noise(side, side, seed) for seed in range(3)])
+        extractor = TextureExtractor(side)
+        features = torch.empty((3, extractor.dimension), device="cuda")
+        workspace = torch.empty(_cuda.texture_workspace_bytes(3, side), dtype=torch.uint8, device="cuda")
+        _cuda.texture(torch.from_numpy(batch).cuda(), features, workspace, torch.cuda.current_stream().cuda_stream)
+        assert_same_features(features.cpu().numpy(), extractor.extract(batch), side)
+
+
+@pytest.mark.gpu
+def test_preprocess_on_a_gpu_is_that_of_the_processor_and_can_be_captured() -> None:
+    torch = pytest.importorskip("torch")
+    from resynth_fast import _cuda
+
+    pixels = noise(513, 513)
+    on_device = torch.from_numpy(pixels).cuda()
+    ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+    planes, coded = torch.zeros((3, 336, 336), device="cuda"), torch.zeros_like(on_device)
+    space = torch.empty(_cuda.preprocess_workspace_bytes(513, 513, 336, 336, "bicubic"), dtype=torch.uint8, device="cuda")
+    more_space = torch.empty(_cuda.jpeg_workspace_bytes(513, 513), dtype=torch.uint8, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        stream = torch.cuda.current_stream().cuda_stream
+        _cuda.preprocess(on_device, "bicubic", ones, zeros, planes, space, stream)
+        _cuda.jpeg_round_trip(on_device, 90, coded, more_space, stream)
+    graph.replay()
+    np.testing.assert_array_equal(coded.cpu().numpy(), jpeg_round_trip(pixels, 90))
+    want = preprocess([pixels], 336)[0] * 255
+    # a weight that a fused multiply-add rounds the other way may move a value by one level
+    np.testing.assert_allclose(planes.cpu().numpy(), want, rtol=0, atol=1.001)

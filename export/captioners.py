@@ -208,7 +208,7 @@ def _heads(linear: Any, x: Tensor, attention: Any) -> Tensor:
 
 def _split(states: Tensor, attention: Any) -> Tensor:
     """(b, n, heads · d) → (b, heads, n, d)"""
-    return states.view(len(states), -1, attention.num_attention_heads, attention.attention_head_size).transpose(1, 2)
+    return torch.unflatten(states, -1, (attention.num_attention_heads, -1)).transpose(1, 2)
 
 
 def _joined(states: Tensor) -> Tensor:

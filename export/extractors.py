@@ -96,6 +96,38 @@ def read(
     return Encoder(network=network, last=last, taps=names, side=side, blocks=blocks, quantised=quantised)
 
 
+def read_checkpoint(
+    folder: Path,
+    taps: Sequence[int],
+    *,
+    pools: Sequence[str] = ("cls",),
+    side: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Encoder:
+    """As `read`, for a folder as transformers saves a model; BundleError if its taps are not what transformers' blocks give."""
+    made = encoders.export(folder)
+    mean, std = mean or made.pictures.mean, std or made.pictures.std
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / f"{folder.name}.onnx"
+        path.write_bytes(made.graph)
+        encoder = read(path, taps, pools=pools, side=side, mean=mean, std=std)
+    pixels = np.random.default_rng(0).random((2, 3, encoder.side, encoder.side)).astype(np.float32)
+    normalised = (pixels - np.array(mean, np.float32).reshape(1, 3, 1, 1)) / np.array(std, np.float32).reshape(1, 3, 1, 1)
+    states = made.states(torch.from_numpy(normalised))
+    found = backends.get("onnxruntime").load(encoder.network, threads=1).run({"pixels": pixels})
+    expected = [
+        states[tap - 1][:, 0].numpy() if pool == "cls" else states[tap - 1][:, 1:].mean(1).numpy() for tap in taps for pool in pools
+    ]
+    for tap, wanted in zip(encoder.taps, expected, strict=True):
+        error = float(np.abs(found[tap] - wanted).max() / np.abs(wanted).max())
+        if not error <= TAP_TOLERANCE:
+            raise BundleError(
+                f"{folder.name}: {tap} differs from transformers' by {error:.1e}, allowed is {TAP_TOLERANCE:.0e}; nothing was written"
+            )
+    return encoder
+
+
 def residual_stream(model: Any, pixels: str) -> list[str]:
     """Outputs of the additions along the residual stream, in order; empty where there is none."""
     computed = {pixels}
@@ -304,7 +336,7 @@ def export(
     if not NAME.fullmatch(name):
         raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
     if path.is_dir():
-        encoder, sha256 = _of_checkpoint(path, taps, pools, side, mean, std), checkpoint_sha256(path)
+        encoder, sha256 = read_checkpoint(path, taps, pools=pools, side=side, mean=mean, std=std), checkpoint_sha256(path)
     else:
         encoder = read(path, taps, pools=pools, side=side, mean=mean or CLIP_MEAN, std=std or CLIP_STD, dequantise=dequantise)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -334,32 +366,6 @@ def export(
             "fitted_on": text,
         }
         return bundles.write(to, {**fields, "calibration": calibration.to_json(), "card": card}, networks, constants=pack(fitted))
-
-
-def _of_checkpoint(
-    folder: Path, taps: Sequence[int], pools: Sequence[str], side: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> Encoder:
-    """The encoder in a transformers folder; BundleError if its taps are not what transformers' blocks give."""
-    made = encoders.export(folder)
-    mean, std = mean or made.pictures.mean, std or made.pictures.std
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / f"{folder.name}.onnx"
-        path.write_bytes(made.graph)
-        encoder = read(path, taps, pools=pools, side=side, mean=mean, std=std)
-    pixels = np.random.default_rng(0).random((2, 3, encoder.side, encoder.side)).astype(np.float32)
-    normalised = (pixels - np.array(mean, np.float32).reshape(1, 3, 1, 1)) / np.array(std, np.float32).reshape(1, 3, 1, 1)
-    states = made.states(torch.from_numpy(normalised))
-    found = backends.get("onnxruntime").load(encoder.network, threads=1).run({"pixels": pixels})
-    expected = [
-        states[tap - 1][:, 0].numpy() if pool == "cls" else states[tap - 1][:, 1:].mean(1).numpy() for tap in taps for pool in pools
-    ]
-    for tap, wanted in zip(encoder.taps, expected, strict=True):
-        error = float(np.abs(found[tap] - wanted).max() / np.abs(wanted).max())
-        if not error <= TAP_TOLERANCE:
-            raise BundleError(
-                f"{folder.name}: {tap} differs from transformers' by {error:.1e}, allowed is {TAP_TOLERANCE:.0e}; nothing was written"
-            )
-    return encoder
 
 
 def _verify(space: FeatureSpace) -> None:

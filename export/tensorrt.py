@@ -80,7 +80,12 @@ def plan(store: Path, component: Component, key: Key) -> Path:
         if not valid(path, key):
             content = build(component.file.read(), key)
             _write(path, content)
-            side_car = {"key": key.fields(), "plan_sha256": hashlib.sha256(content).hexdigest(), "plan_bytes": len(content)}
+            side_car = {
+                "key": key.fields(),
+                "component_sha256": component.file.sha256,
+                "plan_sha256": hashlib.sha256(content).hexdigest(),
+                "plan_bytes": len(content),
+            }
             _write(path.with_suffix(".json"), (json.dumps(side_car, indent=1) + "\n").encode())
     return path
 

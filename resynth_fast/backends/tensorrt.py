@@ -1,0 +1,154 @@
+"""TensorRT: plans that `resynth export plans` built ahead of time (`tensorrt:FOLDER`; by default plans in the user's cache).
+
+A plan is found by the SHA-256 of the graph it was built from, and is good for one compute capability and one version of
+the library alone. Nothing is built here, and nothing else runs in a missing plan's place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from ..cuda_driver import Device
+from ..errors import BundleError, DeviceError
+from . import Arrays
+
+FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+
+
+def _libraries() -> dict[str, Any]:
+    found, reasons = {}, []
+    for flavour, module in FLAVOURS.items():
+        try:
+            found[flavour] = importlib.import_module(module)
+        except ImportError as error:
+            reasons.append(str(error))
+    if not found:
+        raise ImportError("; ".join(reasons))
+    return found
+
+
+LIBRARIES = _libraries()
+
+
+def backend(variant: str) -> TensorRt:
+    """Plans of the folder `variant`; DeviceError if there is no GPU."""
+    return TensorRt(Path(variant) if variant else Path(platformdirs.user_cache_dir("resynth-fast")) / "plans", Device(), LIBRARIES)
+
+
+class TensorRt:
+    """A folder of plans and the device that runs them."""
+
+    def __init__(self, plans: Path, device: Any, libraries: dict[str, Any]) -> None:
+        """`libraries`: flavour → module of TensorRT-RTX or TensorRT."""
+        self.plans, self.device, self._libraries = plans, device, libraries
+
+    def version(self) -> str:
+        """See `Backend.version`."""
+        names = " ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
+        return f"{names} compute capability {self.device.compute_capability}"
+
+    def load(self, graph: bytes, *, threads: int) -> TensorRtEngine:
+        """See `Backend.load`; DeviceError if no plan was built for this graph, device and library."""
+        flavour, plan = self.find(hashlib.sha256(graph).hexdigest())
+        self.device.enter()
+        library = self._libraries[flavour]
+        runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BundleError(f"{flavour} {library.__version__} does not take the plan; build it again with `resynth export plans`")
+        return TensorRtEngine(engine, library, self.device)
+
+    def find(self, component_sha256: str) -> tuple[str, bytes]:
+        """Flavour and content of the plan of a component; a plan that is not as it was written is an error."""
+        for side_car in sorted(self.plans.glob("*.json")):
+            try:
+                entry = json.loads(side_car.read_text())
+                key = entry["key"]
+                library = self._libraries.get(key["flavour"])
+                fits = entry.get("component_sha256") == component_sha256 and key["compute_capability"] == self.device.compute_capability
+                if not fits or library is None or key["version"] != library.__version__:
+                    continue
+                plan = side_car.with_suffix(".plan").read_bytes()
+                if hashlib.sha256(plan).hexdigest() == entry["plan_sha256"]:
+                    return key["flavour"], plan
+            except (OSError, ValueError, KeyError, TypeError):
+                pass  # someone else's file, or one that is being written
+        versions = " or ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
+        raise DeviceError(
+            f"{self.plans} has no whole plan of component {component_sha256[:12]}… for compute capability {self.device.compute_capability} and {versions}; "
+            f"build it with `resynth export plans BUNDLE --to {self.plans} --compute-capability {self.device.compute_capability}`"
+        )
+
+
+class TensorRtEngine:
+    """A plan in memory, run by one thread at a time. More rows than it was built for are run in several calls."""
+
+    fallback = ""
+
+    def __init__(self, engine: Any, library: Any, device: Any) -> None:
+        self._engine, self._device = engine, device
+        self._context = engine.create_execution_context()
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        self._inputs = {
+            name: np.dtype(library.nptype(engine.get_tensor_dtype(name)))
+            for name in names
+            if engine.get_tensor_mode(name) == library.TensorIOMode.INPUT
+        }
+        self._outputs = [name for name in names if name not in self._inputs]
+        self._most = min(next(iter(engine.get_tensor_profile_shape(name, 0)[2])) for name in self._inputs)
+        self._memory: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        """See `Engine.run`."""
+        if set(inputs) != set(self._inputs):
+            raise BundleError(f"the plan takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
+        rows = {len(values) for values in inputs.values()}
+        if len(rows) != 1:
+            raise BundleError(f"the inputs have {sorted(rows)} rows; they must agree")
+        with self._lock:
+            self._device.enter()
+            starts = range(0, rows.pop(), self._most)
+            parts = [self._run({name: values[start : start + self._most] for name, values in inputs.items()}) for start in starts]
+        return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+
+    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+        for name, values in inputs.items():
+            if not self._context.set_input_shape(name, values.shape):
+                raise BundleError(f"the plan does not take {name} of shape {values.shape}; export the bundle again")
+            values = np.ascontiguousarray(values, self._inputs[name])
+            self._device.upload(self._place(name, values.nbytes), values)
+        shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self._outputs}
+        places = {name: self._place(name, 4 * math.prod(shape)) for name, shape in shapes.items()}
+        if not self._context.execute_async_v3(self._device.stream):
+            raise BundleError("TensorRT failed to run the plan; build it again with `resynth export plans`")
+        return {name: self._device.download(places[name], shape) for name, shape in shapes.items()}
+
+    def _place(self, name: str, size_bytes: int) -> int:
+        """Device memory of a tensor, kept from call to call and replaced by more when it is too small."""
+        address, size = self._memory.get(name, (0, 0))
+        if size < size_bytes:
+            if address:
+                self._device.free(address)
+            self._memory.pop(name, None)
+            address = self._device.allocate(size_bytes)
+            self._memory[name] = address, size_bytes
+            self._context.set_tensor_address(name, address)
+        return address
+
+    def __del__(self) -> None:
+        with contextlib.suppress(DeviceError):  # at the end of the process the driver may be gone, and the memory with it
+            for address, _ in getattr(self, "_memory", {}).values():
+                self._device.enter()
+                self._device.free(address)

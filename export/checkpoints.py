@@ -61,6 +61,17 @@ def load(folder: Path, kind: Any) -> Any:
     return pipeline
 
 
+def network(folder: Path, cls: Any) -> torch.nn.Module:
+    """The network of class `cls` that stands in `folder` itself, as transformers saves one, in float32 on the CPU."""
+    check(folder)
+    return _network(folder, cls)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a file of a checkpoint; ConfigError if it is too large, broken or something else."""
+    return _json(path)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """While open, the libraries neither warn nor draw progress bars: what is exported in full is also compared in full."""
@@ -196,9 +207,10 @@ def _check_index(path: Path) -> None:
 def _check_config(path: Path, count: int) -> None:
     """A network of more layers than it has tensors does not exist; building it would take for ever."""
     config = _json(path)
-    for key, value in config.items():
-        if "layers" in key and isinstance(value, int) and value > count:
-            raise ConfigError(f"{path}: {key} is {value}, but the weights are {count} tensors; its config and its weights differ")
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, value in part.items():
+            if "layers" in key and isinstance(value, int) and value > count:
+                raise ConfigError(f"{path}: {key} is {value}, but the weights are {count} tensors; its config and its weights differ")
 
 
 def _check_size(path: Path, limit: int) -> None:
@@ -211,7 +223,8 @@ def _json(path: Path) -> dict[str, Any]:
         _check_size(path, MAX_JSON_BYTES)
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.parent} is no diffusers pipeline: {path.name} cannot be read ({_line(error)})") from error
+        kind = "diffusers pipeline" if path.name == "model_index.json" else "checkpoint that can be read"
+        raise ConfigError(f"{path.parent} is no {kind}: {path.name} cannot be read ({_line(error)})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: not an object; fetch it again")
     return content

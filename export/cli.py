@@ -42,15 +42,17 @@ def generator(
 
 @app.command()
 def extractor(
-    source: Annotated[Path, typer.Argument(help="ONNX file of an image encoder.", metavar="FILE.onnx")],
+    source: Annotated[
+        Path, typer.Argument(help="ONNX file of an image encoder, or a folder (save_pretrained).", metavar="FILE.onnx|CHECKPOINT")
+    ],
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
     taps: Annotated[str, typer.Option(help="Blocks whose outputs are the features, as in 5-9 or 4,6,8; 40 to 75 % of the depth is best.")],
     name: Annotated[str | None, typer.Option(help="Name of the bundle; else the file's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
     pool: Annotated[list[str], typer.Option(help="cls: the first token of a tap; mean: the mean of the others; repeatable.")] = ["cls"],  # noqa: B006
     size: Annotated[int | None, typer.Option(help="Side of the encoder's pictures in px, where the graph leaves it open.")] = None,
-    mean: Annotated[str, typer.Option(help="The encoder's own normalisation; default: CLIP's.")] = "0.48145466,0.4578275,0.40821073",
-    std: Annotated[str, typer.Option(help="The same.")] = "0.26862954,0.26130258,0.27577711",
+    mean: Annotated[str | None, typer.Option(help="The encoder's own normalisation; default: the checkpoint's, for a file CLIP's.")] = None,
+    std: Annotated[str | None, typer.Option(help="The same.")] = None,
     keep_quantised: Annotated[
         bool, typer.Option("--keep-quantised", help="Keep 8-bit products (picture by picture, slower in batches).")
     ] = False,
@@ -68,8 +70,8 @@ def extractor(
     extractors = _exporter("extractors")
     pixels = importlib.import_module("resynth_fast.pixels").PixelRecipe(working_size=working_size)
     bundle = extractors.export(
-        source, to, name=source.stem if name is None else name, licence=licence, taps=_blocks(taps), pools=pool, side=size,
-        mean=_floats("mean", mean), std=_floats("std", std), dequantise=not keep_quantised, last=last, pixels=pixels,
+        source, to, name=name if name is not None else source.resolve().name if source.is_dir() else source.stem, licence=licence, taps=_blocks(taps), pools=pool, side=size,
+        mean=_floats("mean", mean) if mean else None, std=_floats("std", std) if std else None, dequantise=not keep_quantised, last=last, pixels=pixels,
         constants_from=constants_from, threads=threads,
     )  # fmt: skip
     card, calibration = bundle.get("card", dict), bundle.get("calibration", dict)
@@ -81,6 +83,29 @@ def extractor(
 
 
 @app.command()
+def captioner(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of an image-to-text model (save_pretrained).", metavar="CHECKPOINT")],
+    to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the checkpoint's.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
+    prompt: Annotated[str, typer.Option(help="How every caption begins, as in 'a picture of'.")] = "",
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Of a caption, its beginning included; else what the checkpoint says.", min=2)
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp16: weights of 16 bits, computed in 32; fp32: weights as they are.")] = "fp16",
+    format: FormatOption = "table",
+) -> None:
+    """Export an image-to-text model, compare its captions with transformers', and only then write it."""
+    _check(format)
+    parity = _exporter("verify").Parity()
+    bundle = _exporter("captioners").export(
+        checkpoint, to, name=checkpoint.resolve().name if name is None else name, licence=licence, prompt=prompt, max_tokens=max_tokens,
+        precision=precision, parity=parity,
+    )  # fmt: skip
+    _report(bundle, parity, format)
+
+
+@app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint it was exported from.", metavar="CHECKPOINT")],
@@ -89,7 +114,8 @@ def verify(
     """Compare a bundle again with the checkpoint it was exported from."""
     _check(format)
     opened = Bundle.open(bundle)
-    _report(opened, _exporter("pipelines").verified(opened, checkpoint), format)
+    exporter = _exporter("captioners" if opened.kind == "captioner" else "pipelines")
+    _report(opened, exporter.verified(opened, checkpoint), format)
 
 
 @app.command()
@@ -126,13 +152,15 @@ def list_(format: FormatOption = "table") -> None:
     found = {
         "families": [{"name": name} for name in _exporter("families").names()],
         "schedulers": _exporter("noise_schedulers").survey(),
-        "extractors": [{"name": "image-encoder"}],
-        "captioners": [],
+        "extractors": [{"name": name} for name in ("onnx", *_exporter("encoders").names())],
+        "captioners": [{"name": name} for name in _exporter("captioners").names()],
     }
     if format == "json":
         print(json.dumps(found, indent=2))
         return
     print("families  ", ", ".join(family["name"] for family in found["families"]))
+    print("extractors", ", ".join(e["name"] for e in found["extractors"]))
+    print("captioners", ", ".join(c["name"] for c in found["captioners"]))
     print("schedulers", ", ".join(s["name"] for s in found["schedulers"] if s["exportable"]))
     print("refused   ", "\n           ".join(f"{s['name']}: {s['reason']}" for s in found["schedulers"] if not s["exportable"]))
 
@@ -156,7 +184,8 @@ def _report(bundle: Bundle, parity: Any, format: str) -> None:
         return
     print(f"{bundle.folder}  {bundle.family}  {bundle.sha256[:12]}")
     print("largest difference from torch, of the output's magnitude:", ", ".join(f"{k} {v:.1e}" for k, v in parity.components.items()))
-    print("from diffusers' pictures:", ", ".join(f"{v * 255:.2f}/255 at {k} steps" for k, v in pictures.items()))
+    if pictures:
+        print("from diffusers' pictures:", ", ".join(f"{v * 255:.2f}/255 at {k} steps" for k, v in pictures.items()))
 
 
 def _numbers(text: str) -> list[int]:

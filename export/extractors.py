@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from resynth_fast.bundle import Bundle
+from resynth_fast import backends
+from resynth_fast.bundle import NAME, Bundle
 from resynth_fast.calibration import UNCALIBRATED
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
@@ -25,13 +27,15 @@ from resynth_fast.extractors.space import FeatureSpace, open_space, pack
 from resynth_fast.pixels import PixelRecipe
 from resynth_fast.recipe import Constants, Moment
 
-from . import bundles, constants, graphs
+from . import bundles, constants, encoders, graphs
 from .graphs import Network, clean, rename
+from .pipelines import checkpoint_sha256
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 POOLS = ("cls", "mean")
 BATCH_TOLERANCE = 1e-4
+TAP_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,38 @@ def read(
         last = _keep(whole, [output], side)
     quantised = sum(node.op_type == "DynamicQuantizeLinear" for node in cut.graph.node)
     return Encoder(network=network, last=last, taps=names, side=side, blocks=blocks, quantised=quantised)
+
+
+def read_checkpoint(
+    folder: Path,
+    taps: Sequence[int],
+    *,
+    pools: Sequence[str] = ("cls",),
+    side: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Encoder:
+    """As `read`, for a folder as transformers saves a model; BundleError if its taps are not what transformers' blocks give."""
+    made = encoders.export(folder)
+    mean, std = mean or made.pictures.mean, std or made.pictures.std
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / f"{folder.name}.onnx"
+        path.write_bytes(made.graph)
+        encoder = read(path, taps, pools=pools, side=side, mean=mean, std=std)
+    pixels = np.random.default_rng(0).random((2, 3, encoder.side, encoder.side)).astype(np.float32)
+    normalised = (pixels - np.array(mean, np.float32).reshape(1, 3, 1, 1)) / np.array(std, np.float32).reshape(1, 3, 1, 1)
+    states = made.states(torch.from_numpy(normalised))
+    found = backends.get("onnxruntime").load(encoder.network, threads=1).run({"pixels": pixels})
+    expected = [
+        states[tap - 1][:, 0].numpy() if pool == "cls" else states[tap - 1][:, 1:].mean(1).numpy() for tap in taps for pool in pools
+    ]
+    for tap, wanted in zip(encoder.taps, expected, strict=True):
+        error = float(np.abs(found[tap] - wanted).max() / np.abs(wanted).max())
+        if not error <= TAP_TOLERANCE:
+            raise BundleError(
+                f"{folder.name}: {tap} differs from transformers' by {error:.1e}, allowed is {TAP_TOLERANCE:.0e}; nothing was written"
+            )
+    return encoder
 
 
 def residual_stream(model: Any, pixels: str) -> list[str]:
@@ -283,8 +319,8 @@ def export(
     taps: Sequence[int],
     pools: Sequence[str] = ("cls",),
     side: int | None = None,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     dequantise: bool = True,
     last: bool = True,
     pixels: PixelRecipe = PixelRecipe(working_size=256),  # noqa: B008 (frozen)
@@ -293,15 +329,23 @@ def export(
 ) -> Bundle:
     """The encoder in `path` as the extractor bundle `to / name`, its constants fitted on the pictures of `constants_from`.
 
-    Without these, on pictures of the embedded zoo. ConfigError or BundleError name what is wrong; nothing is written then.
+    Without these, on pictures of the embedded zoo. `path` is an ONNX file, or a folder as transformers saves a model, whose
+    taps are compared with transformers' own; mean and std are by default the folder's own, for a file CLIP's. ConfigError
+    or BundleError name what is wrong; nothing is written then.
     """
-    encoder = read(path, taps, pools=pools, side=side, mean=mean, std=std, dequantise=dequantise)
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
+    if path.is_dir():
+        encoder, sha256 = read_checkpoint(path, taps, pools=pools, side=side, mean=mean, std=std), checkpoint_sha256(path)
+    else:
+        encoder = read(path, taps, pools=pools, side=side, mean=mean or CLIP_MEAN, std=std or CLIP_STD, dequantise=dequantise)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     networks: dict[str, Network | bytes] = {"network": encoder.network}
     if last and encoder.last:
         networks["last"] = encoder.last
     fields: dict[str, Any] = {
         "kind": "extractor", "name": name, "family": "image-encoder", "licence": licence, "taps": list(encoder.taps),
-        "source": {"checkpoint": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        "source": {"checkpoint": path.resolve().name, "sha256": sha256},
         "pixels": {"working_size": pixels.working_size, "border": pixels.border, "jpeg_quality": pixels.jpeg_quality},
     }  # fmt: skip
     if encoder.quantised:
@@ -318,7 +362,7 @@ def export(
         root = constants_from or constants.zoo_pictures(work / "zoo-pictures")
         fitted, calibration, text = constants.fit(unfitted, root, work / "features")
         card = {
-            "description": f"{path.name}: taps {', '.join(encoder.taps)} of {encoder.blocks} blocks at {encoder.side} px",
+            "description": f"{path.resolve().name}: taps {', '.join(encoder.taps)} of {encoder.blocks} blocks at {encoder.side} px",
             "fitted_on": text,
         }
         return bundles.write(to, {**fields, "calibration": calibration.to_json(), "card": card}, networks, constants=pack(fitted))

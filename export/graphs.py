@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable
@@ -71,6 +72,7 @@ def export(network: Network, *, halved: bool = True) -> bytes:
     batch = torch.export.Dim("batch")
     module = copy.deepcopy(network.module).eval()
     network.prepare(module)
+    _name_inputs(module, example)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -94,6 +96,20 @@ def export(network: Network, *, halved: bool = True) -> bytes:
         )
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
+
+
+def _name_inputs(module: torch.nn.Module, names: Iterable[str]) -> None:
+    """Let a `forward` that takes **inputs take those called `names`: torch.export follows named ones alone."""
+    kind = type(module)
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in inspect.signature(kind.forward).parameters.values()):
+        return
+
+    def forward(self: torch.nn.Module, **inputs: torch.Tensor) -> Any:
+        return kind.forward(self, **inputs)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward})
 
 
 def describe(graph: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

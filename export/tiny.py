@@ -6,6 +6,7 @@ They have every kind of part that their full-size relatives have, and are a few 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -209,3 +210,28 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "stable-diffusion-3": stable_diffusion_3,
     "stable-diffusion-xl": stable_diffusion_xl,
 }
+
+
+def bert_tokenizer() -> Any:
+    """A BERT tokenizer that knows letters, and the words of a prompt."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "picture", "of", ".", *LETTERS, *(f"##{c}" for c in LETTERS)]
+    return transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+
+
+def save_blip(folder: Path, *, layers: int = 2, width: int = 32, heads: int = 4, image_px: int = 32, patch_px: int = 8) -> Any:
+    """Write a BLIP captioner with random weights and its processor; its captions depend on the picture, and end at different lengths."""
+    tokenizer = bert_tokenizer()
+    spread = 1.7 / width**0.5  # at transformers' own every caption would be the same
+    common = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    config = transformers.BlipConfig(
+        text_config={
+            **common, "encoder_hidden_size": width, "vocab_size": len(tokenizer), "max_position_embeddings": 32, "bos_token_id": 2,
+            "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0, "initializer_range": spread,
+        },
+        vision_config={**common, "image_size": image_px, "patch_size": patch_px, "initializer_range": spread},
+    )  # fmt: skip
+    model = transformers.BlipForConditionalGeneration(config).eval()
+    processor = transformers.BlipImageProcessorPil(size={"height": image_px, "width": image_px})
+    for part in (model, tokenizer, processor):
+        part.save_pretrained(folder)
+    return model

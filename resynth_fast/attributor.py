@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, calibration, images, noise, perturbations, recipe, scheduler, zoo
+from . import __version__, calibration, captioners, images, noise, perturbations, recipe, scheduler, zoo
 from .bundle import Bundle
 from .candidates import Candidate, Maker, find
 from .candidates.folder import Chosen
 from .captioners import Captioner
 from .captioners import metadata as words
-from .captioners.tagger import Tagger
 from .engines import EnginePool
 from .errors import ConfigError
 from .extractors.space import FeatureSpace, open_space
@@ -98,20 +97,23 @@ class Attributor:
         extractor: Path | None = None,
         gallery: Path | None = None,
         fit: str | None = None,
+        captioner: str = captioners.ZOO,
         backend: str = "onnxruntime",
+        strict_backend: bool = False,
         threads: int | None = None,
         **options: Any,
     ) -> Attributor:
-        """Candidates by name (as in `candidates.find`) with the zoo's captioner; options as in `Options`.
+        """Candidates by name (as in `candidates.find`), captioner as in `captioners.find`; options as in `Options`.
 
         `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used.
+        `strict_backend`: an engine that cannot run as `backend` says is a DeviceError, else a warning of every verdict.
         """
-        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1)
+        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, strict=strict_backend)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         if gallery:
             with Gallery.open(gallery, space.sha256) as opened:
                 space = space.fitted(newest(opened, fit))
-        return cls(find(candidates, pool), Tagger(zoo.bundle(zoo.TAGGER), pool), space, pool, Options(**options))
+        return cls(find(candidates, pool), captioners.find(captioner, pool), space, pool, Options(**options))
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Verdicts for picture files or pictures already read; none depends on the others unless `Options` say so. Raises ResynthError."""
@@ -262,6 +264,7 @@ class Attributor:
         )
 
     def _warnings(self, probe: Picture) -> Iterator[str]:
+        yield from self.pool.fallbacks
         yield from calibration.warnings(self.space.calibration, self.options.references, self.options.steps)
         for candidate in self.candidates.values():
             yield from candidate.warnings

@@ -42,7 +42,9 @@ ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyn
 StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the first reference.")]
 ExtractorOption = Annotated[Path | None, typer.Option(help="An extractor's bundle, in place of the zoo's weightless descriptor.")]
-BackendOption = Annotated[str, typer.Option(help="What runs the engines.")]
+BackendOption = Annotated[
+    str, typer.Option(help="What runs the engines: onnxruntime[:cuda|:tensorrt], openvino[:bf16] or tensorrt[:FOLDER of plans].")
+]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of an engine; 0: as many as there are cores.")]
 
 
@@ -82,19 +84,27 @@ def attribute(
     report: Annotated[Path | None, typer.Option(help="Write the evidence to this HTML page.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write results here instead of to stdout.")] = None,
     fail_on: Annotated[list[str], typer.Option(help="Exit with 1 when a verdict has this status; repeatable.")] = [],  # noqa: B006
+    captioner: Annotated[
+        str, typer.Option(help="zoo:, a captioner's bundle, or https://HOST#model=MODEL,key=VARIABLE: the pictures are sent to that host.")
+    ] = "zoo:",
     backend: BackendOption = "onnxruntime",
+    strict_backend: Annotated[
+        bool, typer.Option("--strict-backend", help="Fail where the backend would fall back to something else, instead of warning.")
+    ] = False,
     threads: ThreadsOption = 0,
 ) -> None:
     """Attribute pictures: which candidate is each most consistent with?"""
-    from . import batch
+    from . import batch, captioners
     from . import output as out
     from .attributor import Attributor
 
     out.check(format)
     attributor = Attributor.from_zoo(
         candidates, extractor=extractor, gallery=gallery, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
-        together=together, same_source=same_source, caption=caption,
+        together=together, same_source=same_source, caption=caption, captioner=captioner, strict_backend=strict_backend,
     )  # fmt: skip
+    if notice := captioners.notice(captioner):
+        print(f"resynth: {notice}", file=sys.stderr)
     results = batch.run(attributor, inputs, progress=out.progress())
     if report:
         from .report import write

@@ -30,7 +30,7 @@ class BundleError(ResynthError):
 
 
 class SourceError(ResynthError):
-    """A candidate's server cannot be reached, refuses, or answers with what is no picture."""
+    """The server of a candidate or captioner cannot be reached, refuses, or answers with what is no picture, no caption."""
 
     exit_code = 3
 

@@ -1,4 +1,4 @@
-"""The network side of an HTTP images API: one request at a time, paced, capped, repeated where that may help.
+"""The network side of an HTTP API, of pictures or of captions: one request at a time, paced, capped, repeated where that may help.
 
 Nothing is sent to anybody but the host that the user named: no redirect is followed, no link in an answer is opened.
 """
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -31,21 +31,18 @@ MAX_ANSWER_BYTES = MAX_FILE_BYTES * 4 // 3 + 2**20
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What may follow the # of an address, as KEY=VALUE separated by commas."""
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What may follow the # of any address, as KEY=VALUE separated by commas."""
+
+    ROLE: ClassVar[str] = "candidate"
+    KEPT: ClassVar[str] = "; what was made is kept"
+    """Added to the error that ends a run, where a next one goes on from there."""
 
     model: str = ""
-    """Sent as `model`; left out where empty, as are the next two."""
-    size: str = ""
-    """As in 1024x1024."""
-    quality: str = ""
+    """Sent as `model`; left out where empty."""
     key: str = ""
     """Name of the environment variable that holds the API key; none is sent where empty."""
-    seed: bool = False
-    """Whether the server takes a `seed`; else its pictures differ only because it draws them anew."""
-    format: str = "b64_json"
-    """`response_format`; `none` leaves it out, for a server that always answers in base64 and refuses the field."""
     limit: int = 100
     """The most requests sent in one run, repeated ones included: each may cost."""
     price: float = 0.0
@@ -64,28 +61,55 @@ class Settings:
         return min(self.limit, int(self.budget / self.price + 1e-9)) if self.price else self.limit
 
     @classmethod
-    def read(cls, name: str, text: str) -> Settings:
-        """ConfigError, naming the candidate, the setting and what is allowed."""
+    def who(cls, name: str) -> str:
+        """As errors call what is behind the address."""
+        return f"{cls.ROLE} {name}".rstrip()
+
+    @classmethod
+    def read(cls, name: str, text: str) -> Self:
+        """ConfigError, naming the candidate or captioner, the setting and what is allowed."""
         kinds = {f.name: type(f.default) for f in fields(cls)}
         given: dict[str, Any] = {}
         for entry in filter(None, text.split(",")):
             setting, _, value = entry.partition("=")
             if setting not in kinds:
-                raise ConfigError(f"candidate {name}: there is no setting {printable(setting, 80)!r}; there are {', '.join(kinds)}")
-            given[setting] = _value(f"candidate {name}: {setting}", kinds[setting], value)
+                raise ConfigError(f"{cls.who(name)}: there is no setting {printable(setting, 80)!r}; there are {', '.join(kinds)}")
+            given[setting] = _value(f"{cls.who(name)}: {setting}", kinds[setting], value)
         settings = cls(**given)
+        if (settings.price > 0) != (settings.budget > 0):
+            raise ConfigError(f"{cls.who(name)}: price and budget belong together; give both or neither")
+        return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Access):
+    """What may follow the # of an images API's address."""
+
+    size: str = ""
+    """As in 1024x1024; left out where empty, as is the next one."""
+    quality: str = ""
+    seed: bool = False
+    """Whether the server takes a `seed`; else its pictures differ only because it draws them anew."""
+    format: str = "b64_json"
+    """`response_format`; `none` leaves it out, for a server that always answers in base64 and refuses the field."""
+
+    @classmethod
+    def read(cls, name: str, text: str) -> Self:
+        """See `Access.read`."""
+        settings = super().read(name, text)
         if settings.format not in ("b64_json", "none"):
             raise ConfigError(f"candidate {name}: format is {settings.format!r}; it must be b64_json or none")
-        if (settings.price > 0) != (settings.budget > 0):
-            raise ConfigError(f"candidate {name}: price and budget belong together; give both or neither")
         return settings
 
 
 class Client:
     """One server, and what this run may still ask of it. May be used by several threads at once."""
 
-    def __init__(self, name: str, base: str, settings: Settings, wait: Callable[[float], None] = time.sleep) -> None:
-        """`name`: of the candidate, for errors; `base`: the address without settings; `wait`: how to pass seconds.
+    def __init__(
+        self, name: str, base: str, settings: Access, wait: Callable[[float], None] = time.sleep, *, path: str = "images/generations"
+    ) -> None:
+        """`name`: of the candidate or captioner, for errors; `base`: the address without settings; `wait`: how to pass seconds;
+        `path`: what is asked, behind /v1/.
 
         ConfigError for an address that is neither https nor on this machine, a key that is not there, a library that is
         not installed.
@@ -94,10 +118,10 @@ class Client:
             import tenacity  # noqa: F401 (its absence is told before anything is paid for)
             import urllib3
         except ImportError as error:
-            raise ConfigError(f"candidate {name} needs more libraries ({error}); pip install 'resynth-fast[http]'") from error
-        self.url, self.host = _address(name, base)
-        self._name, self._settings, self._wait = name, settings, wait
-        self._key = _key(name, settings.key)
+            raise ConfigError(f"{settings.who(name)} needs more libraries ({error}); pip install 'resynth-fast[http]'") from error
+        self._who, self._settings, self._wait = settings.who(name), settings, wait
+        self.url, self.host = _address(self._who, base, path)
+        self._key = _key(self._who, settings.key)
         proxy = None if self.host in _LOOPBACK or proxy_bypass(self.host) else getproxies().get(urlsplit(self.url).scheme)
         self._pool = urllib3.ProxyManager(proxy, maxsize=settings.parallel) if proxy else urllib3.PoolManager(maxsize=settings.parallel)
         self._lock = threading.Lock()
@@ -110,7 +134,7 @@ class Client:
         Raises SourceError if the server cannot be reached, refuses or answers with anything else, ConfigError once this
         run's cap is reached.
         """
-        content = self._answer(json.dumps(body).encode())
+        content = self.answer(body)
         try:
             [entry] = json.loads(content)["data"]
             if "b64_json" not in entry:
@@ -123,10 +147,10 @@ class Client:
 
     @property
     def _place(self) -> str:
-        return f"candidate {self._name}: {self.host}"
+        return f"{self._who}: {self.host}"
 
-    def _answer(self, body: bytes) -> bytes:
-        """The answer to a request, which is repeated where it may succeed the next time, after a growing pause or the one asked for."""
+    def answer(self, body: dict[str, Any]) -> bytes:
+        """The answer to `body`, which is sent again where that may help, after a growing pause or the one asked for. Raises as `picture`."""
         from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
         growing = wait_exponential_jitter(initial=1, max=30)
@@ -139,9 +163,9 @@ class Client:
             stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception_type(_TransientError), sleep=self._wait, reraise=True
         )
         try:
-            return repeated(self._once, body)
+            return repeated(self._once, json.dumps(body).encode())
         except _TransientError as error:
-            raise SourceError(f"{self._place} {error}, {ATTEMPTS} times; try again later, what was made is kept") from error
+            raise SourceError(f"{self._place} {error}, {ATTEMPTS} times; try again later{self._settings.KEPT}") from error
 
     def _once(self, body: bytes) -> bytes:
         self._enter()
@@ -158,7 +182,7 @@ class Client:
         with self._lock:
             if self._sent >= self._settings.cap:
                 raise ConfigError(
-                    f"candidate {self._name}: the cap of {self._settings.cap} requests a run is reached; what was made is kept: "
+                    f"{self._who}: the cap of {self._settings.cap} requests a run is reached{self._settings.KEPT}: "
                     "run again to go on, or raise limit= (or budget=) behind the # of its address"
                 )
             self._sent += 1
@@ -228,28 +252,28 @@ def _value(field: str, kind: type, text: str) -> object:
     return value
 
 
-def _address(name: str, base: str) -> tuple[str, str]:
+def _address(who: str, base: str, path: str) -> tuple[str, str]:
     """Where to post, and the host."""
     try:
         parts = urlsplit(base)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise ConfigError(f"candidate {name}: its address cannot be read ({error}); as in https://api.example.com#model=MODEL") from error
+        raise ConfigError(f"{who}: its address cannot be read ({error}); as in https://api.example.com#model=MODEL") from error
     if parts.username or parts.password:  # not repeated: it may be a password
-        raise ConfigError(f"candidate {name}: its address holds a user name; put the key into an environment variable and name it by #key=")
+        raise ConfigError(f"{who}: its address holds a user name; put the key into an environment variable and name it by #key=")
     if not host or parts.scheme not in ("https", "http") or (parts.scheme == "http" and host not in _LOOPBACK):
-        raise ConfigError(f"candidate {name}: {printable(base, 200)!r} must be https://…, or http:// on this machine")
-    path = parts.path.rstrip("/")
-    path = path if path.endswith("/v1") else path + "/v1"
-    return f"{parts.scheme}://{parts.netloc}{path}/images/generations{'?' + parts.query if parts.query else ''}", host
+        raise ConfigError(f"{who}: {printable(base, 200)!r} must be https://…, or http:// on this machine")
+    root = parts.path.rstrip("/")
+    root = root if root.endswith("/v1") else root + "/v1"
+    return f"{parts.scheme}://{parts.netloc}{root}/{path}{'?' + parts.query if parts.query else ''}", host
 
 
-def _key(name: str, variable: str) -> str:
+def _key(who: str, variable: str) -> str:
     if not variable:
         return ""
     key = os.environ.get(variable, "").strip()
     if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(f"candidate {name}: the environment variable {printable(variable, 80)} holds no API key; export it, or drop key=")
+        raise ConfigError(f"{who}: the environment variable {printable(variable, 80)} holds no API key; export it, or drop key=")
     return key
 
 

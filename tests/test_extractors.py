@@ -1,5 +1,8 @@
 """ONNX image encoders as extractors: taps, cutting, dequantising, batch mates, constants; small encoders with random weights."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,12 +10,29 @@ import pytest
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from PIL import Image
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
+from transformers import (
+    BitImageProcessorPil,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
+from typer.testing import CliRunner
 
 from resynth_fast.bundle import Bundle
+from resynth_fast.cli import app
 from resynth_fast.engines import EnginePool
-from resynth_fast.errors import ConfigError
-from resynth_fast.export import extractors
+from resynth_fast.errors import BundleError, ConfigError
+from resynth_fast.export import encoders, extractors, preprocessing
 from resynth_fast.extractors.network import fitted
 from resynth_fast.extractors.space import open_space
 
@@ -193,3 +213,111 @@ def test_pictures_are_fitted_like_pillow_in_floating_point():
     plane = Image.fromarray(batch[1, :, :, 2].astype(np.float32) / 255).resize((24, 24), Image.Resampling.BICUBIC)
     np.testing.assert_allclose(found[1, 2], np.asarray(plane).clip(0, 1), atol=1e-6)
     np.testing.assert_array_equal(fitted(batch, 40), batch.transpose(0, 3, 1, 2) / np.float32(255))
+
+
+# --- straight from transformers -------------------------------------------------------------------------------------
+
+
+def saved(folder, kind, *, whole=False, **preprocessor):
+    """A checkpoint of one of the architectures, as transformers saves it, and its image encoder."""
+    torch.manual_seed(0)
+    if kind == "siglip2":
+        config = {key: value for key, value in COMMON.items() if key != "image_size"}
+        model = Siglip2VisionModel(Siglip2VisionConfig(**config, intermediate_size=64, num_patches=25)).eval()
+        preprocessor = {"patch_size": 8, "max_num_patches": 16} | preprocessor
+    elif whole:
+        texts = {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "vocab_size": 20,
+            "projection_dim": 24,
+        }
+        model = CLIPModel(CLIPConfig(text_config=texts, vision_config=ENCODERS["clip"][1].to_dict(), projection_dim=24)).eval()
+    else:
+        model = ENCODERS[kind][0](ENCODERS[kind][1]).eval()
+    model.save_pretrained(folder)
+    settings = {"size": {"height": SIDE, "width": SIDE}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]} | preprocessor
+    (folder / "preprocessor_config.json").write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    return model
+
+
+def hidden_states(model, pixels):
+    with torch.no_grad():
+        if isinstance(model, CLIPModel):
+            return model.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
+        if isinstance(model, Siglip2VisionModel):
+            patches = torch.from_numpy(np.stack([convert_image_to_patches(picture.numpy(), 8) for picture in pixels]))
+            shapes, mask = torch.tensor([[4, 4]] * len(pixels)), torch.ones(len(pixels), 16, dtype=torch.int32)
+            return model(patches, mask, shapes, output_hidden_states=True).hidden_states
+        return model(pixel_values=pixels, output_hidden_states=True).hidden_states
+
+
+@pytest.mark.parametrize("kind", ["clip", "clip with text", "dinov2", "siglip", "siglip2"])
+def test_taps_of_a_checkpoint_are_the_hidden_states_of_transformers(kind, tmp_path):
+    name, _, text = kind.partition(" ")
+    model = saved(tmp_path / "encoder", name, whole=bool(text))
+    taps = [1, BLOCKS // 2, BLOCKS]
+    made = extractors.read_checkpoint(tmp_path / "encoder", taps, pools=("cls", "mean"))
+    assert (made.blocks, made.side) == (BLOCKS, SIDE)
+    pixels = pictures()
+    mean, std = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
+    states = hidden_states(model, torch.from_numpy((pixels - mean) / std))
+    got = run(made.network, pixels)
+    for tap in taps:
+        np.testing.assert_allclose(got[f"tap_{tap}"], states[tap][:, 0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(got[f"tap_{tap}_mean"], states[tap][:, 1:].mean(1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_becomes_a_bundle_by_the_command_line(tmp_path):
+    saved(tmp_path / "tower", "clip")
+    arguments = ["export", "extractor", tmp_path / "tower", "--to", tmp_path / "to", "--taps", "2-3", "--format", "json"]
+    arguments += ["--constants-from", dataset(tmp_path / "pictures"), "--working-size", "64"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    bundle = Bundle.open(Path(json.loads(result.stdout)["bundle"]))
+    assert (bundle.name, bundle.get("source", dict)["checkpoint"]) == ("tower", "tower")
+    assert open_space(bundle, EnginePool(threads=1)).tap == "tap_2,tap_3"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "has no preprocessor_config.json"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "is a pickle"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+            "a model of type 'bert'; extractors can be made of clip",
+        ),
+        (lambda folder: (folder / "config.json").unlink(), "no checkpoint that can be read"),
+        (lambda folder: (folder / "preprocessor_config.json").write_text('{"size": 48}'), "pictures of 48 px, its config takes 32"),
+        (lambda folder: (folder / "more.safetensors").symlink_to("/etc/hostname"), "a link that leaves"),
+    ],
+    ids=["no processor", "pickle", "no weights", "other kind", "no config", "other size", "link"],
+)
+def test_a_checkpoint_that_cannot_be_exported_is_refused_and_nothing_written(tmp_path, spoil, said):
+    saved(tmp_path / "encoder", "clip")
+    spoil(tmp_path / "encoder")
+    with pytest.raises(ConfigError, match=said):
+        extractors.export(tmp_path / "encoder", tmp_path / "to", name="x", licence="MIT", taps=[1])
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_checkpoint_whose_graph_gives_something_else_is_refused(tmp_path, monkeypatch):
+    saved(tmp_path / "encoder", "clip")
+    made = encoders.export(tmp_path / "encoder")
+    made.module.model.vision_model.encoder.layers[0].mlp.fc1.weight.data.mul_(2)  # as if the exporter had gone wrong
+    monkeypatch.setattr(encoders, "export", lambda folder: made)
+    with pytest.raises(BundleError, match="tap_1 differs from transformers' by"):
+        extractors.read_checkpoint(tmp_path / "encoder", [1])
+
+
+def test_preprocessing_is_read_as_transformers_writes_it(tmp_path):
+    for i, processor in enumerate(
+        (CLIPImageProcessorPil(), SiglipImageProcessorPil(), BitImageProcessorPil(crop_size=140, size={"shortest_edge": 160}))
+    ):
+        processor.save_pretrained(tmp_path / str(i))
+    found = [preprocessing.read(tmp_path / str(i)) for i in range(3)]
+    assert [(f.side, f.cropped, f.mean[0]) for f in found] == [(224, True, 0.48145466), (224, False, 0.5), (140, True, 0.48145466)]
+    assert found[1].std == (0.5, 0.5, 0.5)

@@ -310,7 +310,7 @@ def test_the_address_is_completed(base: str, url: str) -> None:
         ("https://[", r"cannot be read"),
         ("https://a.example:x", r"cannot be read"),
         ("https://user:secret@a.example", r"holds a user name; put the key into an environment variable"),
-        ("https://a.example#modle=x", r"there is no setting 'modle'; there are model, size,"),
+        ("https://a.example#modle=x", r"there is no setting 'modle'; there are model, key,"),
         ("https://a.example#limit=0", r"limit is '0'; it must be a whole number above 0"),
         ("https://a.example#limit=1.5", r"limit is '1.5'; it must be a whole number above 0"),
         ("https://a.example#timeout=nan", r"timeout is 'nan'; it must be a number above 0"),

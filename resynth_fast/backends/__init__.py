@@ -1,4 +1,8 @@
-"""Backends: libraries that run a component; one file each, found by its name and imported when asked for."""
+"""Backends: libraries that run a component; one file each, found by its name and imported when asked for.
+
+A backend is named by its file, and where it can run in more than one way, by a variant behind a colon:
+`onnxruntime`, `onnxruntime:cuda`, `openvino:bf16`.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +17,29 @@ import numpy.typing as npt
 from ..errors import ConfigError, DeviceError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
+"""Backend -> extra, where the two differ in name."""
 
 
 class Engine(Protocol):
-    """A loaded component."""
+    """A loaded component. Several threads may run it at once."""
+
+    @property
+    def fallback(self) -> str:
+        """What runs in place of what was asked for, and why; empty where nothing does."""
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Named inputs to named outputs; a row never depends on the others."""
+        """Named inputs to named outputs, which nobody else writes to; a row never depends on the others."""
 
 
 class Backend(Protocol):
-    """What each file of this folder offers as module functions."""
+    """What `backend(variant)` of each file of this folder gives."""
 
     def version(self) -> str:
-        """Name and version, for provenance."""
+        """Name, version and variant, for provenance."""
 
     def load(self, graph: bytes, *, threads: int) -> Engine:
-        """Make an engine of an ONNX graph."""
+        """Make an engine of an ONNX graph, which is given as bytes: what runs is what was hashed. Raises BundleError or DeviceError."""
 
 
 def names() -> list[str]:
@@ -38,10 +48,13 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Backend:
-    """The backend called `name`; ConfigError if there is none, DeviceError if its library is not installed."""
-    if name not in names():
+    """The backend called `name` or `name:variant`; ConfigError if there is none, DeviceError if its library is not installed."""
+    kind, _, variant = name.partition(":")
+    if kind not in names():
         raise ConfigError(f"backend is {name!r}; there are {', '.join(names())}")
     try:
-        return importlib.import_module(f"{__name__}.{name}")
+        module = importlib.import_module(f"{__name__}.{kind}")
     except ImportError as error:
-        raise DeviceError(f"backend {name!r} cannot be used ({error}); pip install 'resynth-fast[cpu]' or [gpu]") from error
+        raise DeviceError(f"backend {kind!r} cannot be used ({error}); pip install 'resynth-fast[{INSTALL.get(kind, kind)}]'") from error
+    found: Backend = module.backend(variant)
+    return found

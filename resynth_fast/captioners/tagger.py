@@ -14,6 +14,11 @@ from ..errors import BundleError
 from ..types import Pixels
 
 
+def of_bundle(bundle: Bundle, pool: EnginePool) -> Tagger:
+    """A captioner of family `tagger`."""
+    return Tagger(bundle, pool)
+
+
 class Tagger:
     """Reads attributes off a picture and writes the sentence that the generators were trained on."""
 

@@ -1,0 +1,153 @@
+"""Image encoders of transformers as ONNX files, for `extractors`: CLIP, DINOv2, SigLIP and SigLIP 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from resynth_fast.errors import ConfigError
+
+from . import checkpoints, graphs, preprocessing
+from .graphs import Network
+from .preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An encoder as a graph that takes pictures normalised by `pictures`, and its module, to compare with."""
+
+    graph: bytes
+    module: torch.nn.Module
+    pictures: Preprocessing
+
+    @torch.no_grad()
+    def states(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """What each block of the module gives, (b, t, d) each: what taps must be."""
+        found: list[torch.Tensor] = []
+
+        def keep(_: Any, __: Any, output: Any) -> None:
+            found.append(output if isinstance(output, torch.Tensor) else output[0])
+
+        [blocks] = [part for name, part in self.module.named_modules() if name.endswith((".encoder.layers", ".encoder.layer"))]
+        hooks = [block.register_forward_hook(keep) for block in blocks.children()]
+        try:
+            self.module(pixel_values)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+
+class Pictures(torch.nn.Module):
+    """`pixel_values` (b, 3, S, S), normalised → the encoder's own embedding of the picture (b, d)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        output = self.model(pixel_values=pixel_values)
+        found: torch.Tensor = output.image_embeds if "image_embeds" in output else output.pooler_output
+        return found
+
+
+class Patches(torch.nn.Module):
+    """The same for an encoder that takes pictures of any shape as rows of patches (SigLIP 2, NaFlex), here for one square shape."""
+
+    positions: torch.Tensor
+
+    def __init__(self, model: Any, side: int) -> None:
+        super().__init__()
+        self.model, self.patch = model, model.config.patch_size
+        grid, embeddings = side // self.patch, model.embeddings
+        table = embeddings.position_embedding.weight.reshape(embeddings.position_embedding_size, embeddings.position_embedding_size, -1)
+        with torch.no_grad():
+            positions = embeddings.resize_positional_embeddings(table, torch.tensor([[grid, grid]]), max_length=grid * grid)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        patches = pixel_values.unfold(2, self.patch, self.patch).unfold(3, self.patch, self.patch)
+        rows = patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)  # (b, n, patch · patch · 3), colours last
+        states = self.model.encoder(inputs_embeds=self.model.embeddings.patch_embedding(rows) + self.positions).last_hidden_state
+        found: torch.Tensor = self.model.head(self.model.post_layernorm(states))
+        return found
+
+
+def names() -> list[str]:
+    """Architectures that can be exported, as `model_type` of a config calls them."""
+    return sorted(_ARCHITECTURES)
+
+
+@checkpoints.quiet()
+def export(folder: Path) -> Exported:
+    """The image encoder in `folder`; ConfigError if it is none that can be exported, or if its weights are not safetensors."""
+    kind = str(checkpoints.read_json(folder / "config.json").get("model_type"))
+    if kind not in _ARCHITECTURES:
+        raise ConfigError(f"{folder} is a model of type {kind[:80]!r}; extractors can be made of {', '.join(names())}, or of an ONNX file")
+    pictures = preprocessing.read(folder)
+    module = _ARCHITECTURES[kind](folder, pictures.side)
+
+    def example(batch: int) -> dict[str, torch.Tensor]:
+        rng = torch.Generator().manual_seed(batch)
+        return {"pixel_values": torch.randn(batch, 3, pictures.side, pictures.side, generator=rng)}
+
+    # Not called `embedding`: the exporter calls what torch.embedding gives so.
+    network = Network(module, example, ("whole_picture",))
+    return Exported(graph=graphs.export(network, halved=False), module=module, pictures=pictures)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the checkpoint has a text tower too, which is left out."""
+    return "text_config" in checkpoints.read_json(folder / "config.json")
+
+
+def _of_size(model: Any, side: int, folder: Path) -> Any:
+    """An encoder that is built for one size, if that is `side`."""
+    if model.config.image_size != side:
+        raise ConfigError(
+            f"{folder}: its processor gives pictures of {side} px, its config takes {model.config.image_size}; they must agree"
+        )
+    return model
+
+
+def _clip(folder: Path, side: int) -> torch.nn.Module:
+    if not _whole(folder):
+        return Pictures(_of_size(checkpoints.network(folder, transformers.CLIPVisionModelWithProjection), side, folder))
+    whole: Any = checkpoints.network(folder, transformers.CLIPModel)
+    model: Any = transformers.CLIPVisionModelWithProjection(whole.config.vision_config).eval()
+    model.load_state_dict(
+        {key: value for key, value in whole.state_dict().items() if key.startswith(("vision_model.", "visual_projection."))}
+    )
+    return Pictures(_of_size(model, side, folder))
+
+
+def _dinov2(folder: Path, side: int) -> torch.nn.Module:
+    """Of any size that its patches fill: positions are interpolated once, here."""
+    model: Any = checkpoints.network(folder, transformers.Dinov2Model)
+    return Pictures(model)
+
+
+def _siglip(folder: Path, side: int) -> torch.nn.Module:
+    model: Any = checkpoints.network(folder, transformers.SiglipModel if _whole(folder) else transformers.SiglipVisionModel)
+    return Pictures(_of_size(model.vision_model if _whole(folder) else model, side, folder))
+
+
+def _siglip2(folder: Path, side: int) -> torch.nn.Module:
+    model: Any = checkpoints.network(folder, transformers.Siglip2Model if _whole(folder) else transformers.Siglip2VisionModel)
+    return Patches(model.vision_model if _whole(folder) else model, side)
+
+
+_ARCHITECTURES: dict[str, Callable[[Path, int], torch.nn.Module]] = {
+    "clip": _clip,
+    "clip_vision_model": _clip,
+    "dinov2": _dinov2,
+    "siglip": _siglip,
+    "siglip_vision_model": _siglip,
+    "siglip2": _siglip2,
+    "siglip2_vision_model": _siglip2,
+}

@@ -34,7 +34,7 @@ Written by `python -m resynth_fast.export.table > docs/families.md` with {versio
 A tiny pipeline of each family (random weights, every kind of part that its full-size relatives have) is exported in
 fp16 (weights are rounded to 16 bits first; what is compared has the same weights on both sides) and compared: each component with torch at two batch sizes (largest difference, of the output's magnitude), the whole
 picture with diffusers' own pipeline at 4 and 8 steps from the same noise (largest difference of 255; half a level is the
-rounding to 8 bits). Seconds are one export of that component on a shared processor. OpenVINO: compiles in float32 and
+rounding to 8 bits). Seconds are one export of that component on a shared, busy processor. OpenVINO: compiles in float32 and
 agrees with ONNX Runtime. TensorRT-RTX: builds for compute capabilities {capabilities}; built, not run.
 
 | family | component | inputs | export s | error | OpenVINO | TensorRT-RTX | picture |

@@ -56,7 +56,6 @@ class Options:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
-
         words.check(self.caption)
 
     @property
@@ -152,8 +151,8 @@ class Attributor:
         wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds]
         made: dict[Request, Pixels] = {}
         for wave in scheduler.plan(wanted):
-            prompts_, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-            made.update(zip(wave.requests, self.makers[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
+            rows = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
+            made.update(zip(wave.requests, self.makers[wave.candidate].make(*rows, self.options.steps), strict=True))
         return made
 
     @property

@@ -26,6 +26,8 @@ RIDGE = 0.3
 RANK = 300
 NUISANCE_RANK = 60
 """Directions kept for each family of degradations."""
+NUISANCE_SHARE = 0.5
+"""Trace of the degradations' second moment beside that of the covariance within cells."""
 OWN_SHARE = 0.8
 """Share of the gallery's own covariance in the whitening, three pictures a cell or more."""
 SOLID_CELL = 3
@@ -179,9 +181,9 @@ def whitening(
     moved = [rows for family, rows in constants.nuisance.items() if families is None or family in families]
     if moved:
         together = np.concatenate(moved)
-        moved = [together / np.sqrt((together**2).sum())]
+        moved = [np.sqrt(NUISANCE_SHARE) * together / np.sqrt((together**2).sum())]
     vectors, values = _eigen(np.concatenate([*clean, *moved]), RANK * (len(clean) + len(moved)))
-    ridge = RIDGE * (1 + len(moved)) / 200
+    ridge = RIDGE * (1 + NUISANCE_SHARE * len(moved)) / 200
     shrink = 1 - np.sqrt(ridge / (values + ridge))
     rows = np.concatenate(clean)
     whole = float((rows**2).sum())

@@ -55,7 +55,7 @@ class CandidateEvidence:
     probability: float
     resyntheses: tuple[Resynthesis, ...]
     given: tuple[Pixels, ...] = ()
-    """Of a candidate that cannot be run: those of its own pictures that were the references."""
+    """Of a candidate that cannot be run: those of its own pictures that stand for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -553,7 +553,7 @@ def test_folders_that_are_no_dataset(tmp_path, cache, drawn):
 def test_the_zoo_is_evaluated_and_has_a_page(cache, tmp_path):
     result = evaluate("zoo:", cache, "--probes", 4, "--references", 1, "--steps", 1, "--probe-steps", 1, "--out", tmp_path)
     assert (result["n"], result["unknown"]["n"], result["gallery_per_candidate"]) == (4, 1, 0)
-    assert set(result["conditions"]) == {"tagger", "true", "random"}
+    assert set(result["conditions"]) == {"tagger", "true", "nearest", "random"}
     text = Page((tmp_path / "index.html").read_text()).text
     for shown in ("captions: random", "What the caption is worth", "zoo-sd-twin", "Probes of a withheld generator (1)"):
         assert shown in text

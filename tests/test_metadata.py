@@ -298,7 +298,10 @@ def signer() -> Any:
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     def name(common: str) -> Any:
-        parts = [(NameOID.COMMON_NAME, common), (NameOID.ORGANIZATION_NAME, "Example <b>Pictures\u202e")]
+        parts = [
+            (NameOID.COMMON_NAME, common),
+            (NameOID.ORGANIZATION_NAME, "Authority" if common == "Root" else "Example <b>Pictures\u202e"),
+        ]
         return x509.Name([x509.NameAttribute(*part) for part in parts])
 
     def certificate(common: str, key: Any, root: Any, ca: bool) -> Any:

@@ -200,6 +200,7 @@ class Server:
         self.respond: Callable[[dict[str, Any], int], Answer] = good
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.under_way = self.most = 0
+        self.piece, self.pause_s = 2**20, 0.0
         lock = threading.Lock()
         outer = self
 
@@ -219,7 +220,9 @@ class Server:
                     self.send_header(name, value)
                 self.end_headers()
                 with contextlib.suppress(OSError):  # a client that has gone
-                    self.wfile.write(content)
+                    for i in range(0, len(content), outer.piece):
+                        self.wfile.write(content[i : i + outer.piece])
+                        time.sleep(outer.pause_s)
 
             def do_GET(self) -> None:
                 outer.requests.append((self.path, {}, {}))
@@ -438,6 +441,21 @@ def test_a_server_that_is_late_is_not_asked_again(server: Server, candidate: Cal
     with pytest.raises(SourceError, match=r"took more than 0\.2 s; raise timeout="):
         candidate("timeout=0.2").make(["a"], [0], 8)
     assert len(server.requests) == 1
+
+
+def test_an_answer_in_drops_has_no_more_time_than_another(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+    server.piece, server.pause_s = 1, 0.02
+    start = time.monotonic()
+    with pytest.raises(SourceError, match=r"took more than 0\.3 s; raise timeout="):
+        candidate("timeout=0.3").make(["a"], [0], 8)
+    assert time.monotonic() - start < 3
+    assert len(server.requests) == 1
+
+
+def test_an_endless_answer_is_not_read(server: Server, candidate: Callable[..., HttpCandidate], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resynth_fast.images_api.MAX_ANSWER_BYTES", 1000)
+    with pytest.raises(SourceError, match="answered with more than 1,000 bytes"):
+        candidate().make(["a"], [0], 8)
 
 
 def test_a_server_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:

@@ -131,8 +131,8 @@ def test_restored_weights_exported_again_give_the_committed_files(restored: Any,
     bundle, generator = zoo.bundle(NAMES[0]), restored(NAMES[0])
     for component in ("text", "decoder"):
         assert hashlib.sha256(graphs.export(generator.networks[component])).hexdigest() == bundle.components[component].file.sha256
-    [(tokenizer, length)] = generator.tokenizers
-    assert bundles._tokenizer(tmp_path, 0, tokenizer, length)["sha256"] == bundle.tokenizers[0].file.sha256
+    [words] = generator.words
+    assert bundles._tokenizer(tmp_path, 0, words)["sha256"] == bundle.tokenizers[0].file.sha256
 
 
 def test_what_a_bundle_does_not_hold_is_not_a_number(restored: Any) -> None:

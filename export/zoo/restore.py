@@ -31,7 +31,7 @@ from resynth_fast.bundle import Bundle
 from resynth_fast.errors import BundleError, ConfigError
 
 from .. import graphs
-from ..canonical import Decoder
+from ..canonical import Decoder, Guidance
 from ..families import Generator
 from ..graphs import Network
 from . import assemble, text
@@ -113,7 +113,7 @@ def _untrained(bundle: Bundle) -> Any:
 
 def _canonical(pipeline: Any, bundle: Bundle) -> Generator:
     family = importlib.import_module(f"resynth_fast.export.families.{bundle.family.replace('-', '_')}")
-    generator: Generator = family.canonical(pipeline, bundle.guidance.scale)
+    generator: Generator = family.canonical(pipeline, Guidance(scale=bundle.guidance.scale))
     return generator
 
 

@@ -50,8 +50,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Draw `probes` pictures over the candidates (and a quarter as many by the withheld generators) and attribute them.
 
-    Captions: the captioner's (what `resynth attribute` uses), the true one (an upper bound), and another probe's
-    (what is left when the caption says nothing). All three are judged on the same probes.
+    Captions: the captioner's (what `resynth attribute` uses), the true one (an upper bound), the one of another probe
+    that has most words in common with it, and any other probe's (what is left when the caption says nothing). All are
+    judged on the same probes.
     """
     names = list(attributor.candidates)
     if probes < len(names):
@@ -67,20 +68,20 @@ def evaluate(
     start = time.perf_counter()
     everything = [*known, *unknown]
     described = [p.caption for p in known]
-    conditions: dict[str, list[str]] = {
-        "tagger": attributor.captioner.caption([p.pixels for p in everything]),
-        "true": [p.caption for p in everything],
-        "random": [*described[1:], described[0], *[p.caption for p in unknown]],
-    }
+    written = attributor.captioner.caption([p.pixels for p in everything])
     points = attributor.space([p.pixels for p in everything])
     changes = [perturbations.perturbation(name) for name in perturbations.MILD]
     copies = [list(attributor.space([change(p.pixels) for change in changes])) for p in everything]
-    points_of = references(attributor, list(dict.fromkeys(text for texts in conditions.values() for text in texts)), progress)
-    judged = {
-        name: attributor.judge(texts, list(points), copies, [[points_of[text, candidate] for candidate in names] for text in texts])
-        for name, texts in conditions.items()
-    }
-    seconds = time.perf_counter() - start
+    points_of = dict(references(attributor, list(dict.fromkeys(written)), progress))
+
+    def judge(texts: list[str]) -> list[Decision]:
+        return attributor.judge(texts, list(points), copies, [[points_of[text, candidate] for candidate in names] for text in texts])
+
+    judged = {"tagger": judge(written)}
+    seconds = time.perf_counter() - start  # what an attribution takes; the other conditions are the evaluation's own
+    truly = [p.caption for p in everything]
+    points_of |= references(attributor, [text for text in dict.fromkeys(truly) if (text, names[0]) not in points_of], progress)
+    judged |= {"true": judge(truly), "nearest": judge(_nearest(truly)), "random": judge([*truly[1:], truly[0]])}
     truth = np.array([p.truth for p in known])
     prompt = np.unique(np.array(described), return_inverse=True)[1]
     groups = np.array([names.index(relatives(attributor)[name]) for name in names])
@@ -110,11 +111,12 @@ def evaluate(
         "conformal": main["conformal"],
         "conditions": rows,
         "differences": {
-            f"{a} - {b}": _difference(judged[a], judged[b], truth, prompt) for a, b in (("tagger", "random"), ("true", "tagger"))
+            f"{a} - {b}": _difference(judged[a][: len(known)], judged[b][: len(known)], truth, prompt)
+            for a, b in (("tagger", "random"), ("tagger", "nearest"), ("true", "tagger"))
         },
         "unknown": {"n": len(unknown), "answered_unknown": _rate(judged["tagger"][len(known) :]), "known_answered_unknown": _rate(judged["tagger"][: len(known)])},
         "auroc_unknown": metrics.auroc(consistency[: len(known)], consistency[len(known) :]) if unknown else None,
-        "caption_agreement": float(np.mean([a == b for a, b in zip(conditions["tagger"][: len(known)], described, strict=True)])),
+        "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], described, strict=True)])),
         "seconds_per_probe": seconds / len(everything),
         "provenance": attributor.provenance(),
     }  # fmt: skip
@@ -143,6 +145,12 @@ def references(
                 found[text, name] = np.stack([points[Request(name, text, seed)] for seed in attributor.seeds])
     progress(len(texts), len(texts))
     return found
+
+
+def _nearest(captions: Sequence[str]) -> list[str]:
+    """For each caption, the one among the others that shares most words with it, and is not the same."""
+    words = {text: set(text.replace(",", "").split()) for text in captions}
+    return [max((other for other in words if other != text), key=lambda o: len(words[o] & words[text]), default=text) for text in captions]
 
 
 def _summary(decisions: Sequence[Decision], truth: metrics.Integers, prompt: metrics.Integers, groups: metrics.Integers) -> dict[str, Any]:
@@ -177,7 +185,7 @@ def _summary(decisions: Sequence[Decision], truth: metrics.Integers, prompt: met
 
 def _difference(a: Sequence[Decision], b: Sequence[Decision], truth: metrics.Integers, prompt: metrics.Integers) -> dict[str, Any]:
     """Paired difference of top-1 between two conditions, with its interval."""
-    gain = np.array([float(x.order[0] == t) - float(y.order[0] == t) for x, y, t in zip(a, b, truth, strict=False)])
+    gain = np.array([float(x.order[0] == t) - float(y.order[0] == t) for x, y, t in zip(a, b, truth, strict=True)])
     return {"top1": float(gain.mean()), "ci95": metrics.interval(gain, prompt)}
 
 

@@ -129,12 +129,12 @@ class _Jobs:
     def order(self) -> list[str]:
         computing = {name: sum(use.seconds for use in self.works[name].uses(len(rows), self.costs)) for name, rows in self.requests.items()}
         loading = {name: self._load_s((self.works[name].denoiser, self.works[name].decoder)) for name in self.requests}
-        texts = {work.text for name, work in self.works.items() if name in self.requests}
+        graphs = {graph for name in self.requests for work in [self.works[name]] for graph in (work.text, work.denoiser, work.decoder)}
+        transfer = self._load_s(graphs)
         first = [name for name in computing if not loading[name]]
         johnson = sorted((n for n in computing if 0 < loading[n] < computing[n]), key=loading.__getitem__)
         johnson += sorted((n for n in computing if loading[n] >= computing[n] and loading[n]), key=computing.__getitem__, reverse=True)
         order = [*first, *johnson]
-        transfer = sum(loading.values()) + self._load_s(texts)
         if transfer <= NEGLIGIBLE * sum(computing.values()) or len(order) < 2:
             return order
         starts = [order, [*first, *reversed(johnson)], [*first, *sorted(johnson, key=computing.__getitem__)]]

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, calibration, images, noise, perturbations, recipe, scheduler, zoo
+from . import __version__, calibration, images, noise, perturbations, recipe, zoo
 from .bundle import Bundle
 from .candidates import Candidate, find
 from .captioners import Captioner
 from .captioners.tagger import Tagger
 from .engines import EnginePool
 from .errors import ConfigError
+from .executor import Executor
 from .extractors.space import FeatureSpace, open_space
 from .gallery import Gallery
 from .gallery.fitting import newest
@@ -77,6 +78,7 @@ class Attributor:
         self.space = space
         self.pool = pool
         self.options = options or Options()
+        self.executor = Executor(self.candidates, pool, self.options.steps)
         if self.options.together and space.fit is not None:
             raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
 
@@ -132,11 +134,7 @@ class Attributor:
     def make(self, prompts: Sequence[str]) -> dict[Request, Pixels]:
         """Every candidate's pictures of every prompt, each distinct one made once."""
         wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.candidates for seed in self.seeds]
-        made: dict[Request, Pixels] = {}
-        for wave in scheduler.plan(wanted):
-            prompts_, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-            made.update(zip(wave.requests, self.candidates[wave.candidate].make(prompts_, seeds, self.options.steps), strict=True))
-        return made
+        return self.executor(wanted)
 
     @property
     def seeds(self) -> range:

@@ -37,6 +37,10 @@ class CostTable:
     def of(self, graph: Graph) -> Cost:
         return self._known.get(graph.sha256) or Cost(GUESSED_ROW_S * graph.size_bytes, GUESSED_LOAD_S * graph.size_bytes)
 
+    def __contains__(self, graph: Graph) -> bool:
+        """Whether `graph` was measured."""
+        return graph.sha256 in self._known
+
     def ran(self, graph: Graph, rows: int, seconds: float) -> None:
         """A call with `rows` took `seconds`."""
         old = self.of(graph)

@@ -95,6 +95,7 @@ def plan(
     budget_bytes: int | None = None,
     resident: Collection[str] = (),
     max_rows: int = MAX_ROWS,
+    cheapest_first: bool = False,
 ) -> Plan:
     """Waves of at most `max_rows`, a candidate's one after another so that its weights are loaded once.
 
@@ -102,7 +103,8 @@ def plan(
     Candidates without `works` (a server's, for example) come first, in the order of their requests. The others follow
     the order that a fake clock finds the shortest, among a few rules and their pairwise exchanges: what is `resident`
     (hashes) first; Johnson's rule for loading, then computing (Naval Research Logistics Quarterly 1, 1954). A prompt is
-    encoded once for all candidates that share a text component, just before the first of them.
+    encoded once for all candidates that share a text component, just before the first of them. `cheapest_first` is for
+    who may have to stop before the end.
     """
     by_candidate: dict[str, list[Request]] = {}
     for request in dict.fromkeys(requests):
@@ -113,7 +115,8 @@ def plan(
     if not mine:
         return Plan(tuple(foreign))
     jobs = _Jobs(mine, works, costs, budget_bytes, frozenset(resident))
-    return Plan((*foreign, *jobs.waves(jobs.order(), max_rows)), jobs.pinned())
+    order = jobs.cheapest_first() if cheapest_first else jobs.order()
+    return Plan((*foreign, *jobs.waves(order, max_rows)), jobs.pinned())
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,13 @@ class _Jobs:
     budget_bytes: int | None
     resident: frozenset[str]
 
+    def cheapest_first(self) -> list[str]:
+        computing = self._computing()
+        return sorted(computing, key=lambda name: computing[name] / len(self.requests[name]))
+
     def order(self) -> list[str]:
-        computing = {name: sum(use.seconds for use in self.works[name].uses(len(rows), self.costs)) for name, rows in self.requests.items()}
+        """The order that the fake clock finds the shortest."""
+        computing = self._computing()
         loading = {name: self._load_s((self.works[name].denoiser, self.works[name].decoder)) for name in self.requests}
         graphs = {graph for name in self.requests for work in [self.works[name]] for graph in (work.text, work.denoiser, work.decoder)}
         transfer = self._load_s(graphs)
@@ -193,6 +201,10 @@ class _Jobs:
         memory = Residency(self.budget_bytes, {u.graph for u in uses if u.graph.sha256 in self.resident})
         memory.expect([use.graph for use in uses], self.pinned())
         return simulate(uses, memory, lambda graph: self.costs.of(graph).load_s).makespan_s
+
+    def _computing(self) -> dict[str, float]:
+        """Seconds of each candidate's denoising and decoding."""
+        return {name: sum(use.seconds for use in self.works[name].uses(len(rows), self.costs)) for name, rows in self.requests.items()}
 
     def _text_use(self, text: Graph, prompts: int) -> Use:
         return Use(text, prompts * self.costs.of(text).row_s)

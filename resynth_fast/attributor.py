@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ import numpy as np
 
 from . import __version__, calibration, images, noise, perturbations, recipe, zoo
 from .bundle import Bundle
+from .calibration import Point
 from .candidates import Candidate, find
 from .captioners import Captioner
 from .captioners.tagger import Tagger
-from .engines import EnginePool
+from .drawing import Drawing, Drawn
+from .engines import Account, EnginePool
 from .errors import ConfigError
 from .executor import Executor
 from .extractors.space import FeatureSpace, open_space
@@ -30,7 +31,8 @@ from .gallery.fitting import newest
 from .images import Picture
 from .recipe import Doubles, Prior
 from .similarity import backend as isa
-from .types import CandidateEvidence, Pixels, Request, Resynthesis, Verdict
+from .stopwatch import Stopwatch
+from .types import CandidateEvidence, Pixels, Request, Verdict
 from .verdict import Decision, decide
 
 
@@ -48,11 +50,31 @@ class Options:
     """Probes attributed in one call lend each other their resyntheses, as a gallery would."""
     same_source: bool = False
     """All probes of one call are declared to come from one generator: one answer for them all."""
+    race: bool = False
+    """Every candidate draws once; further references, up to `references`, only for those that may still come first."""
+    max_pictures: int | None = None
+    """Resyntheses of one probe, at most, over all candidates."""
+    deadline: float | None = None
+    """Seconds for a probe: after them the answer rests on what was drawn. Of probes examined together, seconds for each."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
+        if self.deadline is not None and not self.deadline > 0:
+            raise ConfigError(f"deadline is {self.deadline}; it must be seconds above 0")
+        if self.joint and self.limited:
+            raise ConfigError("together and same_source rest on all references of all probes; leave out race, max_pictures and deadline")
+
+    @property
+    def limited(self) -> bool:
+        """Whether fewer references may be drawn than there are at most."""
+        return self.race or self.max_pictures is not None or self.deadline is not None
+
+    @property
+    def seeds(self) -> range:
+        """Of the references."""
+        return range(self.seed, self.seed + self.references)
 
     @property
     def joint(self) -> bool:
@@ -79,6 +101,11 @@ class Attributor:
         self.pool = pool
         self.options = options or Options()
         self.executor = Executor(self.candidates, pool, self.options.steps)
+        self.drawing = Drawing(self.executor, space, self.options)
+        if self.options.max_pictures is not None and self.options.max_pictures < len(self.candidates):
+            raise ConfigError(
+                f"max_pictures is {self.options.max_pictures}; every one of {len(self.candidates)} candidates draws once at least"
+            )
         if self.options.together and space.fit is not None:
             raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
 
@@ -92,13 +119,15 @@ class Attributor:
         fit: str | None = None,
         backend: str = "onnxruntime",
         threads: int | None = None,
+        memory_budget: int | None = None,
         **options: Any,
     ) -> Attributor:
         """Candidates by name (`zoo:`, bundle folders) with the zoo's captioner; options as in `Options`.
 
-        `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used.
+        `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used;
+        `memory_budget`: bytes that all loaded engines may take together.
         """
-        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1)
+        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, budget_bytes=memory_budget)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         if gallery:
             with Gallery.open(gallery, space.sha256) as opened:
@@ -107,7 +136,7 @@ class Attributor:
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Verdicts for picture files or pictures already read; none depends on the others unless `Options` say so. Raises ResynthError."""
-        with _stopwatch() as reading:
+        with Stopwatch() as reading:
             pictures = [probe if isinstance(probe, Picture) else images.read(probe) for probe in probes]
         return self.attribute(pictures, read_ms=reading.ms)
 
@@ -115,20 +144,23 @@ class Attributor:
         """As calling, for pictures already read; `read_ms` is what their reading took."""
         if not probes:
             return []
-        with _stopwatch() as captioning:
+        until = None if self.options.deadline is None else time.monotonic() + self.options.deadline * len(probes) - read_ms / 1000
+        watches = {stage: Stopwatch() for stage in ("read", "caption", "generate", "features", "score")}
+        watches["read"].ms, before = read_ms, self.pool.account
+        with watches["caption"]:
             captions = self.captioner.caption([probe.pixels for probe in probes])
-        with _stopwatch() as generating:
-            made = self.make(captions)
-        with _stopwatch() as describing:
-            points, copies, references = self._describe(probes, captions, made)
-        with _stopwatch() as scoring:
-            decisions = self.judge(captions, points, copies, references)
-        watches = {"read": read_ms, "caption": captioning.ms, "generate": generating.ms, "features": describing.ms, "score": scoring.ms}
-        timing = {stage: ms / len(probes) for stage, ms in watches.items()}
+        with watches["features"]:
+            points, copies = self._describe(probes)
+        drawn = self.drawing(captions, points, watches, until)
+        with watches["score"]:
+            decisions = self.judge(captions, points, copies, [d.references for d in drawn])
+        timing = {stage: watch.ms / len(probes) for stage, watch in watches.items()}
         timing["total"] = sum(timing.values())
+        memory = self.pool.account.since(before)
+        timing["weights"] = memory.waited_ms / len(probes)
         return [
-            self._verdict(probe, caption, made, decision, timing)
-            for probe, caption, decision in zip(probes, captions, decisions, strict=True)
+            self._verdict(probe, caption, d, decision, timing, memory)
+            for probe, caption, d, decision in zip(probes, captions, drawn, decisions, strict=True)
         ]
 
     def make(self, prompts: Sequence[str]) -> dict[Request, Pixels]:
@@ -139,7 +171,7 @@ class Attributor:
     @property
     def seeds(self) -> range:
         """Seeds of the references, the same for every probe and candidate."""
-        return range(self.options.seed, self.options.seed + self.options.references)
+        return self.options.seeds
 
     @property
     def recipe(self) -> str:
@@ -169,30 +201,30 @@ class Attributor:
         copies: Sequence[Sequence[Doubles]],
         references: Sequence[Sequence[Doubles]],
     ) -> list[Decision]:
-        """One decision a probe; with `same_source` the same one for all."""
+        """One decision a probe; with `same_source` the same one for all.
+
+        Where candidates have unequal numbers of references, what was calibrated with the largest of them holds.
+        """
         space = self.space
-        point = space.calibration.at(self.options.references, self.options.steps)
         nothing_lent = [space.prior(list(self.candidates))] * len(points)
         known = together(captions, references) if self.options.together else nothing_lent
         if self.options.same_source:
-            return [decide(points, copies, references, known, point, space.whitening.energy)] * len(points)
+            return [decide(points, copies, references, known, self._calibrated(references[0]), space.whitening.energy)] * len(points)
         each = zip(points, copies, references, known, strict=True)
-        return [decide([p], [c], [r], [k], point, space.whitening.energy) for p, c, r, k in each]
+        return [decide([p], [c], [r], [k], self._calibrated(r), space.whitening.energy) for p, c, r, k in each]
 
-    def _describe(
-        self, probes: Sequence[Picture], captions: Sequence[str], made: Mapping[Request, Pixels]
-    ) -> tuple[list[Doubles], list[list[Doubles]], list[list[Doubles]]]:
-        """Points of the probes, of their perturbed copies, and of each candidate's references."""
-        keys = list(made)
-        points = dict(zip(keys, self.space([made[key] for key in keys]), strict=True))
-        references = [[np.stack([points[Request(name, c, seed)] for seed in self.seeds]) for name in self.candidates] for c in captions]
+    def _calibrated(self, references: Sequence[Doubles]) -> Point:
+        return self.space.calibration.at(max(map(len, references)), self.options.steps)
+
+    def _describe(self, probes: Sequence[Picture]) -> tuple[list[Doubles], list[list[Doubles]]]:
+        """Points of the probes, and of their perturbed copies."""
         own = list(self.space([probe.pixels for probe in probes]))
         changes = [perturbations.perturbation(name) for name in perturbations.MILD]
         copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
-        return own, copies, references
+        return own, copies
 
     def _verdict(
-        self, probe: Picture, caption: str, made: Mapping[Request, Pixels], decision: Decision, timing: Mapping[str, float]
+        self, probe: Picture, caption: str, drawn: Drawn, decision: Decision, timing: Mapping[str, float], memory: Account
     ) -> Verdict:
         ordered = [list(self.candidates.values())[i] for i in decision.order]
         evidence = tuple(
@@ -202,13 +234,13 @@ class Attributor:
                 bundle=candidate.sha256,
                 score=float(decision.scores[i]),
                 probability=float(decision.probabilities[i]),
-                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption, seed)]) for seed in self.seeds),
+                resyntheses=drawn.resyntheses[candidate.name],
             )
             for i, candidate in zip(decision.order, ordered, strict=True)
         )
-        attributed = decision.status == "attributed"
+        attributed = decision.status == "attributed" and drawn.complete
         return Verdict(
-            status=decision.status,
+            status=decision.status if drawn.complete or decision.status == "unknown" else "inconclusive",
             label=evidence[0].name if attributed else None,
             family=evidence[0].family if attributed else None,
             probability=evidence[0].probability,
@@ -221,8 +253,13 @@ class Attributor:
             flips=decision.flips,
             probe=probe,
             timing_ms=timing,
-            provenance=self.provenance(),
-            warnings=(*probe.warnings, *calibration.warnings(self.space.calibration, self.options.references, self.options.steps)),
+            provenance=self.provenance() | self.drawing.provenance(drawn) | memory.provenance(self.pool.budget_bytes),
+            warnings=(
+                *probe.warnings,
+                *calibration.warnings(self.space.calibration, drawn.most, self.options.steps),
+                *drawn.warnings,
+                *memory.warnings(self.pool.budget_bytes),
+            ),
         )
 
 
@@ -238,15 +275,3 @@ def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -
         for caption, own in cells.items()
     }
     return [known[caption] for caption in captions]
-
-
-@dataclass(slots=True)
-class _Watch:
-    ms: float = 0.0
-
-
-@contextmanager
-def _stopwatch() -> Iterator[_Watch]:
-    watch, start = _Watch(), time.perf_counter()
-    yield watch
-    watch.ms = (time.perf_counter() - start) * 1000

@@ -38,6 +38,7 @@ StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis
 SeedOption = Annotated[int, typer.Option(help="Seed of the first reference.")]
 ExtractorOption = Annotated[Path | None, typer.Option(help="An extractor's bundle, in place of the zoo's weightless descriptor.")]
 BackendOption = Annotated[str, typer.Option(help="What runs the engines.")]
+MemoryOption = Annotated[str | None, typer.Option(help="What all loaded engines may take in memory together, as in 500MB or 8GB.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of an engine; 0: as many as there are cores.")]
 
 
@@ -67,6 +68,11 @@ def attribute(
     same_source: Annotated[
         bool, typer.Option("--same-source", help="All pictures are declared to come from one generator: one answer.")
     ] = False,
+    race: Annotated[
+        bool, typer.Option("--race", help="Every candidate draws once; up to --references only those that may still come first.")
+    ] = False,
+    max_pictures: Annotated[int | None, typer.Option(help="Resyntheses of a picture, at most, over all candidates.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds for a picture; then the answer rests on what was drawn.")] = None,
     extractor: ExtractorOption = None,
     gallery: Annotated[Path | None, typer.Option(help="Folder of a gallery: what its fit says of the candidates is used.")] = None,
     fit: Annotated[str | None, typer.Option(help="Which fit of the gallery, by its hash; default: the newest.")] = None,
@@ -76,16 +82,18 @@ def attribute(
     fail_on: Annotated[list[str], typer.Option(help="Exit with 1 when a verdict has this status; repeatable.")] = [],  # noqa: B006
     backend: BackendOption = "onnxruntime",
     threads: ThreadsOption = 0,
+    memory_budget: MemoryOption = None,
 ) -> None:
     """Attribute pictures: which candidate is each most consistent with?"""
-    from . import batch
+    from . import batch, heap
     from . import output as out
     from .attributor import Attributor
 
     out.check(format)
     attributor = Attributor.from_zoo(
         candidates, extractor=extractor, gallery=gallery, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
-        together=together, same_source=same_source,
+        together=together, same_source=same_source, race=race, max_pictures=max_pictures, deadline=deadline,
+        memory_budget=heap.bytes_of(memory_budget) if memory_budget else None,
     )  # fmt: skip
     results = batch.run(attributor, inputs, progress=out.progress())
     if report:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from . import backends
+from . import backends, heap
 from .bundle import Component
 from .errors import DeviceError
 from .memo import RowMemo
 from .scheduler.costs import CostTable
 from .scheduler.residency import Graph, Load, Residency
 
-EXPANSION = {"float16-stored": 2}
-"""How much larger than its file a graph is in memory, by its precision: weights stored in 16 bits are computed with in 32."""
+EXPANSION, STORED_SMALLER = 3, {"float16-stored": 2}
+"""How much more than its file a graph takes in memory: weights in two layouts and what was read; measured with ONNX Runtime.
+Weights that are stored in 16 bits are computed with in 32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,18 @@ class Account:
             self.waited_ms - earlier.waited_ms, self.peak_bytes,
         )  # fmt: skip
 
-    def as_json(self) -> dict[str, Any]:
-        return {name: round(value, 3) for name, value in asdict(self).items()}
+    def provenance(self, budget_bytes: int | None) -> dict[str, Any]:
+        """What a verdict says of it, where there was a budget."""
+        if budget_bytes is None:
+            return {}
+        return {"memory": {"budget_bytes": budget_bytes} | {name: round(value, 3) for name, value in asdict(self).items()}}
+
+    def warnings(self, budget_bytes: int | None) -> tuple[str, ...]:
+        """What a budget has cost, in words."""
+        if budget_bytes is None or not self.evictions:
+            return ()
+        cost = f"{self.loads} loads and drove out {self.evictions} engines; computing waited {self.waited_ms:.0f} ms"
+        return (f"the memory budget of {budget_bytes / 1e6:.1f} MB cost {cost}",)
 
 
 class EnginePool:
@@ -64,6 +74,8 @@ class EnginePool:
         self.threads = threads
         self.budget_bytes = budget_bytes
         self.prefetch = threads > 1 if prefetch is None else prefetch
+        if budget_bytes is not None:
+            heap.keep_small()
         self.costs = CostTable()
         self.texts = RowMemo()
         self._engines: dict[str, backends.Engine] = {}
@@ -166,7 +178,7 @@ class EnginePool:
             del self._engines[sha]
         if shas:
             self._account = replace(self._account, evictions=self._account.evictions + len(shas))
-            _return_memory()
+            heap.trim()
 
     def _load(self, component: Component, graph: Graph) -> None:
         """Outside the lock; the graph is resident afterwards, or nowhere."""
@@ -220,10 +232,5 @@ class EnginePool:
 
 def graph_of(component: Component) -> Graph:
     """A component as the scheduler sees it."""
-    return Graph(component.file.sha256, component.file.path.stat().st_size * EXPANSION.get(component.precision, 1))
-
-
-def _return_memory() -> None:
-    """What was freed goes back to the system, so that another process can use it; the C library would keep most of it."""
-    with suppress(AttributeError, OSError, TypeError):  # malloc_trim is glibc's
-        ctypes.CDLL(None).malloc_trim(0)
+    size = component.file.path.stat().st_size * STORED_SMALLER.get(component.precision, 1)
+    return Graph(component.file.sha256, EXPANSION * size)

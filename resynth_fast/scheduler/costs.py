@@ -12,9 +12,9 @@ from pathlib import Path
 from ..errors import BundleError
 from .residency import Graph
 
-GUESSED_ROW_S = 4e-9
-"""Seconds a row and byte of weights, of the zoo's denoisers on one core."""
-GUESSED_LOAD_S = 1e-7
+GUESSED_ROW_S = 8e-10
+"""Seconds a row and byte in memory, of the zoo's denoisers on one core."""
+GUESSED_LOAD_S = 2e-8
 """Seconds a byte, of ONNX Runtime's sessions; with its graph optimisation."""
 SHARE = 0.2
 """Weight of a new measurement beside the older ones."""

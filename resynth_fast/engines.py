@@ -232,5 +232,10 @@ class EnginePool:
 
 def graph_of(component: Component) -> Graph:
     """A component as the scheduler sees it."""
-    size = component.file.path.stat().st_size * STORED_SMALLER.get(component.precision, 1)
-    return Graph(component.file.sha256, EXPANSION * size)
+    sha = component.file.sha256
+    if sha not in _sizes:
+        _sizes[sha] = EXPANSION * STORED_SMALLER.get(component.precision, 1) * component.file.path.stat().st_size
+    return Graph(sha, _sizes[sha])
+
+
+_sizes: dict[str, int] = {}

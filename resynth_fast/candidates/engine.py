@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ..backends import Arrays, Engine
-from ..bundle import Bundle
+from ..bundle import Bundle, StepTable
 from ..engines import EnginePool, graph_of
 from ..errors import BundleError
 from ..noise import normal_rows
@@ -30,10 +30,11 @@ class EngineCandidate:
         self.sha256 = bundle.sha256
         self._pool = pool
         self._tokenizers: list[Tokenizer] | None = None
+        self._tables: dict[int, StepTable] = {}
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
         """See `Candidate.make`; BundleError if a network gives anything that is not finite."""
-        table = self.bundle.step_table(steps)
+        table = self._table(steps)
         conditions = self._encode(prompts)
         guidance = self.bundle.guidance
         scale = guidance.scale if guidance.mode == "batch-2" else None
@@ -58,9 +59,14 @@ class EngineCandidate:
             text=graph_of(bundle.components["text"]),
             denoiser=graph_of(denoiser),
             decoder=graph_of(bundle.components["decoder"]),
-            calls=len(bundle.step_table(steps).rows),
+            calls=len(self._table(steps).rows),
             rows=2 if bundle.guidance.doubled else 1,
         )
+
+    def _table(self, steps: int) -> StepTable:
+        if steps not in self._tables:
+            self._tables[steps] = self.bundle.step_table(steps)
+        return self._tables[steps]
 
     def _denoiser(self, engine: Engine, conditions: tuple[Conditions, Conditions | None]) -> Callable[[Latents, float], Latents]:
         conditional, unconditional = conditions

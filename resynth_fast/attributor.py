@@ -30,6 +30,7 @@ from .gallery import Gallery
 from .gallery.fitting import newest
 from .images import Picture
 from .recipe import Doubles, Prior
+from .scheduler import CostTable, costs
 from .similarity import backend as isa
 from .stopwatch import Stopwatch
 from .types import CandidateEvidence, Pixels, Request, Verdict
@@ -128,6 +129,7 @@ class Attributor:
         `memory_budget`: bytes that all loaded engines may take together.
         """
         pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, budget_bytes=memory_budget)
+        pool.costs = CostTable.read(costs.stored(), pool.device)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         if gallery:
             with Gallery.open(gallery, space.sha256) as opened:

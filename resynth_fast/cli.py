@@ -213,6 +213,41 @@ def evaluate(
 
 
 @app.command()
+def bench(
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Pictures, or folders of pictures; default: eight of the zoo's.", metavar="[FILE|DIR…]")
+    ] = None,
+    candidates: CandidatesOption = ["zoo:"],  # noqa: B006
+    references: ReferencesOption = 2,
+    steps: StepsOption = 8,
+    race: Annotated[bool, typer.Option("--race", help="As in attribute.")] = False,
+    concurrency: Annotated[str, typer.Option(help="Clients that wait for an answer at once, separated by commas.")] = "1,4",
+    window: Annotated[float, typer.Option(help="Seconds of a window; three that agree are a measurement.")] = 5.0,
+    cold: Annotated[bool, typer.Option(help="Time a fresh process too.")] = True,
+    backend: BackendOption = "onnxruntime",
+    threads: ThreadsOption = 0,
+    memory_budget: MemoryOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Latency and throughput of attribution by concurrency, cold, cached and warm; what it measures helps the scheduler."""
+    from . import bench, heap, output
+
+    try:
+        concurrencies = [int(text) for text in concurrency.split(",")]
+    except ValueError:
+        raise ConfigError(f"--concurrency is {concurrency!r}; it must be numbers separated by commas, as in 1,4") from None
+    result = bench.run(
+        inputs or [], concurrencies, window_s=window, cold=cold, progress=output.progress("measuring"), candidates=candidates,
+        references=references, steps=steps, race=race, backend=backend, threads=threads or None,
+        memory_budget=heap.bytes_of(memory_budget) if memory_budget else None,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        bench.show(result)
+
+
+@app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """What works here: versions, instruction set, backends, devices, the zoo's files."""
     from .doctor import examine

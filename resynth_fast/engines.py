@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -84,6 +85,11 @@ class EnginePool:
         self._account = Account()
         self._changed = threading.Condition()
         self._loader: threading.Thread | None = None
+
+    @property
+    def device(self) -> str:
+        """What costs are measured on."""
+        return f"{self.backend.version()}, {self.threads} threads, {platform.machine()} {platform.node()}"
 
     def get(self, component: Component) -> backends.Engine:
         """The engine of `component`, loaded and verified if it is not there; it may go from memory while it is used: see `hold`."""

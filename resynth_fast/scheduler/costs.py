@@ -6,10 +6,12 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..errors import BundleError
+import platformdirs
+
 from .residency import Graph
 
 GUESSED_ROW_S = 8e-10
@@ -62,22 +64,26 @@ class CostTable:
 
     @classmethod
     def read(cls, path: Path, device: str) -> CostTable:
-        """A stored table; empty if there is none for `device`. BundleError if it is broken."""
+        """A stored table; empty if there is none for `device`. A broken one is put aside: it is only a forecast."""
         try:
             entry = json.loads(path.read_text())
-        except FileNotFoundError:
-            return cls()
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path} is no cost table ({error}); remove it, or measure again: resynth bench") from error
-        try:
             if entry["device"] != device:
                 return cls()
             costs = {sha: Cost(float(c["row_s"]), float(c["load_s"])) for sha, c in entry["costs"].items()}
             if not all(math.isfinite(v) and v >= 0 for c in costs.values() for v in (c.row_s, c.load_s)):
                 raise ValueError("a cost is negative or not finite")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{path} is no cost table ({error!r}); remove it, or measure again: resynth bench") from error
+        except FileNotFoundError:
+            return cls()
+        except (OSError, KeyError, TypeError, ValueError, AttributeError):
+            with suppress(OSError):
+                os.replace(path, path.with_suffix(".bad"))
+            return cls()
         return cls(costs)
+
+
+def stored() -> Path:
+    """Where `resynth bench` keeps what it has measured."""
+    return Path(platformdirs.user_cache_dir("resynth-fast")) / "costs.json"
 
 
 def _blend(old: float, new: float, known: bool) -> float:

@@ -107,12 +107,13 @@ class EngineCandidate:
     def _tokens(self, captions: Sequence[str], empty_too: bool) -> dict[str, npt.NDArray[np.int64]]:
         """Inputs of the text component: a row for each caption, and one for the empty text if it is wanted too."""
         if self._tokenizers is None:
-            self._tokenizers = []
+            tokenizers = []
             for entry in self.bundle.tokenizers:
                 tokenizer = Tokenizer.from_str(entry.file.read().decode())
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(entry.max_tokens)
-                self._tokenizers.append(tokenizer)
+                tokenizers.append(tokenizer)
+            self._tokenizers = tokenizers  # at once: another thread may be asking too
         inputs = {}
         for i, (tokenizer, entry) in enumerate(zip(self._tokenizers, self.bundle.tokenizers, strict=True)):
             texts = [entry.prefix + (caption.lower().strip() if entry.lowercase else caption) for caption in captions]

@@ -6,11 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import resynth_fast
 from resynth_fast import Attributor, images
 from resynth_fast.errors import ConfigError, DeadlineError
 from resynth_fast.executor import Executor
@@ -232,6 +234,8 @@ def test_the_command_line_keeps_to_the_limits(extra, code):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     if not code:
+        schema = json.loads((Path(resynth_fast.__file__).parent / "schemas" / "record.schema.json").read_text())
+        jsonschema.validate(json.loads(done.stdout), schema)
         [record] = json.loads(done.stdout)["records"]
         assert record["provenance"]["race"]["references_at_most"] == 2
         assert record["provenance"]["memory"]["peak_bytes"] <= 45_000_000

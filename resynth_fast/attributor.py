@@ -9,29 +9,33 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import __version__, calibration, captioners, images, noise, perturbations, recipe, scheduler, zoo
+from . import __version__, calibration, captioners, images, noise, perturbations, recipe, zoo
 from .bundle import Bundle
+from .calibration import Point
 from .candidates import Candidate, Maker, find
 from .candidates.folder import Chosen
 from .captioners import Captioner
 from .captioners import metadata as words
-from .engines import EnginePool
+from .drawing import Drawing, Drawn
+from .engines import Account, EnginePool
 from .errors import ConfigError
+from .executor import Executor
 from .extractors.space import FeatureSpace, open_space
 from .gallery import Gallery
 from .gallery.fitting import newest
 from .given import Given
 from .images import Picture
 from .recipe import Doubles, Prior
+from .scheduler import CostTable, costs
 from .similarity import backend as isa
-from .types import CandidateEvidence, Caption, Pixels, Request, Resynthesis, Verdict
+from .stopwatch import Stopwatch
+from .types import CandidateEvidence, Caption, Pixels, Request, Verdict
 from .verdict import Decision, decide
 
 
@@ -51,12 +55,32 @@ class Options:
     """All probes of one call are declared to come from one generator: one answer for them all."""
     caption: str = words.TAGGER
     """Whose words are resynthesised: tagger (the captioner's), metadata (the prompt recorded in the file, where there is one), text:WORDS."""
+    race: bool = False
+    """Every candidate draws once; further references, up to `references`, only for those that may still come first."""
+    max_pictures: int | None = None
+    """Resyntheses of one probe, at most, over all candidates."""
+    deadline: float | None = None
+    """Seconds for a probe: after them the answer rests on what was drawn. Of probes examined together, seconds for each."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
         words.check(self.caption)
+        if self.deadline is not None and not self.deadline > 0:
+            raise ConfigError(f"deadline is {self.deadline}; it must be seconds above 0")
+        if self.joint and self.limited:
+            raise ConfigError("together and same_source rest on all references of all probes; leave out race, max_pictures and deadline")
+
+    @property
+    def limited(self) -> bool:
+        """Whether fewer references may be drawn than there are at most."""
+        return self.race or self.max_pictures is not None or self.deadline is not None
+
+    @property
+    def seeds(self) -> range:
+        """Of the references."""
+        return range(self.seed, self.seed + self.references)
 
     @property
     def joint(self) -> bool:
@@ -83,11 +107,21 @@ class Attributor:
         self.space = space
         self.pool = pool
         self.options = options or Options()
+        self.executor = Executor(self.makers, pool, self.options.steps)
+        self.drawing = Drawing(self.executor, space, self.options)
+        if self.options.max_pictures is not None and self.options.max_pictures < len(self.makers):
+            raise ConfigError(
+                f"max_pictures is {self.options.max_pictures}; every one of {len(self.makers)} candidates draws once at least"
+            )
         if self.options.together and space.fit is not None:
             raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
         self.given = Given(self.candidates, captioner, space, lambda prompts: self.make(prompts, self.seeds[:1]))
         if self.options.together and self.given.sources:
             raise ConfigError(f"together lends resyntheses, and {next(iter(self.given.sources))} makes none; leave one of the two out")
+        if self.options.limited and self.given.sources:
+            raise ConfigError(
+                f"race, max_pictures and deadline weigh candidates that draw, and {next(iter(self.given.sources))} makes nothing; leave one of the two out"
+            )
 
     @classmethod
     def from_zoo(
@@ -101,14 +135,17 @@ class Attributor:
         backend: str = "onnxruntime",
         strict_backend: bool = False,
         threads: int | None = None,
+        memory_budget: int | None = None,
         **options: Any,
     ) -> Attributor:
         """Candidates by name (as in `candidates.find`), captioner as in `captioners.find`; options as in `Options`.
 
-        `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used.
-        `strict_backend`: an engine that cannot run as `backend` says is a DeviceError, else a warning of every verdict.
+        `extractor`: a bundle's folder in place of the zoo's; `gallery`: a folder whose `fit` (by its hash; the newest) is used;
+        `memory_budget`: bytes that all loaded engines may take together. `strict_backend`: an engine that cannot run as
+        `backend` says is a DeviceError, else a warning of every verdict.
         """
-        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, strict=strict_backend)
+        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, budget_bytes=memory_budget, strict=strict_backend)
+        pool.costs = CostTable.read(costs.stored(), pool.device)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         if gallery:
             with Gallery.open(gallery, space.sha256) as opened:
@@ -117,7 +154,7 @@ class Attributor:
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Verdicts for picture files or pictures already read; none depends on the others unless `Options` say so. Raises ResynthError."""
-        with _stopwatch() as reading:
+        with Stopwatch() as reading:
             pictures = [probe if isinstance(probe, Picture) else images.read(probe) for probe in probes]
         return self.attribute(pictures, read_ms=reading.ms)
 
@@ -125,40 +162,39 @@ class Attributor:
         """As calling, for pictures already read; `read_ms` is what their reading took."""
         if not probes:
             return []
-        with _stopwatch() as captioning:
+        until = None if self.options.deadline is None else time.monotonic() + self.options.deadline * len(probes) - read_ms / 1000
+        watches = {stage: Stopwatch() for stage in ("read", "caption", "generate", "features", "score")}
+        watches["read"].ms, before = read_ms, self.pool.account
+        with watches["caption"]:
             said = words.captions(self.options.caption, probes, self.captioner)
             captions = [caption.text for caption in said]
-        with _stopwatch() as generating:
-            made = self.make(captions)
+        with watches["generate"]:
             known = [self.given.known(probe) for probe in probes]
-        with _stopwatch() as describing:
+        with watches["features"]:
             points, copies = self._describe(probes)
             chosen = [self.given.choose(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
-            references = self._references(captions, made, chosen)
-        with _stopwatch() as scoring:
+        drawn = self.drawing(captions, points, watches, until)
+        references = [self._references(d, given) for d, given in zip(drawn, chosen, strict=True)]
+        with watches["score"]:
             decisions = self.judge(captions, points, copies, references, known)
-        watches = {"read": read_ms, "caption": captioning.ms, "generate": generating.ms, "features": describing.ms, "score": scoring.ms}
-        timing = {stage: ms / len(probes) for stage, ms in watches.items()}
+        timing = {stage: watch.ms / len(probes) for stage, watch in watches.items()}
         timing["total"] = sum(timing.values())
+        memory = self.pool.account.since(before)
+        timing["weights"] = memory.waited_ms / len(probes)
         return [
-            self._verdict(probe, caption, made, given, decision, timing)
-            for probe, caption, given, decision in zip(probes, said, chosen, decisions, strict=True)
+            self._verdict(probe, caption, d, given, decision, timing, memory)
+            for probe, caption, d, given, decision in zip(probes, said, drawn, chosen, decisions, strict=True)
         ]
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> dict[Request, Pixels]:
         """Every maker's pictures of every prompt, each distinct one made once; `seeds`: other than those of the references."""
         seeds = self.seeds if seeds is None else seeds
-        wanted = [Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds]
-        made: dict[Request, Pixels] = {}
-        for wave in scheduler.plan(wanted):
-            rows = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-            made.update(zip(wave.requests, self.makers[wave.candidate].make(*rows, self.options.steps), strict=True))
-        return made
+        return self.executor([Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds])
 
     @property
     def seeds(self) -> range:
         """Seeds of the references, the same for every probe and candidate."""
-        return range(self.options.seed, self.options.seed + self.options.references)
+        return self.options.seeds
 
     @property
     def recipe(self) -> str:
@@ -189,15 +225,20 @@ class Attributor:
         references: Sequence[Sequence[Doubles]],
         known: Sequence[Prior] | None = None,
     ) -> list[Decision]:
-        """One decision a probe; with `same_source` the same one for all."""
+        """One decision a probe; with `same_source` the same one for all.
+
+        Where candidates have unequal numbers of references, what was calibrated with the largest of them holds.
+        """
         space = self.space
-        point = space.calibration.at(self.options.references, self.options.steps)
         known = known or [space.prior(list(self.candidates))] * len(points)
         known = together(captions, references) if self.options.together else known
         if self.options.same_source:
-            return [decide(points, copies, references, known, point, space.whitening.energy)] * len(points)
+            return [decide(points, copies, references, known, self._calibrated(references[0]), space.whitening.energy)] * len(points)
         each = zip(points, copies, references, known, strict=True)
-        return [decide([p], [c], [r], [k], point, space.whitening.energy) for p, c, r, k in each]
+        return [decide([p], [c], [r], [k], self._calibrated(r), space.whitening.energy) for p, c, r, k in each]
+
+    def _calibrated(self, references: Sequence[Doubles]) -> Point:
+        return self.space.calibration.at(max(map(len, references)), self.options.steps)
 
     def _describe(self, probes: Sequence[Picture]) -> tuple[list[Doubles], list[list[Doubles]]]:
         """Points of the probes, and of their perturbed copies."""
@@ -206,26 +247,20 @@ class Attributor:
         copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
         return own, copies
 
-    def _references(
-        self, captions: Sequence[str], made: Mapping[Request, Pixels], chosen: Sequence[Sequence[Chosen]]
-    ) -> list[list[Doubles]]:
-        """Points (K, d) of each candidate's references, for each probe: what it made of the caption, or was chosen of what it gave."""
-        points = dict(zip(made, self.space(list(made.values())), strict=True)) if made else {}
-        found = []
-        for caption, of_givers in zip(captions, chosen, strict=True):
-            given = {c.name: c.points for c in of_givers}
-            drawn = {name: np.stack([points[Request(name, caption, seed)] for seed in self.seeds]) for name in self.makers}
-            found.append([(given | drawn)[name] for name in self.candidates])
-        return found
+    def _references(self, drawn: Drawn, chosen: Sequence[Chosen]) -> list[Doubles]:
+        """Points (K, d) of each candidate's references: what it made of the caption, or was chosen of what it gave."""
+        found = dict(zip(self.makers, drawn.references, strict=True)) | {c.name: c.points for c in chosen}
+        return [found[name] for name in self.candidates]
 
     def _verdict(
         self,
         probe: Picture,
         caption: Caption,
-        made: Mapping[Request, Pixels],
+        drawn: Drawn,
         chosen: Sequence[Chosen],
         decision: Decision,
         timing: Mapping[str, float],
+        memory: Account,
     ) -> Verdict:
         ordered = [list(self.candidates.values())[i] for i in decision.order]
         given = {c.name: tuple(c.pixels()) for c in chosen}
@@ -236,16 +271,14 @@ class Attributor:
                 bundle=candidate.sha256,
                 score=float(decision.scores[i]),
                 probability=float(decision.probabilities[i]),
-                resyntheses=tuple(Resynthesis(seed, made[Request(candidate.name, caption.text, seed)]) for seed in self.seeds)
-                if candidate.name in self.makers
-                else (),
+                resyntheses=drawn.resyntheses.get(candidate.name, ()),
                 given=given.get(candidate.name, ()),
             )
             for i, candidate in zip(decision.order, ordered, strict=True)
         )
-        attributed = decision.status == "attributed"
+        attributed = decision.status == "attributed" and drawn.complete
         return Verdict(
-            status=decision.status,
+            status=decision.status if drawn.complete or decision.status == "unknown" else "inconclusive",
             label=evidence[0].name if attributed else None,
             family=evidence[0].family if attributed else None,
             probability=evidence[0].probability,
@@ -259,16 +292,17 @@ class Attributor:
             flips=decision.flips,
             probe=probe,
             timing_ms=timing,
-            provenance=self.provenance(),
-            warnings=(*probe.warnings, *caption.warnings, *self._warnings(probe)),
+            provenance=self.provenance() | self.drawing.provenance(drawn) | memory.provenance(self.pool.budget_bytes),
+            warnings=(*probe.warnings, *caption.warnings, *self._warnings(probe, drawn), *memory.warnings(self.pool.budget_bytes)),
         )
 
-    def _warnings(self, probe: Picture) -> Iterator[str]:
+    def _warnings(self, probe: Picture, drawn: Drawn) -> Iterator[str]:
         yield from self.pool.fallbacks
-        yield from calibration.warnings(self.space.calibration, self.options.references, self.options.steps)
+        yield from calibration.warnings(self.space.calibration, drawn.most or self.options.references, self.options.steps)
         for candidate in self.candidates.values():
             yield from candidate.warnings
         yield from self.given.warnings(probe)
+        yield from drawn.warnings
 
 
 def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -> list[Prior]:
@@ -283,15 +317,3 @@ def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -
         for caption, own in cells.items()
     }
     return [known[caption] for caption in captions]
-
-
-@dataclass(slots=True)
-class _Watch:
-    ms: float = 0.0
-
-
-@contextmanager
-def _stopwatch() -> Iterator[_Watch]:
-    watch, start = _Watch(), time.perf_counter()
-    yield watch
-    watch.ms = (time.perf_counter() - start) * 1000

@@ -45,6 +45,7 @@ ExtractorOption = Annotated[Path | None, typer.Option(help="An extractor's bundl
 BackendOption = Annotated[
     str, typer.Option(help="What runs the engines: onnxruntime[:cuda|:tensorrt], openvino[:bf16] or tensorrt[:FOLDER of plans].")
 ]
+MemoryOption = Annotated[str | None, typer.Option(help="What all loaded engines may take in memory together, as in 500MB or 8GB.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of an engine; 0: as many as there are cores.")]
 
 
@@ -77,6 +78,11 @@ def attribute(
     caption: Annotated[
         str, typer.Option(help="Words to resynthesise: tagger, metadata (the prompt in the file, if any) or text:WORDS.")
     ] = "tagger",
+    race: Annotated[
+        bool, typer.Option("--race", help="Every candidate draws once; up to --references only those that may still come first.")
+    ] = False,
+    max_pictures: Annotated[int | None, typer.Option(help="Resyntheses of a picture, at most, over all candidates.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds for a picture; then the answer rests on what was drawn.")] = None,
     extractor: ExtractorOption = None,
     gallery: Annotated[Path | None, typer.Option(help="Folder of a gallery: what its fit says of the candidates is used.")] = None,
     fit: Annotated[str | None, typer.Option(help="Which fit of the gallery, by its hash; default: the newest.")] = None,
@@ -92,16 +98,18 @@ def attribute(
         bool, typer.Option("--strict-backend", help="Fail where the backend would fall back to something else, instead of warning.")
     ] = False,
     threads: ThreadsOption = 0,
+    memory_budget: MemoryOption = None,
 ) -> None:
     """Attribute pictures: which candidate is each most consistent with?"""
-    from . import batch, captioners
+    from . import batch, captioners, heap
     from . import output as out
     from .attributor import Attributor
 
     out.check(format)
     attributor = Attributor.from_zoo(
         candidates, extractor=extractor, gallery=gallery, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
-        together=together, same_source=same_source, caption=caption, captioner=captioner, strict_backend=strict_backend,
+        together=together, same_source=same_source, caption=caption, captioner=captioner, strict_backend=strict_backend, race=race,
+        max_pictures=max_pictures, deadline=deadline, memory_budget=heap.bytes_of(memory_budget) if memory_budget else None,
     )  # fmt: skip
     if notice := captioners.notice(captioner):
         print(f"resynth: {notice}", file=sys.stderr)
@@ -220,6 +228,41 @@ def evaluate(
         from .evaluation.page import write
 
         write(out, result)
+
+
+@app.command()
+def bench(
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Pictures, or folders of pictures; default: eight of the zoo's.", metavar="[FILE|DIR…]")
+    ] = None,
+    candidates: CandidatesOption = ["zoo:"],  # noqa: B006
+    references: ReferencesOption = 2,
+    steps: StepsOption = 8,
+    race: Annotated[bool, typer.Option("--race", help="As in attribute.")] = False,
+    concurrency: Annotated[str, typer.Option(help="Clients that wait for an answer at once, separated by commas.")] = "1,4",
+    window: Annotated[float, typer.Option(help="Seconds of a window; three that agree are a measurement.")] = 5.0,
+    cold: Annotated[bool, typer.Option(help="Time a fresh process too.")] = True,
+    backend: BackendOption = "onnxruntime",
+    threads: ThreadsOption = 0,
+    memory_budget: MemoryOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Latency and throughput of attribution by concurrency, cold, cached and warm; what it measures helps the scheduler."""
+    from . import bench, heap, output
+
+    try:
+        concurrencies = [int(text) for text in concurrency.split(",")]
+    except ValueError:
+        raise ConfigError(f"--concurrency is {concurrency!r}; it must be numbers separated by commas, as in 1,4") from None
+    result = bench.run(
+        inputs or [], concurrencies, window_s=window, cold=cold, progress=output.progress("measuring"), candidates=candidates,
+        references=references, steps=steps, race=race, backend=backend, threads=threads or None,
+        memory_budget=heap.bytes_of(memory_budget) if memory_budget else None,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        bench.show(result)
 
 
 @app.command()

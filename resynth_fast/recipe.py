@@ -280,15 +280,28 @@ def _content(references: Sequence[Doubles]) -> Doubles:
 
 def _posterior(means: Sequence[Doubles | None], content: Doubles, references: Sequence[Doubles], known: Prior) -> tuple[Doubles, Doubles]:
     """Where each candidate's next picture lies, (C, d), and its variance (C,), in units of the variance within a cell."""
-    interaction, noise = known.interaction, 1 / known.cell
     certainty = known.prompts * BETWEEN
-    centre = (certainty / (certainty + interaction + noise))[:, None] * known.means
+    centre = (certainty / (certainty + known.interaction + 1 / known.cell))[:, None] * known.means
     centre = centre - centre.mean(0)
-    spread = BETWEEN * (interaction + noise) / (certainty + interaction + noise) + interaction
+    spread = _spread(known)
     counts = np.array([len(r) for r in references], np.float64)
     gain = spread * counts / (spread * counts + 1)  # spread / (spread + 1 / K)
     shifts = np.stack([np.zeros_like(content) if m is None else m - content - c for m, c in zip(means, centre, strict=True)])
     return centre + gain[:, None] * shifts, 1 + spread * (1 - gain)
+
+
+def _spread(known: Prior) -> Doubles:
+    """Variance of a candidate's pictures of the probe's prompt about what the gallery expects, (C,)."""
+    certainty, rest = known.prompts * BETWEEN, known.interaction + 1 / known.cell
+    spread: Doubles = BETWEEN * rest / (certainty + rest) + known.interaction
+    return spread
+
+
+def unsettled(known: Prior, counts: Integers, most: int) -> Doubles:
+    """What is still to be learned of each candidate, (C,): the variance of its mean after `counts` (C,) references, less that after `most`."""
+    spread = _spread(known)
+    variance: Doubles = spread / (1 + spread * counts) - spread / (1 + spread * np.maximum(counts, most))
+    return variance
 
 
 def nearest(probe: Doubles, references: Sequence[Doubles]) -> Doubles:

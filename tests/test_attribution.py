@@ -91,7 +91,7 @@ def test_weights_that_are_not_finite_are_an_error_never_a_label(tmp_path, pool):
 
 def test_the_plan_makes_equal_requests_once_and_keeps_to_its_rows():
     requests = [Request(c, "p", s) for c in "ab" for s in range(11)] * 2
-    waves = plan(requests, max_rows=4)
+    waves = plan(requests, max_rows=4).waves
     assert len([r for w in waves for r in w.requests]) == 22
     assert {r for w in waves for r in w.requests} == set(requests)
     assert all(len(w.requests) <= 4 and {r.candidate for r in w.requests} == {w.candidate} for w in waves)

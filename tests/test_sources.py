@@ -24,7 +24,9 @@ from resynth_fast.candidates.folder import GivenPictures
 from resynth_fast.candidates.http import HttpCandidate
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError, ConfigError, SourceError
+from resynth_fast.executor import Executor
 from resynth_fast.images_api import MAX_WAIT_S, Settings
+from resynth_fast.types import Pixels, Request
 
 SECRET = "sk-verysecret"
 
@@ -128,8 +130,13 @@ def test_given_pictures_are_resynthesised_once_and_verdicts_do_not_depend_on_com
 ) -> None:
     both = mixed([probes["zoo-flux"][0], probes["zoo-sd-v"][0]])
     made: list[int] = []
-    original = mixed.make
-    monkeypatch.setattr(mixed, "make", lambda prompts, *rest: made.append(len(prompts)) or original(prompts, *rest))
+    original = Executor.__call__
+
+    def counted(self: Executor, requests: list[Request], **rest: float | None) -> dict[Request, Pixels]:
+        made.append(len({request.prompt for request in requests}))
+        return original(self, requests, **rest)
+
+    monkeypatch.setattr(Executor, "__call__", counted)
     [alone] = mixed([probes["zoo-sd-v"][0]])
     assert made == [1]  # the probe's own caption, none of the given pictures'
     np.testing.assert_allclose([c.score for c in both[1].candidates], [c.score for c in alone.candidates], atol=1e-3)

@@ -46,6 +46,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = _LEVEL
+        # Each session would keep the most that it ever worked in; the C library shares it among them, and is as fast.
+        options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         # A thread that spins while it waits takes the core from the other engines, and from other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ..bundle import Bundle
-from ..engines import EnginePool
+from ..backends import Arrays, Engine
+from ..bundle import Bundle, StepTable
+from ..engines import EnginePool, graph_of
 from ..errors import BundleError
 from ..noise import normal_rows
 from ..sampling import Latents, rescaled, walk
+from ..scheduler import BatchKey, Work
 from ..types import Pixels
 
 Conditions = dict[str, npt.NDArray[np.float32]]
@@ -30,22 +32,47 @@ class EngineCandidate:
         self.sha256 = bundle.sha256
         self._pool = pool
         self._tokenizers: list[Tokenizer] | None = None
+        self._tables: dict[int, StepTable] = {}
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
         """See `Candidate.make`; BundleError if a network gives anything that is not finite."""
-        table = self.bundle.step_table(steps)
-        denoise = self._denoiser(self._encode(prompts))
+        table = self._table(steps)
+        conditions = self._encode(prompts)
         guidance = self.bundle.guidance
         scale = guidance.scale if guidance.mode == "batch-2" else None
-        latents = walk(table, lambda call: normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale)
-        decoder = self.bundle.components["decoder"]
-        image = self._finite(self._pool.get(decoder).run({"latents": latents})["image"], "decoder")
+        calls = len(seeds) * len(table.rows) * (2 if guidance.doubled else 1)
+        with self._pool.hold(self.bundle.components["denoiser"], rows=calls) as engine:
+            denoise = self._denoiser(engine, conditions)
+            latents = walk(table, lambda call: normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale)
+        with self._pool.hold(self.bundle.components["decoder"], rows=len(seeds)) as engine:
+            image = self._finite(engine.run({"latents": latents})["image"], "decoder")
         return list(np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8))
 
-    def _denoiser(self, conditions: tuple[Conditions, Conditions | None]) -> Callable[[Latents, float], Latents]:
+    def encode(self, prompts: Sequence[str]) -> None:
+        """Encode `prompts` ahead of `make`, so that their states need not be asked for again; each distinct one once."""
+        self._encode(list(dict.fromkeys(prompts)))
+
+    def work(self, steps: int) -> Work:
+        """What making pictures takes, for the scheduler."""
+        bundle = self.bundle
+        denoiser = bundle.components["denoiser"]
+        return Work(
+            key=BatchKey(bundle.sha256, bundle.resolution_px, denoiser.precision, bundle.guidance, steps),
+            text=graph_of(bundle.components["text"]),
+            denoiser=graph_of(denoiser),
+            decoder=graph_of(bundle.components["decoder"]),
+            calls=len(self._table(steps).rows),
+            rows=2 if bundle.guidance.doubled else 1,
+        )
+
+    def _table(self, steps: int) -> StepTable:
+        if steps not in self._tables:
+            self._tables[steps] = self.bundle.step_table(steps)
+        return self._tables[steps]
+
+    def _denoiser(self, engine: Engine, conditions: tuple[Conditions, Conditions | None]) -> Callable[[Latents, float], Latents]:
         conditional, unconditional = conditions
         component = self.bundle.components["denoiser"]
-        engine = self._pool.get(component)
         wanted = [name for name in component.inputs if name.startswith("cond_")]
         inputs = {
             name: conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]])
@@ -67,7 +94,7 @@ class EngineCandidate:
         guidance = self.bundle.guidance
         zeros = guidance.unconditional == "zeros"
         text = self.bundle.components["text"]
-        states = self._pool.get(text).run(self._tokens(distinct, empty_too=guidance.doubled and not zeros))
+        states = self._pool.texts(text.file.sha256, self._tokens(distinct, empty_too=guidance.doubled and not zeros), self._run_text)
         for name, state in states.items():
             self._finite(state, f"text ({name})")
         conditional = {name: state[rows] for name, state in states.items()}
@@ -75,15 +102,20 @@ class EngineCandidate:
             return conditional, None
         return conditional, {name: np.zeros_like(conditional[name]) if zeros else state[[-1] * len(rows)] for name, state in states.items()}
 
+    def _run_text(self, tokens: Arrays) -> Conditions:
+        with self._pool.hold(self.bundle.components["text"], rows=len(next(iter(tokens.values())))) as engine:
+            return engine.run(tokens)
+
     def _tokens(self, captions: Sequence[str], empty_too: bool) -> dict[str, npt.NDArray[np.int64]]:
         """Inputs of the text component: a row for each caption, and one for the empty text if it is wanted too."""
         if self._tokenizers is None:
-            self._tokenizers = []
+            tokenizers = []
             for entry in self.bundle.tokenizers:
                 tokenizer = Tokenizer.from_str(entry.file.read().decode())
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(entry.max_tokens)
-                self._tokenizers.append(tokenizer)
+                tokenizers.append(tokenizer)
+            self._tokenizers = tokenizers  # at once: another thread may be asking too
         inputs = {}
         for i, (tokenizer, entry) in enumerate(zip(self._tokenizers, self.bundle.tokenizers, strict=True)):
             texts = [entry.prefix + (caption.lower().strip() if entry.lowercase else caption) for caption in captions]

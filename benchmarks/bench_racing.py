@@ -1,0 +1,207 @@
+"""Racing beside the exhaustive run, on fresh probes of the embedded zoo: denoiser calls, agreement, accuracy.
+
+    python benchmarks/bench_racing.py [--json] [--probes 400] [--references 4] [--seed 0] [--keep FILE.npz]
+
+All references of all probes are drawn once. The race is then run on them: it takes the first so many of each
+candidate, the same pictures that `resynth attribute --race` draws (checked on the first probes, by drawing them).
+Probes are the candidates' own, 20 steps each, with the captioner's captions; one in five is a withheld generator's.
+"""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, commit, processor, show
+
+# isort: split
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from resynth_fast import perturbations, zoo
+from resynth_fast.attributor import Attributor
+from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.evaluation import metrics
+from resynth_fast.evaluation.zoo import draw, references
+from resynth_fast.images import Picture
+from resynth_fast.race import Standing
+from resynth_fast.recipe import Doubles, Integers
+from resynth_fast.types import Pixels, Request
+from resynth_fast.verdict import Decision
+
+FEWER, AGREEMENT, POINTS = 2.0, 0.99, 1.0
+CHUNK, CHECKED = 20, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """All that was drawn for n probes."""
+
+    truth: Integers
+    """(n,), -1: by a generator that is no candidate"""
+    captions: list[str]
+    points: Doubles
+    """(n, d)"""
+    copies: Doubles
+    """(n, m, d)"""
+    references: Doubles
+    """(n, C, K, d)"""
+
+
+def main() -> None:
+    """Draw, race and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--probes", type=int, default=400)
+    parser.add_argument("--references", type=int, default=4, help="of a candidate, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="keep what is drawn in this file, or race on what it holds")
+    arguments = parser.parse_args()
+    attributor = Attributor.from_zoo(references=arguments.references, threads=1, race=True)
+    if arguments.keep and arguments.keep.exists():
+        with np.load(arguments.keep) as kept:
+            drawn = Drawn(
+                kept["truth"], kept["captions"].tolist(), *(kept[k].astype(np.float64) for k in ("points", "copies", "references"))
+            )
+    else:
+        drawn = draw_all(attributor, arguments.probes, arguments.seed)
+        check(attributor, arguments.seed)
+        if arguments.keep:
+            arrays = {k: getattr(drawn, k).astype(np.float32) for k in ("points", "copies", "references")}
+            np.savez(arguments.keep, truth=drawn.truth, captions=np.array(drawn.captions), **arrays)
+    show(compare(attributor, drawn), as_json=arguments.json)
+
+
+def draw_all(attributor: Attributor, count: int, seed: int) -> Drawn:
+    """Probes, and all references of each."""
+    parts: list[tuple[Doubles, Doubles, Doubles]] = []
+    truth: list[int] = []
+    captions: list[str] = []
+    for start in range(0, count, CHUNK):
+        owners, probes = probes_of(attributor, min(CHUNK, count - start), seed, start)
+        said = attributor.captioner.caption(probes)
+        found = references(attributor, list(dict.fromkeys(said)))
+        changes = [perturbations.perturbation(name) for name in perturbations.MILD]
+        copies = np.stack([attributor.space([change(probe) for change in changes]) for probe in probes])
+        parts.append(
+            (attributor.space(probes), copies, np.stack([np.stack([found[c, name] for name in attributor.candidates]) for c in said]))
+        )
+        truth += owners
+        captions += said
+        print(f"{start + len(probes)} of {count} probes", end="\r", file=sys.stderr)
+    points, changed, drawn = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Drawn(np.array(truth), captions, points, changed, drawn)
+
+
+def probes_of(attributor: Attributor, count: int, seed: int, start: int) -> tuple[list[int], list[Pixels]]:
+    """Every fifth probe is by a withheld generator; the others are the candidates' in turn."""
+    makers = [c for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
+    outside = [EngineCandidate(bundle, attributor.pool) for bundle in zoo.withheld()]
+    truth = [-1 if i % 5 == 4 else (i - i // 5) % len(makers) for i in range(start, start + count)]
+    captions = np.random.default_rng([seed, start, 0x5ACE]).choice(np.array(zoo.prompts()), count).tolist()
+    owners: list[int] = []
+    pixels: list[Pixels] = []
+    for owner in sorted(set(truth)):
+        texts = [text for text, t in zip(captions, truth, strict=True) if t == owner]
+        candidate = outside[0] if owner < 0 else makers[owner]
+        made = draw([candidate], texts, [0] * len(texts), seed=(seed << 12) + start + owner + 1, steps=20)
+        owners += [owner] * len(made)
+        pixels += [probe.pixels for probe in made]
+    return owners, pixels
+
+
+def race(attributor: Attributor, drawn: Drawn) -> list[Standing]:
+    """The race of every probe, on what was drawn."""
+    names, seeds = list(attributor.candidates), attributor.seeds
+    found = {
+        Request(name, caption, seed): drawn.references[i, g, k]
+        for i, caption in enumerate(drawn.captions) for g, name in enumerate(names) for k, seed in enumerate(seeds)
+    }  # fmt: skip
+    known = [attributor.space.prior(names)] * len(drawn.truth)
+    return attributor.drawing.race()(
+        drawn.captions, list(drawn.points), known, lambda wanted: {request: found[request] for request in wanted}
+    )
+
+
+def judged(attributor: Attributor, drawn: Drawn, counts: npt.NDArray[np.int64]) -> list[Decision]:
+    """Decisions on the first `counts` (n, C) references."""
+    taken = [[drawn.references[i, g, :n] for g, n in enumerate(row)] for i, row in enumerate(counts.tolist())]
+    return attributor.judge(drawn.captions, list(drawn.points), [list(c) for c in drawn.copies], taken)
+
+
+def check(attributor: Attributor, seed: int) -> None:
+    """That the attributor draws and answers as the race on what was drawn does."""
+    _, pixels = probes_of(attributor, CHECKED, seed, 0)
+    verdicts = attributor.attribute([picture(p) for p in pixels])
+    drawn = draw_all(attributor, CHECKED, seed)
+    standings = race(attributor, drawn)
+    for verdict, standing in zip(verdicts, standings, strict=True):
+        counts = {c.name: len(c.resyntheses) for c in verdict.candidates}
+        expected = dict(zip(attributor.candidates, standing.counts.tolist(), strict=True))
+        if counts != expected:
+            raise SystemExit(f"the attributor drew {counts}, the race on what was drawn {expected}")
+
+
+def picture(pixels: Pixels) -> Picture:
+    """As if it had been read from a file."""
+    height, width = pixels.shape[:2]
+    return Picture(pixels=pixels, sha256="", format="PNG", width=width, height=height, exif_orientation=1, warnings=(), info={})
+
+
+def compare(attributor: Attributor, drawn: Drawn) -> list[Row]:
+    """Rows: denoiser calls, agreement where the exhaustive run attributes, accuracy; the details of each in its name."""
+    n, candidates, most = drawn.references.shape[:3]
+    standings = race(attributor, drawn)
+    counts = np.stack([standing.counts for standing in standings])
+    exhaustive = judged(attributor, drawn, np.full((n, candidates), most))
+    raced = judged(attributor, drawn, counts)
+    works = [c.work(attributor.options.steps) for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
+    rows = np.array([work.calls * work.rows for work in works])
+    first, expected = (np.array([d.order[0] for d in decisions]) for decisions in (raced, exhaustive))
+    attributed = np.array([d.status == "attributed" for d in exhaustive])
+    known = drawn.truth >= 0
+    agree = (first == expected)[attributed]
+    hits, all_hits = ((labels == drawn.truth)[known] for labels in (first, expected))
+    prompts = np.unique(np.array(drawn.captions), return_inverse=True)[1]
+    low, high = metrics.interval(hits.astype(float) - all_hits, prompts[known])
+    difference = 100 * float(hits.mean() - all_hits.mean())
+    agreement_low, _ = metrics.interval(agree.astype(float), prompts[attributed])
+    unknown = [float(np.mean([d.status == "unknown" for d, k in zip(ds, known, strict=True) if not k])) for ds in (raced, exhaustive)]
+    rejected = [float(np.mean([d.status == "unknown" for d, k in zip(ds, known, strict=True) if k])) for ds in (raced, exhaustive)]
+    ours_calls, calls = float((counts * rows).sum(1).mean()), float(rows.sum() * most)
+
+    def row(case: str, unit: str, ours: float, peer: float, ratio: float, goal: float | None, met: bool | None) -> Row:
+        return Row(
+            bench="racing", case=f"{case}, {n} probes, at most {most} references", unit=unit, ours=ours, ours_p90=ours, peer=peer, peer_p90=peer,
+            peer_name="exhaustive", ratio=ratio, goal=goal, met=met, limit_pct=None, device=processor(), threads=1, commit=commit(),
+        )  # fmt: skip
+
+    return [
+        row("denoiser rows", "rows a probe", ours_calls, calls, calls / ours_calls, FEWER, calls / ours_calls >= FEWER),
+        row("pictures", "pictures a probe", float(counts.sum(1).mean()), float(candidates * most), candidates * most / float(counts.sum(1).mean()), None, None),
+        row(
+            f"same first candidate where the exhaustive run attributes ({int((~agree).sum())} of {len(agree)} differ, 95 % from {agreement_low:.3f})",
+            "share", float(agree.mean()), 1.0, float(agree.mean()), AGREEMENT, bool(agree.mean() >= AGREEMENT),
+        ),
+        row("same first candidate, all", "share", float((first == expected).mean()), 1.0, float((first == expected).mean()), None, None),
+        row(
+            f"accuracy: {difference:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]", "share", float(hits.mean()), float(all_hits.mean()),
+            float(hits.mean() / all_hits.mean()), 1 - POINTS / 100 / float(all_hits.mean()), abs(difference) <= POINTS,
+        ),
+        row("withheld generators answered unknown", "share", unknown[0], unknown[1], unknown[0] / max(unknown[1], 1e-9), None, None),
+        row("candidates' own pictures answered unknown", "share", rejected[0], rejected[1], rejected[0] / max(rejected[1], 1e-9), None, None),
+        row("negative log-likelihood", "nats", *_nll(raced, exhaustive, drawn.truth, known), None, None),
+    ]  # fmt: skip
+
+
+def _nll(
+    raced: Sequence[Decision], exhaustive: Sequence[Decision], truth: Integers, known: npt.NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    ours, peer = (metrics.nll(np.stack([d.probabilities for d in ds])[known], truth[known]) for ds in (raced, exhaustive))
+    return ours, peer, peer / ours
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The request scheduler: a fake clock over full-size candidates, and its own cost beside engines that do nothing.
+
+    python benchmarks/bench_scheduler.py [--json]
+
+Times of the fake clock come from `full_size.json`: calculated from parameters and FLOP, nothing of it was run. The peer
+is a server that takes requests in their order, loads what it needs and keeps what was used last (FIFO with LRU); the
+order of arrival with our residency tells what of the difference is prefetching and eviction by the coming uses, and what
+is the order. `limit_pct` is the bound, max(all computing, all weights once over the bus), over our makespan.
+"""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, commit, processor, show
+
+# isort: split
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resynth_fast import zoo
+from resynth_fast.backends import Arrays
+from resynth_fast.bundle import Bundle, File, Guidance
+from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.engines import EnginePool
+from resynth_fast.executor import Executor
+from resynth_fast.scheduler import BatchKey, Cost, CostTable, Graph, Residency, Use, Work, plan, simulate
+from resynth_fast.types import Request
+
+TABLE = Path(__file__).with_name("full_size.json")
+MEMORY_GB = 72  # of an 80 GB card, the rest for activations
+BOUND, BETTER, OVERHEAD_US = 1.10, 1.5, 50.0
+CASES = ((1, 1), (4, 1), (8, 1), (32, 1), (1, 4), (8, 2))
+NULL_CANDIDATES, NULL_STEPS, ROUNDS = 10, 8, 31
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--memory", type=float, default=MEMORY_GB, help="GB for weights on the fake machine")
+    arguments = parser.parse_args()
+    rows = [row for probes, references in CASES for row in simulated(probes, references, int(1e9 * arguments.memory))]
+    show([*rows, overhead()], as_json=arguments.json)
+
+
+def simulated(probes: int, references: int, budget_bytes: int) -> list[Row]:
+    """Makespans of a plan and of its peers. With one reference the peer has a goal; with more, computing alone decides."""
+    works, costs = full_size()
+    requests = [Request(name, f"probe {i}", seed) for i in range(probes) for name in works for seed in range(references)]
+
+    def load_s(graph: Graph) -> float:
+        return costs.of(graph).load_s
+
+    made = plan(requests, works, costs, budget_bytes=budget_bytes)
+    memory = Residency(budget_bytes)
+    memory.expect([use.graph for use in made.uses()], made.pinned)
+    ours = simulate(made.uses(), memory, load_s)
+    bound = max(ours.compute_s, sum(load_s(graph) for graph in {use.graph for use in made.uses()}))
+    rows = []
+    for name, ahead in (("FIFO with LRU", False), ("order of arrival, our residency", True)):
+        uses = fifo(works, costs, probes, references)
+        peer_memory = Residency(budget_bytes)
+        if ahead:
+            peer_memory.expect([use.graph for use in uses])
+        peer = simulate(uses, peer_memory, load_s, prefetch=ahead)
+        goal = BETTER if references == 1 and not ahead else None
+        rows.append(_row(f"{probes} probes x {len(works)} candidates x {references}", ours.makespan_s, peer.makespan_s, name, goal, bound))
+    rows.append(_row(f"{probes} probes x {len(works)} candidates x {references}", ours.makespan_s, bound, "bound", 1 / BOUND, bound))
+    return rows
+
+
+def fifo(works: Mapping[str, Work], costs: CostTable, probes: int, references: int) -> list[Use]:
+    """Probe after probe, candidate after candidate; a candidate's references together."""
+    uses: list[Use] = []
+    for _ in range(probes):
+        for work in works.values():
+            uses += [Use(work.text, costs.of(work.text).row_s), *work.uses(references, costs)]
+    return uses
+
+
+def full_size() -> tuple[dict[str, Work], CostTable]:
+    """Ten candidates and what their graphs cost on the fake machine."""
+    table = json.loads(TABLE.read_text())
+    graphs = {name: Graph(name, int(entry["bytes"])) for name, entry in table["graphs"].items()}
+    costs = CostTable({name: Cost(entry["row_s"], entry["bytes"] / table["bytes_per_s"]) for name, entry in table["graphs"].items()})
+    works = {
+        name: Work(
+            BatchKey(name, (0, 0), "bfloat16", Guidance("none", 1.0), c["calls"]),
+            graphs[c["text"]], graphs[c["denoiser"]], graphs[c["decoder"]], c["calls"], c["rows"],
+        )
+        for name, c in table["candidates"].items()
+    }  # fmt: skip
+    return works, costs
+
+
+def overhead() -> Row:
+    """Microseconds for a denoising step of ten candidates whose engines do nothing: all that is not their computing."""
+    model = next(bundle for bundle in zoo.candidates() if bundle.guidance.mode == "none")
+    pool = EnginePool(NullBackend(model))
+    candidates = {f"null-{i}": EngineCandidate(NullBundle(model, i), pool) for i in range(NULL_CANDIDATES)}
+    executor = Executor(candidates, pool, NULL_STEPS)
+    samples = []
+    for i in range(ROUNDS + 1):
+        requests = [Request(name, f"caption {i}", seed) for name in candidates for seed in range(2)]
+        start = time.perf_counter()
+        executor(requests)
+        samples.append(1e6 * (time.perf_counter() - start) / (NULL_CANDIDATES * NULL_STEPS))
+    ours = np.array(samples[1:])
+    return Row(
+        bench="scheduler", case=f"overhead a step, {NULL_CANDIDATES} candidates that do nothing x 2 x {NULL_STEPS} steps", unit="microseconds",
+        ours=float(np.median(ours)), ours_p90=float(np.percentile(ours, 90)), peer=OVERHEAD_US, peer_p90=OVERHEAD_US, peer_name="allowance",
+        ratio=OVERHEAD_US / float(np.median(ours)), goal=1.0, met=bool(np.median(ours) <= OVERHEAD_US), limit_pct=None,
+        device=processor(), threads=1, commit=commit(),
+    )  # fmt: skip
+
+
+class NullBundle(Bundle):
+    """A copy of a bundle, its graphs under hashes of their own."""
+
+    def __init__(self, model: Bundle, index: int) -> None:
+        super().__init__(model.folder, dict(model.manifest) | {"name": f"null-{index}"})
+        self.__dict__["components"] = {
+            name: replace(component, file=_Unread(component.file.path, f"{index:02d}{component.file.sha256[2:]}"))
+            for name, component in model.components.items()
+        }
+
+
+class _Unread(File):
+    """A file that says its name instead of being read."""
+
+    def read(self) -> bytes:
+        return self.path.name.encode()
+
+
+class NullBackend:
+    """Engines that return zeros."""
+
+    def __init__(self, model: Bundle) -> None:
+        self._outputs = {component.file.path.name.encode(): component.outputs for component in model.components.values()}
+
+    def version(self) -> str:
+        return "null"
+
+    def load(self, graph: bytes, *, threads: int) -> Any:
+        return _NullEngine({name: tensor.shape for name, tensor in self._outputs[graph].items()})
+
+
+class _NullEngine:
+    def __init__(self, shapes: Mapping[str, Sequence[int | str]]) -> None:
+        self._shapes = shapes
+
+    def run(self, inputs: Arrays) -> dict[str, Any]:
+        rows = len(next(iter(inputs.values())))
+        return {name: np.zeros((rows, *(int(n) for n in shape[1:])), np.float32) for name, shape in self._shapes.items()}
+
+
+def _row(case: str, ours: float, peer: float, name: str, goal: float | None, bound: float) -> Row:
+    return Row(
+        bench="scheduler", case=case, unit="seconds of the fake clock", ours=ours, ours_p90=ours, peer=peer, peer_p90=peer, peer_name=name,
+        ratio=peer / ours, goal=goal, met=None if goal is None else peer / ours >= goal, limit_pct=100 * bound / ours,
+        device="fake: H100, PCIe 5", threads=1, commit=commit(),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The request scheduler: which pictures are made together, in which order, and which weights are in memory meanwhile.
+
+Pure: no engine, no clock, no thread. `executor` carries a plan out, `engines` keeps to its residency.
+"""
+
+from __future__ import annotations
+
+from .costs import Cost, CostTable
+from .planning import MAX_ROWS, BatchKey, Plan, TextWave, Wave, Work, plan
+from .residency import Graph, Residency, Use
+from .simulation import Trace, simulate
+
+__all__ = [
+    "MAX_ROWS",
+    "BatchKey",
+    "Cost",
+    "CostTable",
+    "Graph",
+    "Plan",
+    "Residency",
+    "TextWave",
+    "Trace",
+    "Use",
+    "Wave",
+    "Work",
+    "plan",
+    "simulate",
+]

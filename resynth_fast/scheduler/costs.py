@@ -1,0 +1,90 @@
+"""What a graph costs: seconds a call and a row, seconds to load; measured, else guessed from its size."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import platformdirs
+
+from .residency import Graph
+
+GUESSED_ROW_S = 8e-10
+"""Seconds a row and byte in memory, of the zoo's denoisers on one core."""
+GUESSED_LOAD_S = 2e-8
+"""Seconds a byte, of ONNX Runtime's sessions; with its graph optimisation."""
+SHARE = 0.2
+"""Weight of a new measurement beside the older ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one graph on one backend and device."""
+
+    row_s: float
+    load_s: float
+
+
+class CostTable:
+    """Costs by the graph's hash. What is measured changes the order of work and forecasts, never a picture."""
+
+    def __init__(self, known: Mapping[str, Cost] | None = None) -> None:
+        self._known = dict(known or {})
+
+    def of(self, graph: Graph) -> Cost:
+        return self._known.get(graph.sha256) or Cost(GUESSED_ROW_S * graph.size_bytes, GUESSED_LOAD_S * graph.size_bytes)
+
+    def __contains__(self, graph: Graph) -> bool:
+        """Whether `graph` was measured."""
+        return graph.sha256 in self._known
+
+    def ran(self, graph: Graph, rows: int, seconds: float) -> None:
+        """A call with `rows` took `seconds`."""
+        old = self.of(graph)
+        row_s = seconds / rows
+        self._known[graph.sha256] = Cost(_blend(old.row_s, row_s, graph.sha256 in self._known), old.load_s)
+
+    def loaded(self, graph: Graph, seconds: float) -> None:
+        """Loading took `seconds`."""
+        old = self.of(graph)
+        self._known[graph.sha256] = Cost(old.row_s, _blend(old.load_s, seconds, graph.sha256 in self._known))
+
+    def write(self, path: Path, device: str) -> None:
+        """Store the table; `device` says what it was measured on."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"device": device, "costs": {sha: asdict(cost) for sha, cost in sorted(self._known.items())}}
+        temporary = path.with_suffix(f".{os.getpid()}.part")
+        temporary.write_text(json.dumps(entry, indent=1))
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path, device: str) -> CostTable:
+        """A stored table; empty if there is none for `device`. A broken one is put aside: it is only a forecast."""
+        try:
+            entry = json.loads(path.read_text())
+            if entry["device"] != device:
+                return cls()
+            costs = {sha: Cost(float(c["row_s"]), float(c["load_s"])) for sha, c in entry["costs"].items()}
+            if not all(math.isfinite(v) and v >= 0 for c in costs.values() for v in (c.row_s, c.load_s)):
+                raise ValueError("a cost is negative or not finite")
+        except FileNotFoundError:
+            return cls()
+        except (OSError, KeyError, TypeError, ValueError, AttributeError):
+            with suppress(OSError):
+                os.replace(path, path.with_suffix(".bad"))
+            return cls()
+        return cls(costs)
+
+
+def stored() -> Path:
+    """Where `resynth bench` keeps what it has measured."""
+    return Path(platformdirs.user_cache_dir("resynth-fast")) / "costs.json"
+
+
+def _blend(old: float, new: float, known: bool) -> float:
+    return (1 - SHARE) * old + SHARE * new if known else new

@@ -1,0 +1,218 @@
+"""`plan`: requests to waves, in an order that keeps computing and loading abreast."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from ..bundle import Guidance
+from ..types import Request
+from .costs import CostTable
+from .residency import NEVER, Graph, Residency, Use
+from .simulation import simulate
+
+# Where batching saturates on a CPU for the zoo's denoisers; a GPU wants more.
+MAX_ROWS = 8
+NEGLIGIBLE = 0.02
+"""Share of the computing under which loading is not worth a search for a better order."""
+EXCHANGED, PASSES = 16, 3
+"""Candidates up to which pairs are tried in each other's place, and how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """Who may share a wave; seed and prompt never enter it."""
+
+    bundle: str
+    resolution_px: tuple[int, int]
+    precision: str
+    guidance: Guidance
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one candidate's pictures take, at one number of steps."""
+
+    key: BatchKey
+    text: Graph
+    denoiser: Graph
+    decoder: Graph
+    calls: int
+    """Model calls of a walk."""
+    rows: int
+    """Denoiser rows a sample: 2 where guidance doubles them."""
+
+    def uses(self, pictures: int, costs: CostTable) -> tuple[Use, Use]:
+        """Denoising and decoding of so many pictures."""
+        walk = self.calls * self.rows * pictures * costs.of(self.denoiser).row_s
+        return Use(self.denoiser, walk), Use(self.decoder, pictures * costs.of(self.decoder).row_s)
+
+
+@dataclass(frozen=True, slots=True)
+class TextWave:
+    """Prompts to be encoded, for all candidates that share a text component; afterwards it may go."""
+
+    candidates: tuple[str, ...]
+    prompts: tuple[str, ...]
+    uses: tuple[Use, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """One batch to one candidate; `key` is None for a candidate that is not ours to run."""
+
+    candidate: str
+    requests: tuple[Request, ...]
+    key: BatchKey | None = None
+    uses: tuple[Use, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, in order, and what to keep in memory after it."""
+
+    waves: tuple[TextWave | Wave, ...]
+    pinned: frozenset[str] = frozenset()
+    """Hashes of the graphs whose loading hides worst behind their computing, as many as fit beside what is streamed."""
+
+    def uses(self) -> list[Use]:
+        """All of it, graph by graph."""
+        return [use for wave in self.waves for use in wave.uses]
+
+    @property
+    def seconds(self) -> float:
+        """Forecast of the computing."""
+        return sum(use.seconds for use in self.uses())
+
+
+def plan(
+    requests: Iterable[Request],
+    works: Mapping[str, Work] | None = None,
+    costs: CostTable | None = None,
+    *,
+    budget_bytes: int | None = None,
+    resident: Collection[str] = (),
+    max_rows: int = MAX_ROWS,
+    cheapest_first: bool = False,
+) -> Plan:
+    """Waves of at most `max_rows`, a candidate's one after another so that its weights are loaded once.
+
+    Equal requests are made once. Noise belongs to the request, so what a wave holds changes the speed, never a picture.
+    Candidates without `works` (a server's, for example) come first, in the order of their requests. The others follow
+    the order that a fake clock finds the shortest, among a few rules and their pairwise exchanges: what is `resident`
+    (hashes) first; Johnson's rule for loading, then computing (Naval Research Logistics Quarterly 1, 1954). A prompt is
+    encoded once for all candidates that share a text component, just before the first of them. `cheapest_first` is for
+    who may have to stop before the end.
+    """
+    by_candidate: dict[str, list[Request]] = {}
+    for request in dict.fromkeys(requests):
+        by_candidate.setdefault(request.candidate, []).append(request)
+    works, costs = works or {}, costs or CostTable()
+    foreign = [Wave(name, tuple(part)) for name, rows in by_candidate.items() if name not in works for part in _parts(rows, max_rows)]
+    mine = {name: rows for name, rows in by_candidate.items() if name in works}
+    if not mine:
+        return Plan(tuple(foreign))
+    jobs = _Jobs(mine, works, costs, budget_bytes, frozenset(resident))
+    order = jobs.cheapest_first() if cheapest_first else jobs.order()
+    return Plan((*foreign, *jobs.waves(order, max_rows)), jobs.pinned())
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    """Candidates to be put into an order, each with its requests."""
+
+    requests: Mapping[str, Sequence[Request]]
+    works: Mapping[str, Work]
+    costs: CostTable
+    budget_bytes: int | None
+    resident: frozenset[str]
+
+    def cheapest_first(self) -> list[str]:
+        computing = self._computing()
+        return sorted(computing, key=lambda name: computing[name] / len(self.requests[name]))
+
+    def order(self) -> list[str]:
+        """The order that the fake clock finds the shortest."""
+        computing = self._computing()
+        loading = {name: self._load_s((self.works[name].denoiser, self.works[name].decoder)) for name in self.requests}
+        graphs = {graph for name in self.requests for work in [self.works[name]] for graph in (work.text, work.denoiser, work.decoder)}
+        transfer = self._load_s(graphs)
+        first = [name for name in computing if not loading[name]]
+        johnson = sorted((n for n in computing if 0 < loading[n] < computing[n]), key=loading.__getitem__)
+        johnson += sorted((n for n in computing if loading[n] >= computing[n] and loading[n]), key=computing.__getitem__, reverse=True)
+        order = [*first, *johnson]
+        if transfer <= NEGLIGIBLE * sum(computing.values()) or len(order) < 2:
+            return order
+        starts = [order, [*first, *reversed(johnson)], [*first, *sorted(johnson, key=computing.__getitem__)]]
+        best = min(starts, key=self._seconds)
+        return self._exchanged(best, max(transfer, sum(computing.values()))) if len(best) <= EXCHANGED else best
+
+    def waves(self, order: Sequence[str], max_rows: int) -> Iterator[TextWave | Wave]:
+        encoded: set[str] = set()
+        for name in order:
+            work = self.works[name]
+            if work.text.sha256 not in encoded:
+                encoded.add(work.text.sha256)
+                sharing = tuple(n for n in order if self.works[n].text == work.text)
+                prompts = tuple(dict.fromkeys(r.prompt for n in sharing for r in self.requests[n]))
+                yield TextWave(sharing, prompts, (self._text_use(work.text, len(prompts)),))
+            for part in _parts(self.requests[name], max_rows):
+                yield Wave(name, tuple(part), work.key, work.uses(len(part), self.costs))
+
+    def pinned(self) -> frozenset[str]:
+        """Small ones with little to compute first: their loading hides behind nothing."""
+        if self.budget_bytes is None:
+            return frozenset()
+        computing: dict[Graph, float] = {}
+        for name, rows in self.requests.items():
+            work = self.works[name]
+            for use in (*work.uses(len(rows), self.costs), self._text_use(work.text, len(rows))):
+                computing[use.graph] = computing.get(use.graph, 0.0) + use.seconds
+        sizes = sorted((graph.size_bytes for graph in computing), reverse=True)
+        room = self.budget_bytes - sum(sizes[:2])  # one computes while the next one comes
+        kept = []
+        for graph in sorted(computing, key=lambda graph: computing[graph] / (self.costs.of(graph).load_s + 1e-12)):
+            if graph.size_bytes <= room:
+                kept.append(graph.sha256)
+                room -= graph.size_bytes
+        return frozenset(kept)
+
+    def _exchanged(self, order: list[str], bound: float) -> list[str]:
+        """Two change places wherever that is shorter, until it is as short as it can be."""
+        seconds = self._seconds(order)
+        for _ in range(PASSES):
+            before = seconds
+            for i, j in combinations(range(len(order)), 2):
+                if seconds <= (1 + NEGLIGIBLE) * bound:
+                    return order
+                other = list(order)
+                other[i], other[j] = other[j], other[i]
+                if (found := self._seconds(other)) < seconds:
+                    order, seconds = other, found
+            if seconds == before:
+                break
+        return order
+
+    def _seconds(self, order: Sequence[str]) -> float:
+        """What the fake clock says of an order, from what is resident now."""
+        uses = [use for wave in self.waves(order, NEVER) for use in wave.uses]
+        memory = Residency(self.budget_bytes, {u.graph for u in uses if u.graph.sha256 in self.resident})
+        memory.expect([use.graph for use in uses], self.pinned())
+        return simulate(uses, memory, lambda graph: self.costs.of(graph).load_s).makespan_s
+
+    def _computing(self) -> dict[str, float]:
+        """Seconds of each candidate's denoising and decoding."""
+        return {name: sum(use.seconds for use in self.works[name].uses(len(rows), self.costs)) for name, rows in self.requests.items()}
+
+    def _text_use(self, text: Graph, prompts: int) -> Use:
+        return Use(text, prompts * self.costs.of(text).row_s)
+
+    def _load_s(self, graphs: Iterable[Graph]) -> float:
+        return sum(self.costs.of(graph).load_s for graph in graphs if graph.sha256 not in self.resident)
+
+
+def _parts(rows: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
+    for i in range(0, len(rows), size):
+        yield rows[i : i + size]

@@ -1,0 +1,162 @@
+"""Which graphs are in memory, which comes next, and which goes to make room. Bookkeeping alone: no engine, no clock.
+
+Where the coming uses are known, the graph goes whose next use is farthest away (Belády: A study of replacement
+algorithms for a virtual-storage computer, 1966), and the next one comes while others compute; where nothing is known,
+the longest unused goes, and a graph comes when it is asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+NEVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A component as memory sees it: equal hashes are one graph."""
+
+    sha256: str
+    size_bytes: int
+    """What it takes in memory once it is loaded."""
+
+
+class Use(NamedTuple):
+    """One stretch of computing with a graph."""
+
+    graph: Graph
+    seconds: float
+
+
+class Load(NamedTuple):
+    """A graph to be loaded, after `evict` have gone."""
+
+    graph: Graph
+    evict: tuple[str, ...]
+
+
+class Residency:
+    """State of a memory of `budget_bytes` (None: without limit). Graphs that are held or being loaded never go."""
+
+    def __init__(self, budget_bytes: int | None = None, resident: Iterable[Graph] = ()) -> None:
+        self.budget_bytes = budget_bytes
+        self._sizes = {graph.sha256: graph.size_bytes for graph in resident}  # longest unused first
+        self.peak_bytes = self.used_bytes
+        self._loading: set[str] = set()
+        self._held: Counter[str] = Counter()
+        self._pinned: frozenset[str] = frozenset()
+        self._coming: list[Graph] = []
+        self._at: dict[str, list[int]] = {}
+        self._position = 0
+        self._scan = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """Of graphs that are in memory or on their way."""
+        return sum(self._sizes.values())
+
+    @property
+    def resident(self) -> frozenset[str]:
+        """Hashes of the graphs that can be used now."""
+        return frozenset(self._sizes.keys() - self._loading)
+
+    def __contains__(self, graph: Graph) -> bool:
+        return graph.sha256 in self._sizes and graph.sha256 not in self._loading
+
+    def expect(self, coming: Iterable[Graph], pinned: Collection[str] = ()) -> None:
+        """Say what will be used, in order. `pinned` hashes go last: they will be used again after the end of it."""
+        self._coming = list(coming)
+        self._pinned = frozenset(pinned)
+        self._position = self._scan = 0
+        self._at = {}
+        for i, graph in enumerate(self._coming):
+            self._at.setdefault(graph.sha256, []).append(i)
+
+    def hold(self, graph: Graph) -> None:
+        """A use of `graph`, which is resident, begins."""
+        sha = graph.sha256
+        assert sha in self._sizes
+        assert sha not in self._loading
+        self._held[sha] += 1
+        self._sizes[sha] = self._sizes.pop(sha)
+        self._position = max(self._position, min(self._next_use(sha) + 1, len(self._coming)) if sha in self._at else 0)
+
+    def drop(self, graph: Graph) -> None:
+        """A use of `graph` ends."""
+        self._held[graph.sha256] -= 1
+        if not self._held[graph.sha256]:
+            del self._held[graph.sha256]
+        self._scan = min(self._scan, self._position)
+
+    def next_load(self) -> Load | None:
+        """What to load ahead of its use, if there is room for it that nothing needs sooner."""
+        i = max(self._position, self._scan)
+        while i < len(self._coming) and self._coming[i].sha256 in self._sizes:
+            i += 1
+        self._scan = i
+        return self.room(self._coming[i], before=i) if i < len(self._coming) else None
+
+    def room(self, graph: Graph, before: int = -1) -> Load | None:
+        """How to make room for `graph`, or None while there is none; only graphs whose next use is after `before` go.
+
+        ValueError if the graph alone is larger than the memory.
+        """
+        if self.budget_bytes is None:
+            return Load(graph, ())
+        if graph.size_bytes > self.budget_bytes:
+            raise ValueError(graph.size_bytes)
+        wanted = self.used_bytes + graph.size_bytes - self.budget_bytes
+        victims: list[str] = []
+        if wanted > 0:
+            idle = [sha for sha in self._sizes if sha not in self._loading and sha not in self._held]
+            for sha in sorted(idle, key=lambda sha: (sha in self._pinned, -self._next_use(sha))):  # stable: then the longest unused
+                if self._next_use(sha) <= before:
+                    continue
+                victims.append(sha)
+                wanted -= self._sizes[sha]
+                if wanted <= 0:
+                    break
+        return Load(graph, tuple(victims)) if wanted <= 0 else None
+
+    def begin(self, load: Load) -> None:
+        """A load begins: what has to go has gone."""
+        for sha in load.evict:
+            del self._sizes[sha]
+        self._sizes[load.graph.sha256] = load.graph.size_bytes
+        self._loading.add(load.graph.sha256)
+        self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+        self._scan = min(self._scan, self._position)
+
+    def loaded(self, graph: Graph) -> None:
+        """A load has ended: `graph` is resident."""
+        self._loading.discard(graph.sha256)
+
+    def failed(self, graph: Graph) -> None:
+        """A load has failed: nothing is there."""
+        self._loading.discard(graph.sha256)
+        del self._sizes[graph.sha256]
+
+    def loading(self, graph: Graph) -> bool:
+        """Whether `graph` is on its way."""
+        return graph.sha256 in self._loading
+
+    def held(self) -> bool:
+        """Whether anything is held or on its way, so that room may come."""
+        return bool(self._held or self._loading)
+
+    def release(self, shas: Collection[str]) -> tuple[str, ...]:
+        """Those of `shas` that are neither held nor on their way go now; which ones they were."""
+        gone = tuple(sha for sha in shas if sha in self._sizes and sha not in self._held and sha not in self._loading)
+        for sha in gone:
+            del self._sizes[sha]
+        self._scan = min(self._scan, self._position)
+        return gone
+
+    def _next_use(self, sha: str) -> int:
+        places: Sequence[int] = self._at.get(sha, ())
+        i = bisect_left(places, self._position)
+        return places[i] if i < len(places) else NEVER

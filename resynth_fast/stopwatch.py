@@ -1,0 +1,19 @@
+"""Milliseconds of a stage that may be entered more than once."""
+
+from __future__ import annotations
+
+import time
+
+
+class Stopwatch:
+    """Counts while its block runs."""
+
+    def __init__(self) -> None:
+        self.ms = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ms += (time.perf_counter() - self._start) * 1000

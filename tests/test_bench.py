@@ -1,0 +1,73 @@
+"""`resynth bench`: what counts as stable, what is summed up, and the command."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from resynth_fast.bench import Answered, Window, settled, summary
+
+
+def window(latencies_ms, seconds=1.0, queue_ms=0.0):
+    return Window(seconds, [Answered(0.0, queue_ms / 1000, ms / 1000, {"total": ms}) for ms in latencies_ms])
+
+
+def test_three_windows_that_agree_are_stable():
+    assert settled([window([100] * 10), window([105] * 10), window([95] * 10)])
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        [window([100] * 10)] * 2,
+        [window([100] * 10), window([100] * 10), window([150] * 10)],
+        [window([100] * 10), window([100] * 10), window([100] * 14)],
+        [window([100] * 10), window([100] * 10), window([])],
+    ],
+)
+def test_fewer_or_others_are_not(windows):
+    assert not settled(windows)
+
+
+def test_only_the_last_windows_count():
+    assert settled([window([900]), *[window([100] * 10)] * 3])
+
+
+def test_latency_is_queue_and_compute():
+    found = summary([window([100, 200, 300, 400], 2.0, queue_ms=50), window([100] * 4, 2.0, queue_ms=50)], 3, True)
+    assert found["throughput_per_s"] == 2.0
+    assert found["requests"] == 8
+    assert math.isclose(found["queue_ms"] + found["compute_ms"], found["latency_ms"]["avg"])
+    assert found["latency_ms"]["p50"] == 100
+    assert found["latency_ms"]["p99"] <= 400
+
+
+def run(*arguments, cache):
+    import os
+
+    command = [sys.executable, "-m", "resynth_fast.cli", "bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "XDG_CACHE_HOME": str(cache)})
+
+
+def test_the_command_measures_and_keeps_what_graphs_cost(tmp_path):
+    done = run("--concurrency", "1,2", "--window", "0.05", "--references", "1", "--steps", "1", "--threads", "1", "--json", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [r["concurrency"] for r in result["concurrency"]] == [1, 2]
+    assert all(r["latency_ms"]["p50"] <= r["latency_ms"]["p99"] for r in result["concurrency"])
+    assert result["start"]["cold_ms"] > result["start"]["warm_ms"] > 0
+    kept = json.loads((tmp_path / "resynth-fast" / "costs.json").read_text())
+    assert len(kept["costs"]) >= 9
+    assert all(cost["row_s"] > 0 and cost["load_s"] > 0 for cost in kept["costs"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--concurrency", "x"), "--concurrency is 'x'"), (("--concurrency", "0"), "concurrency is 0"), (("--window", "0"), "window is 0.0")],
+)
+def test_nonsense_is_refused_by_name(tmp_path, arguments, message):
+    done = run(*arguments, "--steps", "1", cache=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -1,0 +1,241 @@
+"""Racing: the rules on points that are made up, and the attributor on the zoo."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import resynth_fast
+from resynth_fast import Attributor, images
+from resynth_fast.errors import ConfigError, DeadlineError
+from resynth_fast.executor import Executor
+from resynth_fast.race import Race
+from resynth_fast.recipe import Prior, no_gallery, unsettled
+from resynth_fast.types import Request
+
+NAMES, DIMENSION = ("a", "b", "c"), 40
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
+
+
+def race(**changes):
+    return Race(**{"names": NAMES, "seeds": range(7, 11), "energy": 1.0, "temperature": lambda count: 1.0, **changes})
+
+
+class World:
+    """Candidates whose pictures lie about a mean of their own; counts what is asked for."""
+
+    def __init__(self, seed, spread=1.0, apart=3.0):
+        rng = np.random.default_rng(seed)
+        self.means = apart * rng.standard_normal((len(NAMES), DIMENSION)) / np.sqrt(DIMENSION)
+        self.spread = spread / np.sqrt(DIMENSION)
+        self.probe = self.means[0] + self.spread * rng.standard_normal(DIMENSION)
+        self.asked = []
+
+    def __call__(self, requests):
+        self.asked.append(list(requests))
+        return {request: self.picture(request) for request in requests}
+
+    def picture(self, request):
+        rng = np.random.default_rng([request.seed, NAMES.index(request.candidate), *request.prompt.encode()])
+        return self.means[NAMES.index(request.candidate)] + self.spread * rng.standard_normal(DIMENSION)
+
+
+def run(world, captions=("p",), **changes):
+    known = [no_gallery(len(NAMES), DIMENSION)] * len(captions)
+    return race(**changes)(captions, [world.probe] * len(captions), known, world)
+
+
+@given(st.integers(0, 200), st.floats(0.1, 4))
+def test_every_candidate_draws_once_and_seeds_are_taken_in_their_order(seed, apart):
+    world = World(seed, apart=apart)
+    [standing] = run(world)
+    assert [r.candidate for r in world.asked[0]] == list(NAMES)
+    assert (standing.counts >= 1).all()
+    assert (standing.counts <= 4).all()
+    for i, name in enumerate(NAMES):
+        assert [r.seed for asked in world.asked for r in asked if r.candidate == name] == list(range(7, 7 + standing.counts[i]))
+    assert standing.cut == ""
+    assert standing.live.sum() == 1 or (standing.counts[standing.live] == 4).all()
+
+
+@given(st.integers(0, 100))
+def test_without_bounds_everybody_draws_everything(seed):
+    [standing] = run(World(seed, apart=9), reach=np.inf)
+    assert standing.counts.tolist() == [4, 4, 4]
+
+
+@given(st.integers(0, 100), st.floats(0.5, 3))
+def test_a_wider_reach_never_ends_with_fewer_in_the_running_after_the_first_round(seed, apart):
+    first = {}
+    for reach in (1.0, 5.5, 20.0):
+        world = World(seed, apart=apart)
+        run(world, reach=reach)
+        first[reach] = {r.candidate for r in world.asked[1]} if len(world.asked) > 1 else set()
+    assert first[1.0] <= first[5.5] <= first[20.0]
+
+
+def test_candidates_far_apart_are_told_apart_by_one_picture_each():
+    [standing] = run(World(0, apart=30))
+    assert standing.counts.tolist() == [1, 1, 1]
+
+
+@given(st.integers(0, 50))
+def test_a_probe_beside_others_races_as_it_does_alone(seed):
+    world = World(seed, apart=1.5)
+    alone = [run(world, (caption,))[0] for caption in "pqr"]
+    together = run(world, tuple("rpq"))
+    for a, b in zip(alone, [together[1], together[2], together[0]], strict=True):
+        assert a.counts.tolist() == b.counts.tolist()
+
+
+@given(st.integers(0, 100), st.integers(3, 12))
+def test_the_budget_of_pictures_is_kept_and_told(seed, most):
+    world = World(seed, apart=0.3)
+    [standing] = run(world, max_pictures=most)
+    assert standing.counts.sum() <= most
+    assert bool(standing.cut) == (standing.counts.sum() == most and (standing.counts[standing.live] < 4).any() and standing.live.sum() > 1)
+
+
+def test_who_costs_more_must_be_likelier_to_draw_again():
+    drawn = []
+    for costs in ([1.0, 1.0, 1.0], [0.01, 0.01, 2.98]):
+        worlds = [World(seed, apart=1.5) for seed in range(60)]
+        drawn.append(sum(run(world, costs=np.array(costs))[0].counts[2] for world in worlds))
+    assert drawn[1] < drawn[0]
+
+
+def test_time_that_ends_between_two_pictures_leaves_what_was_drawn():
+    world = World(1, apart=0.3)
+    [standing] = race()(
+        ["p"], [world.probe], [no_gallery(3, DIMENSION)], lambda wanted: {r: world.picture(r) for r in wanted[:2] if r.seed == 7}
+    )
+    assert standing.counts.sum() == 2
+    assert standing.cut == "the deadline"
+
+
+def test_no_picture_at_all_is_an_error():
+    world = World(1)
+    with pytest.raises(DeadlineError, match="before a single picture"):
+        race()(["p"], [world.probe], [no_gallery(3, DIMENSION)], lambda wanted: {})
+
+
+def test_less_is_to_be_learned_of_who_has_drawn_more_and_of_who_is_in_the_gallery():
+    left = unsettled(no_gallery(4, 2), np.array([1, 2, 3, 4]), 4)
+    assert (np.diff(left) < 0).all()
+    assert left[-1] == 0
+    known = unsettled(Prior(np.zeros((4, 2)), np.full(4, 20.0), 3.0), np.array([1, 2, 3, 4]), 4)
+    assert (known[:-1] < left[:-1]).all()
+
+
+@pytest.fixture(scope="module")
+def probes():
+    return [images.read(path) for path in EXAMPLES]
+
+
+def assert_same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert (a.status, a.label) == (b.status, b.label)
+        assert [(c.name, len(c.resyntheses)) for c in a.candidates] == [(c.name, len(c.resyntheses)) for c in b.candidates]
+        np.testing.assert_allclose([c.score for c in a.candidates], [c.score for c in b.candidates], rtol=1e-9)
+
+
+def test_with_nobody_out_a_race_is_the_exhaustive_run(probes):
+    exhaustive = Attributor.from_zoo(references=3, steps=1, threads=1).attribute(probes)
+    by_rounds = Attributor.from_zoo(references=3, steps=1, threads=1, max_pictures=99).attribute(probes)
+    assert_same(by_rounds, exhaustive)
+
+
+def test_a_raced_verdict_does_not_depend_on_the_others_nor_on_their_captions(probes):
+    attributor = Attributor.from_zoo(references=3, steps=1, threads=1, race=True)
+    alone = [attributor.attribute([probe])[0] for probe in probes]
+    together = attributor.attribute([*probes[::-1], probes[0]])
+    assert_same(together, [*alone[::-1], alone[0]])
+
+
+def test_a_raced_verdict_says_what_it_rests_on(probes):
+    attributor = Attributor.from_zoo(references=3, steps=1, threads=1, race=True, max_pictures=5)
+    for verdict in attributor.attribute(probes):
+        drawn = sum(len(c.resyntheses) for c in verdict.candidates)
+        assert 4 <= drawn <= 5
+        assert verdict.provenance["race"]["pictures"] == drawn
+        cut = verdict.provenance["race"]["cut"]
+        assert cut in (None, "5 pictures")
+        assert any(w.startswith("cut short by 5 pictures") for w in verdict.warnings) == bool(cut)
+
+
+def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch):
+    attributor = Attributor.from_zoo(references=2, steps=1, threads=1, deadline=1000)
+    make = Executor.__call__
+
+    def two_candidates(self, requests, *, until=None):
+        return make(self, [r for r in requests if r.candidate in ("zoo-flux", "zoo-sd-v")], until=until)
+
+    monkeypatch.setattr(Executor, "__call__", two_candidates)
+    for verdict in attributor.attribute(probes):
+        assert verdict.status in ("inconclusive", "unknown")
+        assert verdict.label is None
+        assert any("never drawn, and so not excluded: zoo-sd, zoo-sd-twin" in w for w in verdict.warnings)
+        assert np.isfinite([c.score for c in verdict.candidates]).all()
+
+
+def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
+    attributor = Attributor.from_zoo(references=64, steps=1, threads=1, deadline=5.0)
+    make = Executor._make
+
+    def slowly(self, wave):
+        time.sleep(0.3)
+        return make(self, wave)
+
+    monkeypatch.setattr(Executor, "_make", slowly)
+    start = time.monotonic()
+    [verdict] = attributor.attribute(probes[:1])
+    assert time.monotonic() - start < 12  # unlimited, it takes more than a minute
+    assert verdict.provenance["race"]["cut"] == "the deadline"
+    assert any(w.startswith("cut short by the deadline") for w in verdict.warnings)
+
+
+def test_the_request_of_a_wave_that_would_be_late_is_not_begun():
+    attributor = Attributor.from_zoo(references=1, steps=1, threads=1)
+    assert attributor.executor([Request("zoo-sd", "p", 0)], until=time.monotonic() - 1) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"race": True, "together": True}, "leave out race"),
+        ({"deadline": 0.0}, "deadline is 0.0"),
+        ({"deadline": float("nan")}, "deadline is nan"),
+        ({"max_pictures": 3}, "max_pictures is 3; every one of 4 candidates"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Attributor.from_zoo(**options)
+
+
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        (["--deadline", "0.000001"], 5),
+        (["--race", "--memory-budget", "45MB"], 0),
+        (["--memory-budget", "1MB"], 4),
+        (["--memory-budget", "much"], 2),
+    ],
+)
+def test_the_command_line_keeps_to_the_limits(extra, code):
+    command = [sys.executable, "-m", "resynth_fast.cli", "attribute", str(EXAMPLES[0]), "--steps", "1", "--format", "json", *extra]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    if not code:
+        schema = json.loads((Path(resynth_fast.__file__).parent / "schemas" / "record.schema.json").read_text())
+        jsonschema.validate(json.loads(done.stdout), schema)
+        [record] = json.loads(done.stdout)["records"]
+        assert record["provenance"]["race"]["references_at_most"] == 2
+        assert record["provenance"]["memory"]["peak_bytes"] <= 45_000_000

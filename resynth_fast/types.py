@@ -71,7 +71,7 @@ class Verdict:
     margin: float
     """First probability minus the second."""
     consistency: float
-    """Cosine of the probe with the best candidate's mean resynthesis; low for pictures that no candidate makes."""
+    """How much the probe looks like a picture of one of the candidates (`recipe.consistency`); low for pictures that none makes."""
     credible_set: tuple[str, ...]
     """The fewest candidates that hold 90 % of the probability."""
     candidates: tuple[CandidateEvidence, ...]

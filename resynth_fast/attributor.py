@@ -297,6 +297,8 @@ class Attributor:
         )
 
     def _warnings(self, probe: Picture, drawn: Drawn) -> Iterator[str]:
+        if self.options.same_source:
+            yield "one answer for all pictures of this call, which were declared to come from one generator"
         yield from self.pool.fallbacks
         yield from calibration.warnings(self.space.calibration, drawn.most or self.options.references, self.options.steps)
         for candidate in self.candidates.values():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -171,3 +172,34 @@ def test_attribution_never_imports_torch(probe_file):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def pictures(count):
+    folder = Path(__file__).parents[1] / "examples"
+    return [folder / f"{i:02}.png" for i in range(2, 2 + count)]
+
+
+def test_pictures_of_one_source_get_one_answer_the_sum_of_theirs():
+    alone = Attributor.from_zoo(references=1, steps=2, threads=1)(pictures(3))
+    joint = Attributor.from_zoo(references=1, steps=2, threads=1, same_source=True)(pictures(3))
+    total = {name: sum(c.score for v in alone for c in v.candidates if c.name == name) for name in (c.name for c in alone[0].candidates)}
+    for verdict in joint:
+        assert {c.name: c.score for c in verdict.candidates} == pytest.approx(total)
+        assert any("declared to come from one generator" in warning for warning in verdict.warnings)
+
+
+def test_pictures_together_lend_resyntheses_never_themselves():
+    attributor = Attributor.from_zoo(references=1, steps=2, threads=1, together=True)
+    three, reordered = attributor(pictures(3)), attributor(pictures(3)[::-1])
+    for verdict, again in zip(three, reordered[::-1], strict=True):
+        assert [c.name for c in verdict.candidates] == [c.name for c in again.candidates]
+        assert [c.score for c in verdict.candidates] == pytest.approx([c.score for c in again.candidates])
+    [one] = attributor(pictures(1))
+    [plain] = Attributor.from_zoo(references=1, steps=2, threads=1)(pictures(1))
+    assert [c.score for c in one.candidates] == pytest.approx([c.score for c in plain.candidates])
+    assert [c.score for c in three[0].candidates] != pytest.approx([c.score for c in one.candidates])
+
+
+def test_together_is_no_gallery():
+    with pytest.raises(ConfigError, match="leave out race"):
+        Attributor.from_zoo(references=1, together=True, race=True)

@@ -56,14 +56,14 @@ def main() -> None:
 
 def restored(to: Path) -> Path:
     names = [bundle.name for bundle in zoo.candidates()]
-    subprocess.run([sys.executable, "-m", "resynth_fast.export.zoo", "restore", *names, "--to", to], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-P", "-m", "resynth_fast.export.zoo", "restore", *names, "--to", to], check=True, capture_output=True)
     return to
 
 
 def rows(picture: Path, pipelines: Path, pairs: int) -> list[Row]:
     """A row each for wall time, CPU time and peak memory, medians over `pairs` interleaved pairs."""
     names = [bundle.name for bundle in zoo.candidates()]
-    ours = [sys.executable, "-m", "resynth_fast.cli", "attribute", str(picture), "--candidates", "zoo:", "--format", "json"]
+    ours = [sys.executable, "-P", "-m", "resynth_fast.cli", "attribute", str(picture), "--candidates", "zoo:", "--format", "json"]
     ours += ["--references", str(REFERENCES), "--steps", str(STEPS), "--threads", "1"]
     [record] = run(ours).output["records"]  # also brings the files into memory
     naive = [sys.executable, str(HERE / "naive.py"), str(picture), "--pipelines", str(pipelines), "--candidates", *names]

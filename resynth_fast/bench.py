@@ -207,7 +207,8 @@ def _cold(arguments: Sequence[str]) -> tuple[float, int]:
     """Milliseconds of a fresh process from its start to its end, and its peak memory in bytes."""
     with tempfile.TemporaryFile("w+") as stderr:
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "resynth_fast.cli", *arguments], stdout=subprocess.DEVNULL, stderr=stderr)
+        # -P: what is installed runs, not a folder of the same name in the current directory.
+        process = subprocess.Popen([sys.executable, "-P", "-m", "resynth_fast.cli", *arguments], stdout=subprocess.DEVNULL, stderr=stderr)
         _, status, usage = os.wait4(process.pid, 0)
         ms = 1000 * (time.perf_counter() - start)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -47,7 +47,7 @@ def test_latency_is_queue_and_compute():
 def run(*arguments, cache):
     import os
 
-    command = [sys.executable, "-m", "resynth_fast.cli", "bench", *arguments]
+    command = [sys.executable, "-P", "-m", "resynth_fast.cli", "bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "XDG_CACHE_HOME": str(cache)})
 
 

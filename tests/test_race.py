@@ -230,7 +230,7 @@ def test_limits_that_cannot_be_kept_are_refused(options, message):
     ],
 )
 def test_the_command_line_keeps_to_the_limits(extra, code):
-    command = [sys.executable, "-m", "resynth_fast.cli", "attribute", str(EXAMPLES[0]), "--steps", "1", "--format", "json", *extra]
+    command = [sys.executable, "-P", "-m", "resynth_fast.cli", "attribute", str(EXAMPLES[0]), "--steps", "1", "--format", "json", *extra]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     if not code:

@@ -104,7 +104,9 @@ def test_options_out_of_range_name_themselves():
 
 
 def resynth(*arguments):
-    return subprocess.run([sys.executable, "-P", "-m", "resynth_fast.cli", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "resynth_fast.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
 
 
 def test_the_command_line_prints_one_document_and_writes_a_page(probe_file, tmp_path):

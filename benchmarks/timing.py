@@ -114,6 +114,7 @@ def measured(
     device: str | None = None,
 ) -> Row:
     """One row: what follows from the times, the place and the commit is filled in."""
+    ours, peer = float(ours), float(peer)  # NumPy's numbers are not JSON's
     ratio = peer / ours
     return Row(
         bench=bench,

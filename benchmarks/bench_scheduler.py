@@ -151,6 +151,8 @@ class NullBackend:
 
 
 class _NullEngine:
+    fallback = ""
+
     def __init__(self, shapes: Mapping[str, Sequence[int | str]]) -> None:
         self._shapes = shapes
 

@@ -27,8 +27,6 @@ from .engines import Account, EnginePool
 from .errors import ConfigError
 from .executor import Executor
 from .extractors.space import FeatureSpace, open_space
-from .gallery import Gallery
-from .gallery.fitting import newest
 from .given import Given
 from .images import Picture
 from .recipe import Doubles, Prior
@@ -148,6 +146,9 @@ class Attributor:
         pool.costs = CostTable.read(costs.stored(), pool.device)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         if gallery:
+            from .gallery import Gallery  # only here: it brings a database, locks and the evaluation, which few runs need
+            from .gallery.fitting import newest
+
             with Gallery.open(gallery, space.sha256) as opened:
                 space = space.fitted(newest(opened, fit))
         return cls(find(candidates, pool), captioners.find(captioner, pool), space, pool, Options(**options))

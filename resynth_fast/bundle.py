@@ -274,7 +274,7 @@ class Bundle:
         return found
 
     def verify(self) -> None:
-        """Read and hash every file (`resynth candidates verify`)."""
+        """Read and hash every file (`resynth candidates list --verify`)."""
         for file in self.files():
             file.read()
 

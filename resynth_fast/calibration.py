@@ -10,7 +10,9 @@ from typing import Any
 from .errors import BundleError
 
 DEFAULT_TEMPERATURE = 4.5
-"""Of an extractor that was never calibrated: between those of two feature spaces and of 1, 2 and 4 references (3.5 … 5)."""
+"""Of an extractor that was never calibrated: what middle layers of CLIP ViT-B/16 give with 1, 2 and 4 references (3.5 … 5).
+
+Other extractors have others (the zoo's weightless descriptor 1 … 1.4): only a calibrated one gives probabilities to rely on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,10 @@ def evaluate(
     if dataset == ZOO:
         if protocol != "closed":
             raise ConfigError(f"--protocol is {protocol!r}; zoo: knows closed, which asks about a withheld generator too")
+        if folder_only := [*without, *leave_out, *degradation]:
+            raise ConfigError(
+                f"{folder_only[0]!r}: --without, --leave-out and --degradation are for datasets in a folder; leave them out with zoo:"
+            )
         result = of_zoo(recipe or "one-shot", probes=probes, steps=steps, probe_steps=probe_steps, extractor=extractor, **common)
     else:
         result = of_folder(

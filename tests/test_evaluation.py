@@ -559,7 +559,7 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache, tmp_path):
         assert shown in text
     with pytest.raises(ConfigError, match="zoo: knows closed"):
         evaluate("zoo:", cache, "--protocol", "open")
-    with pytest.raises(ConfigError, match="'gallery': --without, .* are for datasets in a folder"):
+    with pytest.raises(ConfigError, match=r"'gallery': --without, .* are for datasets in a folder"):
         evaluate("zoo:", cache, "--without", "gallery")
 
 

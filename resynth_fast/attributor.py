@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from . import __version__, calibration, captioners, images, noise, perturbations, recipe, zoo
 from .bundle import Bundle
@@ -33,8 +34,12 @@ from .recipe import Doubles, Prior
 from .scheduler import CostTable, costs
 from .similarity import backend as isa
 from .stopwatch import Stopwatch
+from .supply import GENERATE, LOOK_UP, POLICIES
 from .types import CandidateEvidence, Caption, Pixels, Request, Verdict
 from .verdict import Decision, decide
+
+if TYPE_CHECKING:
+    from .gallery.kept import Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +64,19 @@ class Options:
     """Resyntheses of one probe, at most, over all candidates."""
     deadline: float | None = None
     """Seconds for a probe: after them the answer rests on what was drawn. Of probes examined together, seconds for each."""
+    policy: str = GENERATE
+    """How a gallery is used beside its fit. generate: every resynthesis is made. both: those that the gallery holds are looked up, the
+    others made and kept there. look-up: none is made; a candidate without any is judged by the gallery's pictures of like content."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
         words.check(self.caption)
+        if self.policy not in POLICIES:
+            raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(POLICIES)}")
+        if self.policy == LOOK_UP and (self.joint or self.limited):
+            raise ConfigError("policy look-up draws nothing; leave out together, same_source, race, max_pictures and deadline")
         if self.deadline is not None and not self.deadline > 0:
             raise ConfigError(f"deadline is {self.deadline}; it must be seconds above 0")
         if self.joint and self.limited:
@@ -95,7 +107,13 @@ class Attributor:
     """
 
     def __init__(
-        self, candidates: Sequence[Candidate], captioner: Captioner, space: FeatureSpace, pool: EnginePool, options: Options | None = None
+        self,
+        candidates: Sequence[Candidate],
+        captioner: Captioner,
+        space: FeatureSpace,
+        pool: EnginePool,
+        options: Options | None = None,
+        kept: Kept | None = None,
     ) -> None:
         if not candidates:
             raise ConfigError("an attributor needs at least one candidate")
@@ -106,7 +124,9 @@ class Attributor:
         self.pool = pool
         self.options = options or Options()
         self.executor = Executor(self.makers, pool, self.options.steps)
-        self.drawing = Drawing(self.executor, space, self.options)
+        if (self.options.policy != GENERATE) != (kept is not None):
+            raise ConfigError(f"policy is {self.options.policy!r}: it looks into a gallery, which must be given (--gallery)")
+        self.drawing = Drawing(self.executor, space, self.options, kept)
         if self.options.max_pictures is not None and self.options.max_pictures < len(self.makers):
             raise ConfigError(
                 f"max_pictures is {self.options.max_pictures}; every one of {len(self.makers)} candidates draws once at least"
@@ -145,13 +165,12 @@ class Attributor:
         pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, budget_bytes=memory_budget, strict=strict_backend)
         pool.costs = CostTable.read(costs.stored(), pool.device)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
+        chosen, sources, kept = Options(**options), find(candidates, pool), None
         if gallery:
-            from .gallery import Gallery  # only here: it brings a database, locks and the evaluation, which few runs need
-            from .gallery.fitting import newest
+            from .gallery import kept as galleries  # only here: it brings a database, locks and the evaluation, which few runs need
 
-            with Gallery.open(gallery, space.sha256) as opened:
-                space = space.fitted(newest(opened, fit))
-        return cls(find(candidates, pool), captioners.find(captioner, pool), space, pool, Options(**options))
+            space, kept = galleries.opened(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
+        return cls(sources, captioners.find(captioner, pool), space, pool, chosen, kept)
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Verdicts for picture files or pictures already read; none depends on the others unless `Options` say so. Raises ResynthError."""
@@ -172,9 +191,10 @@ class Attributor:
         with watches["generate"]:
             known = [self.given.known(probe) for probe in probes]
         with watches["features"]:
-            points, copies = self._describe(probes)
+            features, points, copies = self._describe(probes)
             chosen = [self.given.choose(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
         drawn = self.drawing(captions, points, watches, until)
+        drawn = [self.drawing.filled(d, row, probe.sha256) for d, row, probe in zip(drawn, features, probes, strict=True)]
         references = [self._references(d, given) for d, given in zip(drawn, chosen, strict=True)]
         with watches["score"]:
             decisions = self.judge(captions, points, copies, references, known)
@@ -241,12 +261,12 @@ class Attributor:
     def _calibrated(self, references: Sequence[Doubles]) -> Point:
         return self.space.calibration.at(max(map(len, references)), self.options.steps)
 
-    def _describe(self, probes: Sequence[Picture]) -> tuple[list[Doubles], list[list[Doubles]]]:
-        """Points of the probes, and of their perturbed copies."""
-        own = list(self.space([probe.pixels for probe in probes]))
+    def _describe(self, probes: Sequence[Picture]) -> tuple[npt.NDArray[np.float32], list[Doubles], list[list[Doubles]]]:
+        """Features and points of the probes, and points of their perturbed copies."""
+        features = self.space.features([probe.pixels for probe in probes])
         changes = [perturbations.perturbation(name) for name in perturbations.MILD]
         copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
-        return own, copies
+        return features, list(self.space.points(features)), copies
 
     def _references(self, drawn: Drawn, chosen: Sequence[Chosen]) -> list[Doubles]:
         """Points (K, d) of each candidate's references: what it made of the caption, or was chosen of what it gave."""

@@ -86,6 +86,12 @@ def attribute(
     extractor: ExtractorOption = None,
     gallery: Annotated[Path | None, typer.Option(help="Folder of a gallery: what its fit says of the candidates is used.")] = None,
     fit: Annotated[str | None, typer.Option(help="Which fit of the gallery, by its hash; default: the newest.")] = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="How --gallery is used: generate (every resynthesis is made), both (kept ones are looked up, the others made and kept), look-up (none is made)."
+        ),
+    ] = "generate",
     format: Annotated[str, typer.Option(help="table, json, jsonl or csv.")] = "table",
     report: Annotated[Path | None, typer.Option(help="Write the evidence to this HTML page.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write results here instead of to stdout.")] = None,
@@ -108,7 +114,7 @@ def attribute(
     out.check(format)
     attributor = Attributor.from_zoo(
         candidates, extractor=extractor, gallery=gallery, fit=fit, backend=backend, threads=threads or None, references=references, steps=steps, seed=seed,
-        together=together, same_source=same_source, caption=caption, captioner=captioner, strict_backend=strict_backend, race=race,
+        together=together, same_source=same_source, caption=caption, captioner=captioner, policy=policy, strict_backend=strict_backend, race=race,
         max_pictures=max_pictures, deadline=deadline, memory_budget=heap.bytes_of(memory_budget) if memory_budget else None,
     )  # fmt: skip
     if notice := captioners.notice(captioner):

@@ -1,24 +1,27 @@
-"""Draws each probe's references: all of them at once, or round by round where that may end early."""
+"""Draws each probe's references: all of them at once, or round by round where that may end early; what was made before is looked up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import perturbations
+from .errors import ConfigError
 from .executor import Executor
 from .extractors.space import FeatureSpace
 from .race import REACH, Race
 from .recipe import Doubles
 from .stopwatch import Stopwatch
-from .types import Pixels, Request, Resynthesis
+from .supply import LOOK_UP, Supply
+from .types import Request, Resynthesis
 
 if TYPE_CHECKING:
     from .attributor import Options
+    from .gallery.kept import Features, Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,12 @@ class Drawn:
     """C arrays (K, d), in the order of the candidates"""
     cut: str = ""
     """What ended the drawing before a decision, "" if nothing did."""
+    looked_up: int = 0
+    """Of the resyntheses, those that the gallery held."""
+    alike: tuple[str, ...] = ()
+    """Candidates whose references are gallery pictures of like content, for want of resyntheses."""
+    forecast_s: float | None = None
+    """What making all that the gallery lacks was thought to take, for all probes of the call."""
 
     @property
     def most(self) -> int:
@@ -43,6 +52,8 @@ class Drawn:
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        if self.alike:
+            return (f"no resynthesis of the caption by {', '.join(self.alike)}: judged by gallery pictures of like content, uncalibrated",)
         if not self.cut:
             return ()
         missing = [name for name, made in self.resyntheses.items() if not made]
@@ -53,48 +64,54 @@ class Drawn:
 class Drawing:
     """The references of an attributor's probes."""
 
-    def __init__(self, executor: Executor, space: FeatureSpace, options: Options) -> None:
+    def __init__(self, executor: Executor, space: FeatureSpace, options: Options, kept: Kept | None = None) -> None:
         self.executor = executor
         self.space = space
         self.options = options
+        self.kept = kept
 
     def __call__(
         self, captions: Sequence[str], points: Sequence[Doubles], watches: Mapping[str, Stopwatch], until: float | None = None
     ) -> list[Drawn]:
         """For each probe (d,), described in the time of `watches`; ends before `until`, a time of `time.monotonic`. DeadlineError."""
         names, seeds = tuple(self.executor.candidates), self.options.seeds
-        pictures: dict[Request, Pixels] = {}
-        made: dict[Request, Doubles] = {}
         describe_s = watches["features"].ms / 1000 / (len(points) * (1 + len(perturbations.MILD)))
-
-        def obtain(wanted: Sequence[Request]) -> Mapping[Request, Doubles]:
-            new = [request for request in wanted if request not in made]
-            with watches["generate"]:
-                found = self.executor(new, until=None if until is None else until - describe_s * len(new))
-            with watches["features"]:
-                if found:
-                    made.update(zip(found, self.space(list(found.values())), strict=True))
-            pictures.update(found)
-            return made
-
-        if not self.options.limited:
-            obtain([Request(name, caption, seed) for caption in captions for name in names for seed in seeds])
-            taken, cuts = [[len(seeds)] * len(names)] * len(captions), [""] * len(captions)
+        supply = Supply(self.executor, self.space, self.kept, self.options.policy, watches, until, describe_s)
+        cuts = [""] * len(captions)
+        if self.options.limited:
+            races = self.race()(captions, points, [self.space.prior(names)] * len(points), supply)
+            cuts = [race.cut for race in races]
+            asked = [
+                {name: [Request(name, caption, seed) for seed in seeds[:count]] for name, count in zip(names, race.counts, strict=True)}
+                for caption, race in zip(captions, races, strict=True)
+            ]
         else:
-            races = self.race()(captions, points, [self.space.prior(names)] * len(points), obtain)
-            taken, cuts = [race.counts.tolist() for race in races], [race.cut for race in races]
+            asked = [{name: [Request(name, caption, seed) for seed in seeds] for name in names} for caption in captions]
+            supply([request for each in asked for requests in each.values() for request in requests])
+        return [self._drawn(each, supply, cut) for each, cut in zip(asked, cuts, strict=True)]
+
+    def filled(self, drawn: Drawn, features: Features, picture_sha256: str) -> Drawn:
+        """Where nothing may be made: candidates without a resynthesis take the gallery's pictures that are most like the probe (d,)."""
+        names = list(drawn.resyntheses)
+        if self.kept is None or self.options.policy != LOOK_UP or drawn.complete:
+            return drawn
+        alike = self.kept.alike(features, self.options.references, picture_sha256)
+        lacking = [name for name, found in zip(names, drawn.references, strict=True) if not len(found)]
+        if none := [name for name in lacking if name not in alike]:
+            raise ConfigError(f"the gallery has no picture by {none[0]}; add some (resynth gallery add), or let it draw with --policy both")
+        pairs = zip(names, drawn.references, strict=True)
+        return replace(drawn, references=[r if len(r) else self.space.points(alike[name]) for name, r in pairs], alike=tuple(lacking))
+
+    def _drawn(self, asked: Mapping[str, Sequence[Request]], supply: Supply, cut: str) -> Drawn:
+        got = {name: [request for request in requests if request in supply.points] for name, requests in asked.items()}
         nothing = np.zeros((0, len(self.space.constants.mean)))
-        result = []
-        for caption, counts, cut in zip(captions, taken, cuts, strict=True):
-            asked = {name: [Request(name, caption, seed) for seed in seeds[:count]] for name, count in zip(names, counts, strict=True)}
-            result.append(
-                Drawn(
-                    {name: tuple(Resynthesis(r.seed, pictures[r]) for r in requests) for name, requests in asked.items()},
-                    [np.stack([made[r] for r in requests]) if requests else nothing for requests in asked.values()],
-                    cut,
-                )
-            )
-        return result
+        return Drawn(
+            {name: tuple(Resynthesis(r.seed, supply.pictures[r]) for r in requests) for name, requests in got.items()},
+            [np.stack([supply.points[r] for r in requests]) if requests else nothing for requests in got.values()],
+            cut,
+            looked_up=sum(request in supply.looked_up for requests in got.values() for request in requests),
+            forecast_s=supply.forecast_s if self.kept else None,
+        )
 
     def race(self) -> Race:
         """The rules; without racing nobody is ever out, and only pictures or time may end."""
@@ -110,14 +127,22 @@ class Drawing:
         )
 
     def provenance(self, drawn: Drawn) -> dict[str, Any]:
-        """How many pictures there are and why no more, where there may be fewer than asked for."""
-        if not self.options.limited:
-            return {}
-        return {
-            "race": {
+        """How many pictures there are and why no more, where there may be fewer than asked for; and what a gallery gave of them."""
+        said: dict[str, Any] = {}
+        pictures = sum(map(len, drawn.resyntheses.values()))
+        if self.options.limited:
+            said["race"] = {
                 "reach": REACH if self.options.race else None,
                 "references_at_most": self.options.references,
-                "pictures": sum(map(len, drawn.references)),
+                "pictures": pictures,
                 "cut": drawn.cut or None,
             }
-        }
+        if drawn.forecast_s is not None:
+            said["gallery"] = {
+                "policy": self.options.policy,
+                "looked_up": drawn.looked_up,
+                "made": pictures - drawn.looked_up,
+                "alike": list(drawn.alike),
+                "forecast_s": round(drawn.forecast_s, 3),
+            }
+        return said

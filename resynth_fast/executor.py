@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from . import scheduler
 from .bundle import Bundle, Component
 from .candidates import Maker
 from .engines import EnginePool
-from .scheduler import TextWave, Wave, Work
+from .scheduler import Plan, TextWave, Wave, Work
 from .types import Pixels, Request
 
 
@@ -46,10 +46,7 @@ class Executor:
         waves have taken, is not begun: the result has what was made.
         """
         wanted = list(dict.fromkeys(requests))
-        plan = scheduler.plan(
-            wanted, {name: candidate.work(self.steps) for name, candidate in self._ours.items()}, self.pool.costs,
-            budget_bytes=self.pool.budget_bytes, resident=self.pool.resident, cheapest_first=until is not None,
-        )  # fmt: skip
+        plan = self._plan(wanted, cheapest_first=until is not None)
         self.pool.expect([self._components[use.graph.sha256] for use in plan.uses()], plan.pinned)
         made: dict[Request, Pixels] = {}
         for wave in plan.waves:
@@ -62,12 +59,22 @@ class Executor:
         self.pool.expect([], plan.pinned)
         return {request: made[request] for request in wanted if request in made}
 
+    def forecast(self, requests: Iterable[Request]) -> float:
+        """Seconds that making them would take, by what such waves have taken, or by the size of the files where nothing was measured."""
+        return self._plan(list(dict.fromkeys(requests))).seconds
+
     def costs(self) -> dict[str, float]:
         """What a picture of each candidate costs beside the others, from its files alone: the same on every machine. Mean 1."""
         free = scheduler.CostTable()
         seconds = {name: sum(use.seconds for use in candidate.work(self.steps).uses(1, free)) for name, candidate in self._ours.items()}
         mean = sum(seconds.values()) / len(seconds) if seconds else 1.0
         return {name: seconds.get(name, mean) / mean for name in self.candidates}
+
+    def _plan(self, wanted: Sequence[Request], *, cheapest_first: bool = False) -> Plan:
+        return scheduler.plan(
+            wanted, {name: candidate.work(self.steps) for name, candidate in self._ours.items()}, self.pool.costs,
+            budget_bytes=self.pool.budget_bytes, resident=self.pool.resident, cheapest_first=cheapest_first,
+        )  # fmt: skip
 
     def _encode(self, wave: TextWave, pinned: frozenset[str]) -> None:
         for name in wave.candidates:

@@ -46,7 +46,11 @@ class FeatureSpace:
 
     def __call__(self, pictures: Sequence[Pixels]) -> Doubles:
         """n pictures (H, W, 3) uint8 → (n, d) float64, each independent of the others; BundleError if not finite."""
-        return self.whitening(self.constants.scaled(self.features(pictures)))
+        return self.points(self.features(pictures))
+
+    def points(self, features: npt.NDArray[np.float32]) -> Doubles:
+        """What `features` gave, (n, d) → (n, d) float64, scaled and whitened."""
+        return self.whitening(self.constants.scaled(features))
 
     def features(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on."""

@@ -46,5 +46,12 @@ def read(folder: Path, sha256: str) -> Pixels | None:
     return pixels
 
 
+def set_aside(folder: Path, sha256: str) -> None:
+    """Put a damaged picture out of the way, under another name, so that it can be kept anew."""
+    path = _path(folder, sha256)
+    with writing(path):
+        path.replace(path.with_suffix(".damaged"))
+
+
 def _path(folder: Path, sha256: str) -> Path:
     return folder / FOLDER / sha256[:2] / f"{sha256}.png"

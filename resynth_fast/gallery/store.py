@@ -247,6 +247,18 @@ class Gallery:
         """The pixels (H, W, 3) of a resynthesis, None if they were not kept; BundleError if they are damaged."""
         return pictures.read(self.folder, entry.picture_sha256) if entry.origin else None
 
+    def kept(self, origin: ResynthesisKey) -> tuple[StoredEntry, Pixels] | None:
+        """As `lookup`, with the pixels; None too where they were not kept, or are damaged and set aside: make it again."""
+        entry = self.lookup(origin)
+        if entry is None:
+            return None
+        try:
+            pixels = self.picture(entry)
+        except BundleError:
+            pictures.set_aside(self.folder, entry.picture_sha256)
+            pixels = None
+        return None if pixels is None else (entry, pixels)
+
     def snapshot(self, groups: Sequence[str] = (GENERAL,), *, keys: Sequence[bytes] | None = None) -> Snapshot:
         """Freeze what is in any of `groups`, or exactly the entries `keys` (a fit's); BundleError if one of those is gone."""
         members = self._index.members(groups if keys is None else None)

@@ -1,0 +1,168 @@
+"""A gallery as memory: what was made once is found again to the bit, what must not be made is not."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from resynth_fast import Attributor, images, record
+from resynth_fast.errors import ConfigError
+from resynth_fast.executor import Executor
+from resynth_fast.gallery import Entry, Gallery, Layout
+from resynth_fast.types import Request
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:2]
+QUICK = {"references": 2, "steps": 2, "threads": 1}
+
+
+@pytest.fixture
+def probes():
+    return [images.read(path) for path in EXAMPLES]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "gallery"
+
+
+def attributor(folder, policy="both", **changes):
+    return Attributor.from_zoo(gallery=folder, policy=policy, **{**QUICK, **changes})
+
+
+def answers(verdicts):
+    """All that is said of the probes, but for when and from where the pictures came."""
+    found = [record.of("probe", v, v.captioner, "extractor", "tap", 2) for v in verdicts]
+    return [{**r, "timing_ms": {}, "provenance": {k: v for k, v in r["provenance"].items() if k != "gallery"}} for r in found]
+
+
+def gallery_of(verdict):
+    return verdict.provenance["gallery"]
+
+
+def never(self, requests, until=None):
+    assert not list(requests), "a picture was asked for"
+    return {}
+
+
+def test_what_was_made_once_is_found_again_to_the_bit(folder, probes, monkeypatch):
+    plain = Attributor.from_zoo(**QUICK).attribute(probes)
+    first = attributor(folder).attribute(probes)
+    monkeypatch.setattr(Executor, "__call__", never)
+    for policy in ("both", "look-up"):
+        again = attributor(folder, policy).attribute(probes)
+        assert answers(plain) == answers(first) == answers(again)
+        for before, now in zip(first, again, strict=True):
+            assert [gallery_of(v)["looked_up"] for v in (before, now)] == [0, 8]
+            assert [gallery_of(v)["made"] for v in (before, now)] == [8, 0]
+            assert gallery_of(before)["forecast_s"] > 0 == gallery_of(now)["forecast_s"]
+            for a, b in zip(before.candidates, now.candidates, strict=True):
+                np.testing.assert_array_equal([r.pixels for r in a.resyntheses], [r.pixels for r in b.resyntheses])
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"steps": 4}])
+def test_what_decides_a_picture_decides_whether_it_is_found(folder, probes, change):
+    attributor(folder).attribute(probes[:1])
+    [verdict] = attributor(folder, **change).attribute(probes[:1])
+    assert gallery_of(verdict)["looked_up"] == 0
+
+
+def test_only_what_is_lacking_is_made(folder, probes):
+    attributor(folder, references=1).attribute(probes[:1])
+    [verdict] = attributor(folder, references=2).attribute(probes[:1])
+    assert (gallery_of(verdict)["looked_up"], gallery_of(verdict)["made"]) == (4, 4)
+    assert answers([verdict]) == answers(Attributor.from_zoo(**QUICK).attribute(probes[:1]))
+
+
+def test_a_race_looks_up_too(folder, probes):
+    plain = Attributor.from_zoo(race=True, **QUICK).attribute(probes)
+    attributor(folder, race=True).attribute(probes)
+    again = attributor(folder, race=True).attribute(probes)
+    assert answers(plain) == answers(again)
+    assert all(gallery_of(v)["made"] == 0 for v in again)
+
+
+def test_a_damaged_picture_is_set_aside_and_made_again(folder, probes):
+    first = attributor(folder).attribute(probes[:1])
+    some = sorted(folder.glob("pictures/*/*.png"))[0]
+    some.write_bytes(some.read_bytes()[:-20])
+    again = attributor(folder).attribute(probes[:1])
+    assert [v.label for v in first] == [v.label for v in again]
+    scores = [[c.score for c in v.candidates] for v in (*first, *again)]
+    np.testing.assert_allclose(*scores, rtol=1e-3)  # one picture is drawn in another batch
+    assert gallery_of(again[0])["made"] == 1
+    assert some.exists()
+    assert some.with_suffix(".damaged").exists()
+    assert gallery_of(attributor(folder).attribute(probes[:1])[0])["made"] == 0
+
+
+def test_what_ran_otherwise_than_its_key_says_is_not_kept(folder, probes):
+    asked = attributor(folder)
+    asked.pool.fallbacks.append("another ran instead")
+    asked.attribute(probes[:1])
+    with Gallery.open(folder) as gallery:
+        assert len(gallery) == 0
+
+
+def test_resyntheses_of_probes_are_fitted_only_where_named(folder, probes):
+    attributor(folder).attribute(probes[:1])
+    with Gallery.open(folder) as gallery:
+        assert len(gallery.snapshot()) == 0
+        assert len(gallery.snapshot(["resyntheses"])) == 8
+
+
+def given(folder, names, probe=None):
+    """A gallery of pictures by the zoo's own candidates, of a few captions; the probe's own among them if it is given."""
+    maker = Attributor.from_zoo(**QUICK)
+    captions = ["a photo of a woman", "a photo of a man with a beard", "a cartoon face with glasses"]
+    made = maker.executor([Request(name, text, 100 + i) for name in names for i, text in enumerate(captions)])
+    with Gallery.create(folder, Layout.of(maker.space)) as gallery:
+        entries = [Entry(generator=r.candidate, picture_sha256=f"{i:064x}", prompt=r.prompt) for i, r in enumerate(made)]
+        gallery.add(entries, maker.space.features(list(made.values())))
+        if probe:
+            gallery.add([Entry(generator=names[0], picture_sha256=probe.sha256)], maker.space.features([probe.pixels]))
+
+
+def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, probes, monkeypatch):
+    names = list(Attributor.from_zoo().candidates)
+    given(folder, names, probes[0])
+    monkeypatch.setattr(Executor, "__call__", never)
+    asked = attributor(folder, "look-up")
+    [verdict] = asked.attribute(probes[:1])
+    assert gallery_of(verdict) | {"forecast_s": 0} == {
+        "policy": "look-up", "looked_up": 0, "made": 0, "alike": names, "forecast_s": 0,
+    }  # fmt: skip
+    assert gallery_of(verdict)["forecast_s"] > 0
+    assert any("like content" in warning for warning in verdict.warnings)
+    features = asked.space.features([probes[0].pixels])[0]
+    alike = asked.drawing.kept.alike(features, 2, probes[0].sha256)
+    assert {len(found) for found in alike.values()} == {2}
+    assert not any(np.array_equal(row, features) for found in alike.values() for row in found), "the probe stood for its own generator"
+
+
+def test_a_candidate_of_which_nothing_is_known_is_an_error(folder, probes):
+    names = list(Attributor.from_zoo().candidates)
+    given(folder, names[:-1])
+    with pytest.raises(ConfigError, match=f"no picture by {names[-1]}; add some .* or let it draw"):
+        attributor(folder, "look-up").attribute(probes[:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"policy": "both"}, "policy is 'both': it looks into a gallery, which must be given"),
+        ({"policy": "sometimes"}, "policy is 'sometimes'; it must be generate, look-up, both"),
+        ({"policy": "look-up", "race": True}, "policy look-up draws nothing; leave out"),
+    ],
+)
+def test_a_policy_that_cannot_be_followed_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Attributor.from_zoo(**options)
+
+
+def test_the_record_says_what_the_gallery_gave(folder, probes):
+    schema = json.loads(resources.files("resynth_fast").joinpath("schemas/record.schema.json").read_text())
+    for verdict in attributor(folder).attribute(probes[:1]):
+        jsonschema.validate(record.document([record.of("probe", verdict, verdict.captioner, "e", "t", 2)]), schema)

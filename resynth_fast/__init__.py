@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-from .attributor import Attributor, Options
+from .attributor import Attributor
 from .errors import ResynthError
+from .options import Options
 from .types import Verdict
 
 __all__ = ["Attributor", "Options", "ResynthError", "Verdict", "__version__"]

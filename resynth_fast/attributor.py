@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,72 +29,16 @@ from .executor import Executor
 from .extractors.space import FeatureSpace, open_space
 from .given import Given
 from .images import Picture
+from .options import Options
 from .recipe import Doubles, Prior
 from .scheduler import CostTable, costs
 from .similarity import backend as isa
 from .stopwatch import Stopwatch
-from .supply import GENERATE, LOOK_UP, POLICIES
 from .types import CandidateEvidence, Caption, Pixels, Request, Verdict
 from .verdict import Decision, decide
 
 if TYPE_CHECKING:
     from .gallery.kept import Kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How much is made, and from which noise."""
-
-    references: int = 2
-    """Resyntheses of the probe by each candidate."""
-    steps: int = 8
-    """Denoising steps of a resynthesis."""
-    seed: int = 0
-    """Seed of the first reference; the next have the following ones."""
-    together: bool = False
-    """Probes attributed in one call lend each other their resyntheses, as a gallery would."""
-    same_source: bool = False
-    """All probes of one call are declared to come from one generator: one answer for them all."""
-    caption: str = words.TAGGER
-    """Whose words are resynthesised: tagger (the captioner's), metadata (the prompt recorded in the file, where there is one), text:WORDS."""
-    race: bool = False
-    """Every candidate draws once; further references, up to `references`, only for those that may still come first."""
-    max_pictures: int | None = None
-    """Resyntheses of one probe, at most, over all candidates."""
-    deadline: float | None = None
-    """Seconds for a probe: after them the answer rests on what was drawn. Of probes examined together, seconds for each."""
-    policy: str = GENERATE
-    """How a gallery is used beside its fit. generate: every resynthesis is made. both: those that the gallery holds are looked up, the
-    others made and kept there. look-up: none is made; a candidate without any is judged by the gallery's pictures of like content."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
-        words.check(self.caption)
-        if self.policy not in POLICIES:
-            raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(POLICIES)}")
-        if self.policy == LOOK_UP and (self.joint or self.limited):
-            raise ConfigError("policy look-up draws nothing; leave out together, same_source, race, max_pictures and deadline")
-        if self.deadline is not None and not self.deadline > 0:
-            raise ConfigError(f"deadline is {self.deadline}; it must be seconds above 0")
-        if self.joint and self.limited:
-            raise ConfigError("together and same_source rest on all references of all probes; leave out race, max_pictures and deadline")
-
-    @property
-    def limited(self) -> bool:
-        """Whether fewer references may be drawn than there are at most."""
-        return self.race or self.max_pictures is not None or self.deadline is not None
-
-    @property
-    def seeds(self) -> range:
-        """Of the references."""
-        return range(self.seed, self.seed + self.references)
-
-    @property
-    def joint(self) -> bool:
-        """Whether an answer rests on all probes of a call."""
-        return self.together or self.same_source
 
 
 class Attributor:
@@ -124,22 +67,9 @@ class Attributor:
         self.pool = pool
         self.options = options or Options()
         self.executor = Executor(self.makers, pool, self.options.steps)
-        if (self.options.policy != GENERATE) != (kept is not None):
-            raise ConfigError(f"policy is {self.options.policy!r}: it looks into a gallery, which must be given (--gallery)")
         self.drawing = Drawing(self.executor, space, self.options, kept)
-        if self.options.max_pictures is not None and self.options.max_pictures < len(self.makers):
-            raise ConfigError(
-                f"max_pictures is {self.options.max_pictures}; every one of {len(self.makers)} candidates draws once at least"
-            )
-        if self.options.together and space.fit is not None:
-            raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
         self.given = Given(self.candidates, captioner, space, lambda prompts: self.make(prompts, self.seeds[:1]))
-        if self.options.together and self.given.sources:
-            raise ConfigError(f"together lends resyntheses, and {next(iter(self.given.sources))} makes none; leave one of the two out")
-        if self.options.limited and self.given.sources:
-            raise ConfigError(
-                f"race, max_pictures and deadline weigh candidates that draw, and {next(iter(self.given.sources))} makes nothing; leave one of the two out"
-            )
+        self.options.check(makers=len(self.makers), givers=list(self.given.sources), fitted=space.fit is not None, kept=kept is not None)
 
     @classmethod
     def from_zoo(

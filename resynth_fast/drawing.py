@@ -13,14 +13,14 @@ from . import perturbations
 from .errors import ConfigError
 from .executor import Executor
 from .extractors.space import FeatureSpace
+from .options import LOOK_UP, Options
 from .race import REACH, Race
 from .recipe import Doubles
 from .stopwatch import Stopwatch
-from .supply import LOOK_UP, Supply
+from .supply import Supply
 from .types import Request, Resynthesis
 
 if TYPE_CHECKING:
-    from .attributor import Options
     from .gallery.kept import Features, Kept
 
 

@@ -9,15 +9,13 @@ import numpy as np
 
 from .executor import Executor
 from .extractors.space import FeatureSpace
+from .options import LOOK_UP
 from .recipe import Doubles
 from .stopwatch import Stopwatch
 from .types import Pixels, Request
 
 if TYPE_CHECKING:
     from .gallery.kept import Kept
-
-GENERATE, LOOK_UP, BOTH = POLICIES = ("generate", "look-up", "both")
-"""Make every picture; make none; look up what is there and make, and keep, the rest."""
 
 
 class Supply:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from resynth_fast import perturbations, recipe, zoo
-from resynth_fast.attributor import Attributor, Options
+from resynth_fast.attributor import Attributor
 from resynth_fast.calibration import Calibration, Point
 from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
@@ -22,6 +22,7 @@ from resynth_fast.evaluation.zoo import draw as draw_probes
 from resynth_fast.evaluation.zoo import references as references_of
 from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
+from resynth_fast.options import Options
 from resynth_fast.pixels import PixelRecipe
 from resynth_fast.types import Pixels
 

@@ -13,7 +13,7 @@ from ..candidates import Candidate
 from ..candidates.engine import EngineCandidate
 from ..engines import EnginePool
 from ..extractors.space import FeatureSpace
-from ..supply import BOTH, GENERATE
+from ..options import BOTH, GENERATE
 from ..types import Pixels, Request
 from .entry import Entry, ResynthesisKey, pixels_sha256
 from .fitting import newest

@@ -112,6 +112,7 @@ def measured(
     peer_p90: float | None = None,
     limit_pct: float | None = None,
     device: str | None = None,
+    unit: str = "microseconds",
 ) -> Row:
     """One row: what follows from the times, the place and the commit is filled in."""
     ours, peer = float(ours), float(peer)  # NumPy's numbers are not JSON's
@@ -131,6 +132,7 @@ def measured(
         device=device or processor(),
         threads=int(os.environ["OMP_NUM_THREADS"]),
         commit=commit(),
+        unit=unit,
     )
 
 

@@ -45,17 +45,22 @@ def pipeline(
     """The parts of one generator put together, with the noise scheduler of its prediction."""
     if recipe.family == "flux":
         return FluxPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), vae=vae, transformer=denoiser,
+            scheduler=noise_scheduler(recipe), vae=vae, transformer=denoiser,
             text_encoder=encoder, tokenizer=tokenizer, text_encoder_2=encoder, tokenizer_2=tokenizer,
         )  # fmt: skip
-    if recipe.prediction == "v_prediction":
-        scheduler: Any = DPMSolverMultistepScheduler(**NOISE, prediction_type="v_prediction")
-    else:
-        scheduler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     return StableDiffusionPipeline(
-        scheduler=scheduler, vae=vae, unet=denoiser, text_encoder=encoder, tokenizer=tokenizer,
+        scheduler=noise_scheduler(recipe), vae=vae, unet=denoiser, text_encoder=encoder, tokenizer=tokenizer,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
+
+
+def noise_scheduler(recipe: DenoiserRecipe) -> Any:
+    """Of the recipe's prediction."""
+    if recipe.family == "flux":
+        return FlowMatchEulerDiscreteScheduler(shift=1.0)
+    if recipe.prediction == "v_prediction":
+        return DPMSolverMultistepScheduler(**NOISE, prediction_type="v_prediction")
+    return DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
 def assemble(work: Path, name: str) -> Path:

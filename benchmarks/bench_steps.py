@@ -1,0 +1,203 @@
+"""Accuracy by denoising steps, on fresh probes of the embedded zoo: of the references, and where the probes were made otherwise.
+
+    python benchmarks/bench_steps.py [--json] [--probes 400] [--steps 8,4,2,1,20] [--seed 3] [--keep FILE.npz]
+
+Probes are the candidates' own, of captions that nothing was trained on, with the captioner's captions. All rows are about
+the same captions and noise: a first set of probes has 20 steps and the bundles' own guidance (3 for the three U-Nets,
+none for the flow-matching transformer), the others had other steps, or another guidance for every candidate. References
+always have the bundles' own guidance. Needs the extra `export`, whose step tables the probes of 40 steps are drawn by.
+"""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, measured, show
+
+# isort: split
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from resynth_fast import recipe, zoo
+from resynth_fast.attributor import Attributor, Options
+from resynth_fast.bundle import Bundle
+from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.evaluation import metrics
+from resynth_fast.evaluation.zoo import draw, references
+from resynth_fast.recipe import Doubles, Integers
+
+DEFAULT = Options().steps
+FIRST = "20 steps"
+PROBES: Mapping[str, tuple[int, float | None]] = {
+    FIRST: (20, None),
+    "8 steps": (8, None),
+    "40 steps": (40, None),
+    "20 steps, guidance 1": (20, 1.0),
+    "20 steps, guidance 3": (20, 3.0),
+    "20 steps, guidance 5": (20, 5.0),
+}
+"""How probes are made: steps, and the guidance of every candidate where it is not the bundle's own."""
+FEWER = DEFAULT // 2
+"""Probes that were made otherwise meet references of so many steps, and of the default."""
+COUNTS = (1, 4)
+CHUNK, TIMED = 20, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """n probes of one kind."""
+
+    truth: Integers
+    """(n,)"""
+    prompt: Integers
+    """(n,) which have the same"""
+    captions: Sequence[str]
+    points: Doubles
+    """(n, d)"""
+
+
+def main() -> None:
+    """Draw, judge and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--probes", type=int, default=400)
+    parser.add_argument(
+        "--steps",
+        default="8,4,2,1,20",
+        help=f"of the references, separated by commas, in the order in which they are drawn; {DEFAULT} is among them",
+    )
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="keep the scores in this file, and draw only what it lacks")
+    arguments = parser.parse_args()
+    shared = Attributor.from_zoo(threads=1)
+    attributors = {
+        steps: Attributor(
+            list(shared.candidates.values()), shared.captioner, shared.space, shared.pool, Options(references=max(COUNTS), steps=steps)
+        )
+        for steps in dict.fromkeys([DEFAULT, *map(int, arguments.steps.split(","))])
+    }
+    found: dict[str, npt.NDArray[Any]] = {}
+    if arguments.keep and arguments.keep.exists():
+        with np.load(arguments.keep) as kept:
+            found = dict(kept)
+    for part in scores(attributors, arguments.probes, arguments.seed, found):
+        found |= part
+        if arguments.keep:
+            np.savez(arguments.keep, allow_pickle=False, **found)
+    show([*accuracy(found), *seconds(attributors)], as_json=arguments.json)
+
+
+def scores(attributors: Mapping[int, Attributor], count: int, seed: int, found: Collection[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """`truth` and `prompt` (n,), and scores (n, C) by "probes|steps of the references|their number": what `found` lacks, by steps."""
+    first = next(iter(attributors.values()))
+    own = [c for c in first.candidates.values() if isinstance(c, EngineCandidate)]
+    texts = np.random.default_rng([seed, 0x57E9]).choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
+
+    @cache
+    def probes(kind: str) -> Made:
+        steps, guidance = PROBES[kind]
+        makers = [EngineCandidate(changed(c.bundle, steps, guidance), first.pool) for c in own]
+        drawn = draw(makers, texts, [i % len(own) for i in range(count)], seed=seed, steps=steps)  # in the same order for every kind
+        pixels = [probe.pixels for probe in drawn]
+        print(f"probes of {kind} are drawn", file=sys.stderr)
+        prompt = np.unique(np.array([probe.caption for probe in drawn]), return_inverse=True)[1]
+        return Made(np.array([probe.truth for probe in drawn]), prompt, first.captioner.caption(pixels), first.space(pixels))
+
+    for steps, attributor in attributors.items():
+        kinds = [kind for kind in (PROBES if steps in (FEWER, DEFAULT) else (FIRST,)) if f"{kind}|{steps}|{COUNTS[0]}" not in found]
+        if kinds:
+            of = {kind: probes(kind) for kind in kinds}
+            yield {"truth": of[kinds[0]].truth, "prompt": of[kinds[0]].prompt} | judged(attributor, of)
+
+
+def judged(attributor: Attributor, probes: Mapping[str, Made]) -> dict[str, Doubles]:
+    """The scores (n, C) of probes by their kind, with so many of the attributor's references."""
+    parts: dict[str, list[Doubles]] = {}
+    steps, energy = attributor.options.steps, attributor.space.whitening.energy
+    count = len(next(iter(probes.values())).truth)
+    for start in range(0, count, CHUNK):
+        chunk = range(start, min(start + CHUNK, count))
+        drawn = references(attributor, list(dict.fromkeys(made.captions[i] for made in probes.values() for i in chunk)))
+        for (kind, made), i, k in itertools.product(probes.items(), chunk, COUNTS):
+            taken = [drawn[made.captions[i], name][:k] for name in attributor.candidates]
+            parts.setdefault(f"{kind}|{steps}|{k}", []).append(recipe.scores(made.points[i], taken, energy=energy))
+        print(f"references of {steps} steps: {chunk.stop} of {count} probes", end="\r", file=sys.stderr)
+    return {key: np.stack(rows) for key, rows in parts.items()}
+
+
+def changed(bundle: Bundle, steps: int, guidance: float | None) -> Bundle:
+    """A bundle that draws in so many steps, or by another guidance: for probes alone."""
+    manifest = dict(bundle.manifest)
+    [(resolution, tables)] = manifest["step_tables"].items()
+    if str(steps) not in tables:
+        manifest["step_tables"] = {resolution: tables | {str(steps): step_table(bundle, tables, steps)}}
+    if guidance is not None:
+        manifest["guidance"] = {"mode": "batch-2", "scale": guidance}
+    return Bundle(bundle.folder, manifest)
+
+
+def step_table(bundle: Bundle, tables: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Of the noise scheduler that the bundle's own tables were read off, which is checked."""
+    from resynth_fast.export.step_table import step_table
+    from resynth_fast.export.zoo.assemble import noise_scheduler
+    from resynth_fast.export.zoo.recipes import DENOISERS
+
+    denoiser = DENOISERS[bundle.name]
+    scheduler = noise_scheduler(denoiser)
+
+    def table(n: int) -> dict[str, Any]:
+        levels = {"sigmas": np.linspace(1.0, 1 / n, n)} if denoiser.family == "flux" else {}
+        return dict(step_table(scheduler, n, **levels))
+
+    for ours, exported in zip(table(DEFAULT)["rows"], tables[str(DEFAULT)]["rows"], strict=True):
+        for key in exported:
+            np.testing.assert_allclose(ours[key], exported[key], rtol=1e-5, err_msg=f"{bundle.name}: another noise scheduler")
+    return table(steps)
+
+
+def accuracy(found: Mapping[str, npt.NDArray[Any]]) -> list[Row]:
+    """Top-1 by steps beside the default's on the same probes; then of probes made otherwise beside the first ones."""
+    cases = [tuple(key.split("|")) for key in found if "|" in key]
+
+    def row(kind: str, steps: str, k: str, other: tuple[str, str], name: str) -> Row:
+        hit, base = (found[f"{a}|{b}|{k}"].argmax(1) == found["truth"] for a, b in ((kind, steps), other))
+        (low, high), change = (metrics.interval(v, found["prompt"]) for v in (hit.astype(float), hit.astype(float) - base))
+        text = f"probes of {kind}, {k} references of {steps} steps: {hit.mean():.3f} [{low:.3f}, {high:.3f}], {_points(hit.mean() - base.mean(), change)}"
+        return measured("steps", text, ours=base.mean(), peer=hit.mean(), peer_name=name, goal=None, unit="share")
+
+    default = str(DEFAULT)
+    by_steps = [row(kind, steps, k, (kind, default), f"{DEFAULT} steps") for kind, steps, k in cases if steps != default]
+    return by_steps + [row(kind, steps, k, (FIRST, steps), f"probes of {FIRST}") for kind, steps, k in cases if kind != FIRST]
+
+
+def _points(mean: float, interval: Sequence[float]) -> str:
+    return f"{100 * mean:+.2f} points [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]"
+
+
+def seconds(attributors: Mapping[int, Attributor]) -> list[Row]:
+    """What one probe's references take, one prompt at a time, the numbers of steps in turn; medians."""
+    times: dict[tuple[int, int], list[float]] = {(steps, k): [] for steps in attributors for k in COUNTS}
+    for text in zoo.prompts()[: 1 + TIMED]:
+        for (steps, k), taken in times.items():
+            start = time.perf_counter()
+            attributors[steps].make([text], attributors[steps].seeds[:k])
+            taken.append(time.perf_counter() - start)
+    median = {case: float(np.median(taken[1:])) for case, taken in times.items()}  # the first loads the engines
+    return [
+        measured(
+            "steps", f"a probe's {k} references of {steps} steps by {len(attributors[steps].makers)} candidates", ours=median[steps, k],
+            peer=median[DEFAULT, k], peer_name=f"{DEFAULT} steps", goal=None, unit="seconds",
+        )
+        for steps, k in times if steps != DEFAULT
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

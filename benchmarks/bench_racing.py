@@ -1,6 +1,6 @@
 """Racing beside the exhaustive run, on fresh probes of the embedded zoo: denoiser calls, agreement, accuracy.
 
-    python benchmarks/bench_racing.py [--json] [--probes 400] [--references 4] [--seed 0] [--keep FILE.npz]
+    python benchmarks/bench_racing.py [--json] [--probes 400] [--references 4] [--seeds 2,21] [--keep FOLDER]
 
 All references of all probes are drawn once. The race is then run on them: it takes the first so many of each
 candidate, the same pictures that `resynth attribute --race` draws (checked on the first probes, by drawing them).
@@ -33,6 +33,8 @@ from resynth_fast.verdict import Decision
 
 FEWER, AGREEMENT, POINTS = 2.0, 0.99, 1.0
 CHUNK, CHECKED = 20, 4
+ARRAYS = ("points", "copies", "references")
+"""Of `Drawn`, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +56,34 @@ def main() -> None:
     """Draw, race and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--probes", type=int, default=400)
+    parser.add_argument("--probes", type=int, default=400, help="of each seed")
     parser.add_argument("--references", type=int, default=4, help="of a candidate, at most")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="keep what is drawn in this file, or race on what it holds")
+    parser.add_argument("--seeds", default="2,21", help="of the probes, separated by commas; the rules were chosen on 11 and 12")
+    parser.add_argument("--keep", type=Path, help="keep what is drawn in this folder, and race on what it holds")
     arguments = parser.parse_args()
     attributor = Attributor.from_zoo(references=arguments.references, threads=1, race=True)
-    if arguments.keep and arguments.keep.exists():
-        with np.load(arguments.keep) as kept:
-            drawn = Drawn(
-                kept["truth"], kept["captions"].tolist(), *(kept[k].astype(np.float64) for k in ("points", "copies", "references"))
-            )
-    else:
-        drawn = draw_all(attributor, arguments.probes, arguments.seed)
-        check(attributor, arguments.seed)
-        if arguments.keep:
-            arrays = {k: getattr(drawn, k).astype(np.float32) for k in ("points", "copies", "references")}
-            np.savez(arguments.keep, truth=drawn.truth, captions=np.array(drawn.captions), **arrays)
+    parts = [kept(attributor, arguments.probes, int(seed), arguments.keep) for seed in arguments.seeds.split(",")]
+    drawn = Drawn(
+        np.concatenate([part.truth for part in parts]),
+        [caption for part in parts for caption in part.captions],
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS),
+    )
     show(compare(attributor, drawn), as_json=arguments.json)
+
+
+def kept(attributor: Attributor, count: int, seed: int, folder: Path | None) -> Drawn:
+    """What is drawn for one seed, or was drawn before."""
+    file = folder and folder / f"seed-{seed}-probes-{count}-references-{attributor.options.references}.npz"
+    if file and file.exists():
+        with np.load(file) as held:
+            return Drawn(held["truth"], held["captions"].tolist(), *(held[name].astype(np.float64) for name in ARRAYS))
+    drawn = draw_all(attributor, count, seed)
+    check(attributor, seed)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {name: getattr(drawn, name).astype(np.float32) for name in ARRAYS}
+        np.savez(file, truth=drawn.truth, captions=np.array(drawn.captions), **arrays)
+    return drawn
 
 
 def draw_all(attributor: Attributor, count: int, seed: int) -> Drawn:
@@ -170,7 +182,9 @@ def compare(attributor: Attributor, drawn: Drawn) -> list[Row]:
     agreement_low, _ = metrics.interval(agree.astype(float), prompts[attributed])
     unknown = [float(np.mean([d.status == "unknown" for d, k in zip(ds, known, strict=True) if not k])) for ds in (raced, exhaustive)]
     rejected = [float(np.mean([d.status == "unknown" for d, k in zip(ds, known, strict=True) if k])) for ds in (raced, exhaustive)]
-    ours_calls, calls = float((counts * rows).sum(1).mean()), float(rows.sum() * most)
+    gone = [d.status == "unknown" for d, a in zip(raced, attributed, strict=True) if a]
+    each, calls = (counts * rows).sum(1), float(rows.sum() * most)
+    ours_calls, own_calls = float(each.mean()), float(each[known].mean())
 
     def row(case: str, unit: str, ours: float, peer: float, ratio: float, goal: float | None, met: bool | None) -> Row:
         return Row(
@@ -180,11 +194,13 @@ def compare(attributor: Attributor, drawn: Drawn) -> list[Row]:
 
     return [
         row("denoiser rows", "rows a probe", ours_calls, calls, calls / ours_calls, FEWER, calls / ours_calls >= FEWER),
+        row("denoiser rows, candidates' own probes alone", "rows a probe", own_calls, calls, calls / own_calls, None, None),
         row("pictures", "pictures a probe", float(counts.sum(1).mean()), float(candidates * most), candidates * most / float(counts.sum(1).mean()), None, None),
         row(
             f"same first candidate where the exhaustive run attributes ({int((~agree).sum())} of {len(agree)} differ, 95 % from {agreement_low:.3f})",
             "share", float(agree.mean()), 1.0, float(agree.mean()), AGREEMENT, bool(agree.mean() >= AGREEMENT),
         ),
+        row("answered unknown where the exhaustive run attributes", "share", float(np.mean(gone)), 0.0, 1 - float(np.mean(gone)), None, None),
         row("same first candidate, all", "share", float((first == expected).mean()), 1.0, float((first == expected).mean()), None, None),
         row(
             f"accuracy: {difference:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]", "share", float(hits.mean()), float(all_hits.mean()),

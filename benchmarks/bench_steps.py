@@ -26,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from resynth_fast import recipe, zoo
-from resynth_fast.attributor import Attributor, Options
+from resynth_fast.attributor import Attributor
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics
 from resynth_fast.evaluation.zoo import draw, references
+from resynth_fast.options import Options
 from resynth_fast.recipe import Doubles, Integers
 
 DEFAULT = Options().steps

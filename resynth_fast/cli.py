@@ -79,7 +79,7 @@ def attribute(
         str, typer.Option(help="Words to resynthesise: tagger, metadata (the prompt in the file, if any) or text:WORDS.")
     ] = "tagger",
     race: Annotated[
-        bool, typer.Option("--race", help="Every candidate draws once; up to --references only those that may still come first.")
+        bool, typer.Option("--race", help="Every candidate draws once; up to --references only the leader and its challenger.")
     ] = False,
     max_pictures: Annotated[int | None, typer.Option(help="Resyntheses of a picture, at most, over all candidates.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds for a picture; then the answer rests on what was drawn.")] = None,

@@ -120,7 +120,7 @@ class Drawing:
             names=tuple(costs),
             seeds=self.options.seeds,
             energy=self.space.whitening.energy,
-            temperature=lambda count: self.space.calibration.at(count, self.options.steps).temperature,
+            calibrated=lambda count: self.space.calibration.at(count, self.options.steps),
             costs=np.array(list(costs.values())),
             reach=REACH if self.options.race else inf,
             max_pictures=self.options.max_pictures,

@@ -29,7 +29,7 @@ class Options:
     caption: str = words.TAGGER
     """Whose words are resynthesised: tagger (the captioner's), metadata (the prompt recorded in the file, where there is one), text:WORDS."""
     race: bool = False
-    """Every candidate draws once; further references, up to `references`, only for those that may still come first."""
+    """Every candidate draws once; further references, up to `references`, only for the leader and its challenger, until they are told apart."""
     max_pictures: int | None = None
     """Resyntheses of one probe, at most, over all candidates."""
     deadline: float | None = None

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 import resynth_fast
 from resynth_fast import Attributor, images
+from resynth_fast.calibration import Point
 from resynth_fast.errors import ConfigError, DeadlineError
 from resynth_fast.executor import Executor
-from resynth_fast.race import Race
-from resynth_fast.recipe import Prior, no_gallery, unsettled
+from resynth_fast.race import FOREIGN, Race
+from resynth_fast.recipe import Prior, consistency, no_gallery, unsettled
 from resynth_fast.types import Request
 
 NAMES, DIMENSION = ("a", "b", "c"), 40
@@ -25,7 +26,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
 
 
 def race(**changes):
-    return Race(**{"names": NAMES, "seeds": range(7, 11), "energy": 1.0, "temperature": lambda count: 1.0, **changes})
+    return Race(**{"names": NAMES, "seeds": range(7, 11), "energy": 1.0, "calibrated": lambda count: Point(count, 8, 1.0, -1.0), **changes})
 
 
 class World:
@@ -79,6 +80,51 @@ def test_a_wider_reach_never_ends_with_fewer_in_the_running_after_the_first_roun
         run(world, reach=reach)
         first[reach] = {r.candidate for r in world.asked[1]} if len(world.asked) > 1 else set()
     assert first[1.0] <= first[5.5] <= first[20.0]
+
+
+@given(st.integers(0, 100), st.floats(0.5, 3))
+def test_after_the_first_round_two_contend_and_who_is_behind_catches_up(seed, apart):
+    world = World(seed, apart=apart)
+    run(world)
+    drawn = dict.fromkeys(NAMES, 1)
+    for asked in world.asked[1:]:
+        assert 1 <= len(asked) <= 2
+        assert len({drawn[r.candidate] for r in asked}) == 1
+        for r in asked:
+            drawn[r.candidate] += 1
+
+
+def test_who_was_left_behind_may_contend_again():
+    again = 0
+    for seed in range(40):
+        world = World(seed, apart=0.3)
+        run(world)
+        second = {r.candidate for r in world.asked[1]}
+        again += any(r.candidate not in second for asked in world.asked[2:] for r in asked)
+    assert again > 0
+
+
+def threshold(world, above):
+    """Calibration by which a probe's consistency with one reference each lies so far below the threshold; with more it does not."""
+    ones = [world.picture(Request(name, "p", 7))[None] for name in NAMES]
+    found = consistency(world.probe, ones, no_gallery(len(NAMES), DIMENSION))
+    return lambda count: Point(count, 8, 1.0, found + above if count == 1 else -1.0)
+
+
+@pytest.mark.parametrize(("above", "draws_on"), [(0.9 * FOREIGN, True), (1.1 * FOREIGN, False)])
+def test_a_probe_that_is_like_nobody_draws_once(above, draws_on):
+    world = World(3, apart=0.3)
+    [standing] = run(world, calibrated=threshold(world, above))
+    assert (standing.counts.sum() > 3) == draws_on
+    assert standing.live.any() == draws_on
+    assert standing.cut == ""
+
+
+def test_near_the_threshold_of_the_unknown_a_leader_far_ahead_draws_again():
+    for above, drawn in ((-0.01, 3), (0.5 * FOREIGN, 5)):
+        world = World(0, apart=30)
+        [standing] = run(world, calibrated=threshold(world, above))
+        assert standing.counts.sum() == drawn
 
 
 def test_candidates_far_apart_are_told_apart_by_one_picture_each():

@@ -17,7 +17,7 @@ import itertools
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,8 @@ def accuracy(found: Mapping[str, npt.NDArray[Any]]) -> list[Row]:
         hit, base = (found[f"{a}|{b}|{k}"].argmax(1) == found["truth"] for a, b in ((kind, steps), other))
         (low, high), change = (metrics.interval(v, found["prompt"]) for v in (hit.astype(float), hit.astype(float) - base))
         text = f"probes of {kind}, {k} references of {steps} steps: {hit.mean():.3f} [{low:.3f}, {high:.3f}], {_points(hit.mean() - base.mean(), change)}"
-        return measured("steps", text, ours=base.mean(), peer=hit.mean(), peer_name=name, goal=None, unit="share")
+        beside = measured("steps", text, ours=hit.mean(), peer=base.mean(), peer_name=name, goal=None, unit="share")
+        return replace(beside, ratio=beside.ours / max(beside.peer, 1e-9))  # more is better, other than of a time
 
     default = str(DEFAULT)
     by_steps = [row(kind, steps, k, (kind, default), f"{DEFAULT} steps") for kind, steps, k in cases if steps != default]

@@ -19,7 +19,7 @@ class Options:
     references: int = 2
     """Resyntheses of the probe by each candidate."""
     steps: int = 8
-    """Denoising steps of a resynthesis."""
+    """Denoising steps of a resynthesis; what fewer of them cost in accuracy is what `benchmarks/bench_steps.py` measures."""
     seed: int = 0
     """Seed of the first reference; the next have the following ones."""
     together: bool = False

@@ -112,10 +112,12 @@ def measured(
     peer_p90: float | None = None,
     limit_pct: float | None = None,
     device: str | None = None,
+    unit: str = "microseconds",
+    ratio: float | None = None,
 ) -> Row:
-    """One row: what follows from the times, the place and the commit is filled in."""
+    """One row: what follows from the times, the place and the commit is filled in; `ratio` where it is not that of the two."""
     ours, peer = float(ours), float(peer)  # NumPy's numbers are not JSON's
-    ratio = peer / ours
+    ratio = peer / ours if ratio is None else ratio
     return Row(
         bench=bench,
         case=case,
@@ -131,6 +133,7 @@ def measured(
         device=device or processor(),
         threads=int(os.environ["OMP_NUM_THREADS"]),
         commit=commit(),
+        unit=unit,
     )
 
 

@@ -124,6 +124,8 @@ def labels(probes: Sequence[Probe], ours: Sequence[Answer], loop: Sequence[Answe
     """The paper's comparison on our pictures beside the loop's own, and what our recipe makes of the same pictures."""
     from resynth_fast.extractors.space import open_space
 
+    if other := [p.path.name for p, answer in zip(probes, ours, strict=True) if answer.caption != p.caption]:
+        raise SystemExit(f"ours and the loop drew from different captions: {', '.join(other)}")
     space = open_space(zoo.bundle(zoo.TEXTURE))
     answers = [nearest(space, np.asarray(Image.open(p.path)), answer.pictures) for p, answer in zip(probes, ours, strict=True)]
     furthest = max(abs(a.distances[name] - b.distances[name]) for a, b in zip(answers, loop, strict=True) for name in a.distances)

@@ -20,6 +20,8 @@ class Answer:
     label: str
     pictures: Mapping[str, Sequence[Pixels]]
     distances: Mapping[str, float] = field(default_factory=dict)
+    caption: str = ""
+    """What was drawn, where the contestant found it itself."""
 
 
 def nearest(space: FeatureSpace, probe: Pixels, pictures: Mapping[str, Sequence[Pixels]]) -> Answer:

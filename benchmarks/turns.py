@@ -56,10 +56,10 @@ class Ours:
     def __call__(self, probes: Sequence[Probe]) -> list[Answer]:
         parts = [probes[i : i + self.chunk] for i in range(0, len(probes), self.chunk)]
         verdicts = [verdict for part in parts for verdict in self.attributor([probe.path for probe in part])]
-        for probe, verdict in zip(probes, verdicts, strict=True):
-            if verdict.caption != probe.caption:
-                raise ValueError(f"{probe.path.name}: ours resynthesises {verdict.caption!r}, the others {probe.caption!r}")
-        return [Answer(v.candidates[0].name, {c.name: [r.pixels for r in c.resyntheses] for c in v.candidates}) for v in verdicts]
+        return [
+            Answer(v.candidates[0].name, {c.name: [r.pixels for r in c.resyntheses] for c in v.candidates}, caption=v.caption)
+            for v in verdicts
+        ]
 
 
 class Clocked:

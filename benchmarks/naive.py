@@ -1,11 +1,11 @@
 """What one would run without this project: every candidate's own diffusers pipeline, then features, then SciPy.
 
     python -m resynth_fast.export.zoo restore zoo-flux zoo-sd zoo-sd-twin zoo-sd-v --to DIR
-    python -m benchmarks.naive PICTURE --pipelines DIR --references 1 --steps 8
+    python benchmarks/naive.py PICTURE --pipelines DIR --references 1 --steps 8
 
 Pipelines stay resident, torch runs in inference mode with its fused attention, one reference is drawn at a time; or all
-of a candidate's together with `--batch`. The comparison is the paper's: argmin over candidates of the distance between
-features (Bongini et al., arXiv 2510.24278). Noise and features are ours, so that pictures and distances can be compared.
+of a candidate's together with `--batch`. The comparison is the paper's. Noise and features are ours, so that pictures
+and distances can be compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline, FluxPipeline
+from paper import Answer, nearest
 from PIL import Image
-from scipy.spatial import distance
 
 from resynth_fast import zoo
 from resynth_fast.extractors.space import FeatureSpace, open_space
@@ -35,14 +34,6 @@ from resynth_fast.noise import normals
 Pixels = npt.NDArray[np.uint8]
 
 GUIDANCE_SCALE = 3.0  # what the zoo's pipelines were made to be sampled with
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The nearest candidate, and every candidate's least distance to the probe."""
-
-    label: str
-    distances: dict[str, float]
 
 
 class Naive:
@@ -57,12 +48,7 @@ class Naive:
 
     def attribute(self, probe: Pixels, caption: str, seeds: Sequence[int], steps: int, *, batch: bool = False) -> Answer:
         """The candidate with the nearest reference; `seeds` are the references' noise."""
-        feature = self.space([probe])[0]
-        distances = {}
-        for name in self.pipelines:
-            made = self.draw(name, caption, seeds, steps, batch=batch)
-            distances[name] = min(float(distance.cosine(feature, self.space([picture])[0])) for picture in made)
-        return Answer(min(distances, key=distances.__getitem__), distances)
+        return nearest(self.space, probe, {name: self.draw(name, caption, seeds, steps, batch=batch) for name in self.pipelines})
 
     def draw(self, name: str, caption: str, seeds: Sequence[int], steps: int, *, batch: bool = False) -> list[Pixels]:
         """A candidate's pictures (H, W, 3) of `caption`, one for each seed, one or all at a time."""
@@ -83,6 +69,12 @@ class Naive:
         return list(np.rint(images * 255).astype(np.uint8))
 
 
+def read(path: Path) -> Pixels:
+    """A picture file (H, W, 3)."""
+    with Image.open(path) as image:
+        return np.array(image.convert("RGB"))
+
+
 def main() -> None:
     """Attribute one picture; print one JSON object: label, distances, seconds (load and attribute: without imports), peak memory."""
     start = time.perf_counter()
@@ -98,8 +90,7 @@ def main() -> None:
     parser.add_argument("--caption", help="what the picture shows; the zoo's captioner is asked unless given")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with Image.open(arguments.picture) as image:
-        probe = np.array(image.convert("RGB"))
+    probe = read(arguments.picture)
     caption = arguments.caption or _caption(probe, arguments.threads)
     folders = [arguments.pipelines / name for name in arguments.candidates or sorted(os.listdir(arguments.pipelines))]
     naive = Naive(folders, open_space(zoo.bundle(zoo.TEXTURE)))

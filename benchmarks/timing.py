@@ -113,10 +113,11 @@ def measured(
     limit_pct: float | None = None,
     device: str | None = None,
     unit: str = "microseconds",
+    ratio: float | None = None,
 ) -> Row:
-    """One row: what follows from the times, the place and the commit is filled in."""
+    """One row: what follows from the times, the place and the commit is filled in; `ratio` where it is not that of the two."""
     ours, peer = float(ours), float(peer)  # NumPy's numbers are not JSON's
-    ratio = peer / ours
+    ratio = peer / ours if ratio is None else ratio
     return Row(
         bench=bench,
         case=case,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from resynth_fast import Attributor, zoo
+from resynth_fast import Attributor, record, zoo
 from resynth_fast.candidates import find
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
@@ -47,18 +48,24 @@ def test_a_picture_does_not_depend_on_its_batch_or_order(pool, name):
     assert np.abs(together[0].astype(int) - together[1]).mean() > 5
 
 
-def test_a_verdict_does_not_depend_on_what_is_asked_beside_it(probe_file, pool, tmp_path):
-    attributor = Attributor.from_zoo(references=1, steps=4, threads=1)
-    others = find(["zoo:"], pool)
-    files = [probe_file]
-    for i, other in enumerate(others):
-        files.append(tmp_path / f"{i}.png")
-        Image.fromarray(other.make([zoo.prompts()[i]], [(1 << 40) + 5 + i], 8)[0]).save(files[-1])
-    alone = [attributor([file])[0] for file in files]
-    together = attributor(files[::-1])[::-1]
-    for a, b in zip(alone, together, strict=True):
-        assert (a.status, a.label, a.caption) == (b.status, b.label, b.caption)
-        np.testing.assert_allclose([c.probability for c in a.candidates], [c.probability for c in b.candidates], atol=1e-3)
+@pytest.mark.parametrize("race", [False, True])
+def test_a_record_does_not_depend_on_what_is_asked_before_beside_or_at_the_same_time(race):
+    attributor = Attributor.from_zoo(references=2, steps=1, threads=1, race=race)
+    files = pictures(3)
+
+    def records(asked):
+        found = [record.of(str(f), v, v.captioner, "", "", 1) for f, v in zip(asked, attributor(asked), strict=True)]
+        return {f: {key: value for key, value in r.items() if key != "timing_ms"} for f, r in zip(asked, found, strict=True)}
+
+    def shuffled(seed):
+        order = np.random.default_rng(seed).permutation(len(files)).tolist()
+        parts = [order[i : i + 1 + seed] for i in range(0, len(files), 1 + seed)]
+        return {f: r for part in parts for f, r in records([files[i] for i in part]).items()}
+
+    alone = {f: r for file in files for f, r in records([file]).items()}
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(shuffled, range(3)):
+            assert found == alone  # to the last bit
 
 
 def test_the_flux_probe_is_attributed_to_it(probe_file):

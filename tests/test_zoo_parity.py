@@ -7,6 +7,8 @@ import gc
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -230,3 +232,25 @@ def pipelines_arguments(generator: families.Generator, steps: int) -> dict[str, 
         generator.reference(["a face"], np.zeros((1, *generator.latents), np.float32), steps)
     arguments: dict[str, Any] = caught.value.args[0]
     return arguments
+
+
+def test_the_benchmark_has_the_naive_loop_draw_our_pictures(restored: Any, folder: Path) -> None:
+    for bundle in zoo.candidates():
+        restored(bundle.name)
+    rows = {row["case"]: row for row in benchmark("end_to_end", "--pipelines", folder)}
+    [(case, labels)] = [(case, row) for case, row in rows.items() if case.startswith("the same label by the paper's comparison")]
+    assert float(case.split("differ by ")[1].split()[0]) < DRIFT
+    assert labels["ratio"] == 1
+    assert all(row["ours"] > 0 and row["peer"] > 0 for row in rows.values() if row["unit"] in ("ms a probe", "MB"))
+
+
+def test_the_benchmark_of_growing_work_counts_pictures() -> None:
+    assert [(row["case"], row["unit"]) for row in benchmark("scaling")] == [("probes 1x2x1 to 2x2x1", "ms a picture")]
+
+
+def benchmark(name: str, *arguments: object) -> list[dict[str, Any]]:
+    """Rows of `benchmarks/bench_<name>.py --quick`."""
+    script = Path(__file__).parents[1] / "benchmarks" / f"bench_{name}.py"
+    done = subprocess.run([sys.executable, script, "--quick", "--json", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

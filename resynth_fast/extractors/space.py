@@ -49,8 +49,10 @@ class FeatureSpace:
         return self.points(self.features(pictures))
 
     def points(self, features: npt.NDArray[np.float32]) -> Doubles:
-        """What `features` gave, (n, d) → (n, d) float64, scaled and whitened."""
-        return self.whitening(self.constants.scaled(features))
+        """What `features` gave, (n, d) → (n, d) float64, scaled and whitened; a row's last bit does not depend on the others."""
+        # One row a call: how BLAS adds up a row of a matrix depends on how many rows the matrix has.
+        scaled = self.constants.scaled(features)
+        return np.concatenate([self.whitening(row[None]) for row in scaled]) if len(scaled) else scaled
 
     def features(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on."""

@@ -1,0 +1,237 @@
+"""From picture file to verdict, warm: ours beside the naive diffusers loop, probe by probe, and a stream of probes part by part.
+
+    python benchmarks/bench_end_to_end.py --json [--pipelines DIR] [--probes 200] [--threaded 24] [--stream 504] [--quick]
+
+Fresh probes of the embedded zoo (20 steps, captions that nothing was trained on); four candidates, four references of
+eight steps, the same noise. Each contestant is a process of its own with one thread, and one works at a time. The loop
+draws from the caption that ours finds, and is given it for nothing; ours also says how sure it is, for which it looks at
+three perturbed copies of the probe. Ratios are medians of pairs; the limit is what engines alone take of our time.
+About 25 minutes on two cores. The cold start is bench_cold.py's; pipelines are restored from the zoo unless named.
+"""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, measured, show
+
+# isort: split
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_cold import restored
+from paper import Answer, nearest
+from PIL import Image
+from turns import Contestants, Loop, Ours, Probe, Turn
+
+from resynth_fast import zoo
+
+NAIVE, BATCHED = "naive diffusers loop", "diffusers, references batched"
+WARM, WARM_BATCHED, MEMORY = 2.5, 1.4, 2.0
+BF16, UNCHANGED, TWO_THREADS, STREAM = 4.0, 0.99, 3.3, 10.0
+CHUNK = 8
+EVERY = 2
+"""Of the stream's chunks, how often the parts are asked that are there to be compared; once a chunk, the loop, for one probe."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is run."""
+
+    probes: int
+    threaded: int
+    stream: int
+    references: int = 4
+    steps: int = 8
+    probe_steps: int = 20
+
+    @property
+    def case(self) -> str:
+        return f"{self.references} references x {self.steps} steps"
+
+
+QUICK = Size(probes=2, threaded=0, stream=2, references=1, steps=2, probe_steps=2)
+
+
+def main() -> None:
+    """Draw, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--pipelines", type=Path, help="folder written by `python -m resynth_fast.export.zoo restore`")
+    parser.add_argument("--probes", type=int, default=200, help="one by one, beside both loops; 0 leaves this part out, and so below")
+    parser.add_argument("--threaded", type=int, default=24, help="with two threads each")
+    parser.add_argument("--stream", type=int, default=504, help=f"{CHUNK} at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the probes")
+    parser.add_argument("--quick", action="store_true", help="to see that it works: two probes, one reference, two steps")
+    arguments = parser.parse_args()
+    size = QUICK if arguments.quick else Size(probes=arguments.probes, threaded=arguments.threaded, stream=arguments.stream)
+    with tempfile.TemporaryDirectory() as temporary:
+        pipelines = arguments.pipelines or restored(Path(temporary) / "pipelines")
+        probes = drawn(Path(temporary), max(size.probes, size.threaded, size.stream), arguments.seed, size.probe_steps)
+        rows = one_by_one(probes[: size.probes], pipelines, size) if size.probes else []
+        rows += two_threads(probes[: size.threaded], pipelines, size) if size.threaded else []
+        rows += stream(probes[: size.stream], pipelines, size) if size.stream else []
+    show(rows, as_json=arguments.json)
+
+
+def drawn(folder: Path, count: int, seed: int, steps: int) -> list[Probe]:
+    """Picture files by the candidates in turn, with the captioner's captions."""
+    from resynth_fast.candidates.engine import EngineCandidate
+    from resynth_fast.captioners.tagger import Tagger
+    from resynth_fast.engines import EnginePool
+    from resynth_fast.evaluation.zoo import draw
+
+    pool = EnginePool(threads=1)
+    makers = [EngineCandidate(bundle, pool) for bundle in zoo.candidates()]
+    texts = np.random.default_rng([seed, 0xE2E]).choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
+    made = draw(makers, texts, [i % len(makers) for i in range(count)], seed=seed, steps=steps)
+    order = np.random.default_rng(seed).permutation(count).tolist()  # they come candidate by candidate
+    tagger, probes = Tagger(zoo.bundle(zoo.TAGGER), pool), []
+    for i, probe in enumerate(made[j] for j in order):
+        path = folder / f"{i:04}.png"
+        Image.fromarray(probe.pixels).save(path)
+        probes.append(Probe(path, makers[probe.truth].name, tagger.caption([probe.pixels])[0]))
+    return probes
+
+
+def one_by_one(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
+    """Time, peak memory and labels beside both loops, and with OpenVINO's bfloat16 where the processor has it."""
+    contestants = {"ours": _ours(size), NAIVE: _loop(pipelines, size), BATCHED: _loop(pipelines, size, batch=True)}
+    if _bfloat16():
+        contestants["bf16"] = _ours(size, backend="openvino:bf16")
+    turns = _asked(contestants, probes)
+    case = f"one probe, {size.case}"
+    rows = [
+        _pairs(case, turns["ours"], turns[NAIVE], NAIVE, WARM),
+        _pairs(case, turns["ours"], turns[BATCHED], BATCHED, WARM_BATCHED),
+        _pairs(f"{case}: processor time", turns["ours"], turns[NAIVE], NAIVE, None, lambda turn: turn.cpu_s),
+        *labels(probes, *([turn.answers[0] for turn in turns[name]] for name in ("ours", NAIVE))),
+        measured(
+            "end to end", "peak memory, warm", ours=turns["ours"][-1].peak_mb, peer=turns[NAIVE][-1].peak_mb, peer_name=NAIVE, goal=MEMORY, unit="MB",
+        ),
+    ]  # fmt: skip
+    if "bf16" in turns:
+        firsts = ([turn.answers[0].label for turn in turns[name]] for name in ("bf16", "ours"))
+        rows.append(_pairs(f"{case}: OpenVINO bfloat16", turns["bf16"], turns[NAIVE], NAIVE, BF16))
+        rows.append(_agreement("the same first candidate with OpenVINO bfloat16 as with ONNX Runtime", firsts, UNCHANGED))
+    return rows
+
+
+def labels(probes: Sequence[Probe], ours: Sequence[Answer], loop: Sequence[Answer]) -> list[Row]:
+    """The paper's comparison on our pictures beside the loop's own, and what our recipe makes of the same pictures."""
+    from resynth_fast.extractors.space import open_space
+
+    if other := [p.path.name for p, answer in zip(probes, ours, strict=True) if answer.caption != p.caption]:
+        raise SystemExit(f"ours and the loop drew from different captions: {', '.join(other)}")
+    space = open_space(zoo.bundle(zoo.TEXTURE))
+    answers = [nearest(space, np.asarray(Image.open(p.path)), answer.pictures) for p, answer in zip(probes, ours, strict=True)]
+    furthest = max(abs(a.distances[name] - b.distances[name]) for a, b in zip(answers, loop, strict=True) for name in a.distances)
+    right, theirs = (float(np.mean([a.label == p.truth for a, p in zip(found, probes, strict=True)])) for found in (ours, loop))
+    return [
+        _agreement(
+            f"the same label by the paper's comparison, our pictures and the loop's (distances differ by {furthest:.1e} at most)",
+            ([a.label for a in answers], [b.label for b in loop]), 1.0,
+        ),
+        measured(
+            "end to end", "right first candidates, our recipe beside the paper's", ours=100 * right, peer=100 * theirs, peer_name=NAIVE,
+            ratio=right / max(theirs, 1e-9), goal=None, unit="%",
+        ),
+    ]  # fmt: skip
+
+
+def two_threads(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
+    """Two threads each, and what the second is worth to ours."""
+    turns = _asked({"ours": _ours(size, threads=2), "one": _ours(size), NAIVE: _loop(pipelines, size, threads=2)}, probes)
+    case = f"one probe, {size.case}, two threads"
+    rows = [
+        _pairs(case, turns["ours"], turns[NAIVE], f"{NAIVE}, two threads", TWO_THREADS),
+        _pairs(case + " beside one", turns["ours"], turns["one"], "ours, one thread", None),
+    ]
+    return [dataclasses.replace(row, threads=2) for row in rows]
+
+
+def stream(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
+    """Many probes: each part beside the parts before it, and all beside the loop."""
+    fewer = size.steps // 2
+    parts: dict[str, dict[str, Any]] = {
+        "engines": {"chunk": 1},
+        f"+ {CHUNK} probes at a time": {},
+        f"+ {fewer} steps": {"steps": fewer},
+        "+ racing": {"steps": fewer, "race": True},
+    }
+    if _bfloat16():
+        parts["+ OpenVINO bfloat16"] = {"steps": fewer, "race": True, "backend": "openvino:bf16"}
+    contestants = {name: _ours(size, **options) for name, options in parts.items()}
+    samples: dict[str, list[float]] = {name: [] for name in (*parts, NAIVE)}
+    hits: dict[str, list[bool]] = {name: [] for name in (*parts, NAIVE)}
+    with Contestants(**contestants) as ask, Contestants(**{NAIVE: _loop(pipelines, size)}) as loop:
+        ask(probes[:CHUNK])
+        loop(probes[:1])
+        for number, start in enumerate(range(0, len(probes), CHUNK)):
+            chunk = probes[start : start + CHUNK]
+            turns = ask(chunk, among=[] if number % EVERY == 0 else list(parts)[-1:]) | loop(chunk[:1])
+            for name, turn in turns.items():
+                samples[name].append(1000 * turn.seconds / len(turn.answers))
+                hits[name] += [a.label == p.truth for a, p in zip(turn.answers, chunk, strict=False)]
+    rows, before = [], NAIVE
+    for name in parts:
+        case = f"stream: {name} ({100 * np.mean(hits[name]):.1f} % right)"
+        rows.append(_row(case, samples[name], samples[before], before.removeprefix("+ "), None))
+        before = name
+    everything = f"stream of {len(probes)} probes, all of these"
+    return [*rows, _row(everything, samples[before], samples[NAIVE], f"{NAIVE} ({100 * np.mean(hits[NAIVE]):.1f} % right)", STREAM)]
+
+
+def _asked(contestants: Mapping[str, Any], probes: Sequence[Probe]) -> dict[str, list[Turn]]:
+    """Everybody's turns, after one that does not count."""
+    with Contestants(**contestants) as ask:
+        ask(probes[:1])
+        rounds = [ask([probe]) for probe in probes]
+    return {name: [turns[name] for turns in rounds] for name in contestants}
+
+
+def _ours(size: Size, **options: Any) -> tuple[Callable[..., Ours], dict[str, Any]]:
+    common = {"references": size.references, "steps": size.steps, "threads": 1, "strict_backend": True}
+    return Ours, common | options
+
+
+def _loop(pipelines: Path, size: Size, **options: Any) -> tuple[Callable[..., Loop], dict[str, Any]]:
+    common = {"pipelines": pipelines, "candidates": [b.name for b in zoo.candidates()], "references": size.references, "steps": size.steps}
+    return Loop, common | options
+
+
+def _bfloat16() -> bool:
+    """Whether OpenVINO is there and computes in it."""
+    if find_spec("openvino") is None:
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _pairs(
+    case: str, ours: Sequence[Turn], peer: Sequence[Turn], name: str, goal: float | None, of: Callable[[Turn], float] = lambda turn: turn.seconds
+) -> Row:  # fmt: skip
+    engines = float(np.median([turn.engines_s / turn.seconds for turn in ours]))
+    mine, theirs = ([1000 * of(turn) for turn in turns] for turns in (ours, peer))
+    return _row(case, mine, theirs, name, goal, ratio=float(np.median(np.divide(theirs, mine))), limit_pct=100 * engines)
+
+
+def _row(case: str, ours: Sequence[float], peer: Sequence[float], name: str, goal: float | None, **more: Any) -> Row:
+    return measured(
+        "end to end", case, ours=float(np.median(ours)), ours_p90=float(np.percentile(ours, 90)), peer=float(np.median(peer)),
+        peer_p90=float(np.percentile(peer, 90)), peer_name=name, goal=goal, unit="ms a probe", **more,
+    )  # fmt: skip
+
+
+def _agreement(case: str, labels: Any, goal: float) -> Row:
+    ours, theirs = labels
+    same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    return measured("end to end", case, ours=same, peer=len(ours), peer_name="of", ratio=same / len(ours), goal=goal, unit="probes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Time of a picture (probe x candidate x reference) as work grows along each of the three: flat or falling is right.
+
+    python benchmarks/bench_scaling.py --json [--plot FILE.svg] [--rounds 5] [--quick]
+
+Ours alone, one thread, warm; sizes of an axis are measured in turn, medians over the rounds. Everything is in the time:
+captions, features, score. The candidates are re-seeded copies of zoo-sd and zoo-flux in equal numbers, their denoisers'
+weights moved by a hundredth so that none shares its engine; what they draw is no matter here. Needs the extra `export`.
+"""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import Row, measured, show
+
+# isort: split
+import argparse
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from bench_end_to_end import drawn
+from onnx import numpy_helper
+
+from resynth_fast import Attributor, zoo
+from resynth_fast.memo import RowMemo
+
+STEPS = 8
+FLAT = 0.95
+"""Smallest acceptable ratio of a unit's time at the smallest size and at another: noise, and no more."""
+AXES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
+    "probes": tuple((n, 4, 1) for n in (1, 2, 4, 8, 16, 32, 64)),
+    "candidates": tuple((1, n, 2) for n in (2, 4, 8)),
+    "references": tuple((1, 4, n) for n in (1, 2, 4, 8)),
+}
+"""(probes, candidates, references) of each size."""
+QUICK: Mapping[str, tuple[tuple[int, int, int], ...]] = {"probes": ((1, 2, 1), (2, 2, 1))}
+ORIGINALS = ("zoo-sd", "zoo-flux")
+Samples = Mapping[str, Mapping[tuple[int, int, int], Sequence[float]]]
+
+
+def main() -> None:
+    """Copy, measure, print and plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--plot", type=Path, help="write a plot to this file (extra: plots)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="to see that it works: two sizes, one round, one step")
+    arguments = parser.parse_args()
+    axes, rounds, steps = (QUICK, 1, 1) if arguments.quick else (AXES, arguments.rounds, STEPS)
+    sizes = [size for axis in axes.values() for size in axis]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "pictures").mkdir()
+        files = [p.path for p in drawn(folder / "pictures", max(s[0] for s in sizes), 0, steps)]
+        copies = copied(folder, max(s[1] for s in sizes))
+        samples = {axis: measure(points, files, copies, rounds, steps) for axis, points in axes.items()}
+    if arguments.plot:
+        plot(samples, arguments.plot)
+    show(rows(samples), as_json=arguments.json)
+
+
+def copied(folder: Path, count: int) -> list[Path]:
+    """Bundles like the originals, in turn, each with a denoiser of its own."""
+    shutil.copytree(zoo.FOLDER / "objects", folder / "objects")
+    return [_copy(ORIGINALS[i % len(ORIGINALS)], folder / f"copy-{i}", i) for i in range(count)]
+
+
+def _copy(name: str, to: Path, seed: int) -> Path:
+    shutil.copytree(zoo.FOLDER / name, to)
+    manifest = json.loads((to / "bundle.json").read_text())
+    entry = manifest["components"]["denoiser"]
+    model = onnx.load_from_string(zoo.bundle(name).components["denoiser"].file.read())
+    rng = np.random.default_rng(seed)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f" and values.ndim > 1:
+            moved = values * (1 + 0.01 * rng.standard_normal(values.shape))
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(values.dtype), tensor.name))
+    content = model.SerializeToString()
+    (to / "denoiser.onnx").write_bytes(content)
+    entry.update(file="denoiser.onnx", sha256=hashlib.sha256(content).hexdigest())
+    (to / "bundle.json").write_text(json.dumps(manifest | {"name": to.name}))
+    return to
+
+
+def measure(
+    points: Sequence[tuple[int, int, int]], files: Sequence[Path], copies: Sequence[Path], rounds: int, steps: int
+) -> dict[tuple[int, int, int], list[float]]:
+    """Milliseconds a picture, for each size and round."""
+    attributors = {
+        (c, k): Attributor.from_zoo([str(copy) for copy in copies[:c]], references=k, steps=steps, threads=1)
+        for c, k in {point[1:] for point in points}
+    }
+    samples: dict[tuple[int, int, int], list[float]] = {point: [] for point in points}
+    for number in range(-1, rounds):  # the first warms up
+        for point in points if number % 2 else reversed(points):
+            probes, candidates, references = point
+            attributor = attributors[candidates, references]
+            attributor.pool.texts = RowMemo()  # or a round would find its captions encoded
+            start = time.perf_counter()
+            verdicts = attributor(files[:probes])
+            ms = 1000 * (time.perf_counter() - start)
+            pictures = len({v.caption for v in verdicts}) * candidates * references  # equal captions are drawn once
+            if number >= 0:
+                samples[point].append(ms / pictures)
+    return samples
+
+
+def rows(samples: Samples) -> list[Row]:
+    """Each size beside the smallest of its axis."""
+    found = []
+    for axis, of in samples.items():
+        smallest, *others = of
+        for size in others:
+            ours, peer = of[size], of[smallest]
+            found.append(
+                measured(
+                    "scaling", f"{axis} {_names(smallest)} to {_names(size)}", ours=float(np.median(ours)), ours_p90=float(np.percentile(ours, 90)),
+                    peer=float(np.median(peer)), peer_p90=float(np.percentile(peer, 90)), peer_name=f"at {_names(smallest)}",
+                    ratio=float(np.median(np.divide(peer, ours))), goal=FLAT, unit="ms a picture",
+                )
+            )  # fmt: skip
+    return found
+
+
+def _names(size: tuple[int, int, int]) -> str:
+    return "x".join(map(str, size))
+
+
+def plot(samples: Samples, to: Path) -> None:
+    """Milliseconds a picture over the size, a panel an axis, the range of the rounds shaded."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(samples), figsize=(9, 2.8), sharey=True, squeeze=False, layout="constrained")
+    for panel, (axis, of) in zip(panels[0], samples.items(), strict=True):
+        number = list(AXES).index(axis)
+        sizes = [point[number] for point in of]
+        values = np.array(list(of.values()))
+        panel.plot(sizes, np.median(values, axis=1), marker="o")
+        panel.fill_between(sizes, values.min(1), values.max(1), alpha=0.2)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.set_xlabel(axis)
+        panel.set_ylim(0)
+    panels[0][0].set_ylabel("ms a picture")
+    figure.savefig(to, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

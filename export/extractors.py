@@ -24,6 +24,7 @@ from resynth_fast.calibration import UNCALIBRATED
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.extractors.space import FeatureSpace, open_space, pack
+from resynth_fast.model import Model
 from resynth_fast.pixels import PixelRecipe
 from resynth_fast.recipe import Constants, Moment
 
@@ -115,7 +116,7 @@ def read_checkpoint(
     pixels = np.random.default_rng(0).random((2, 3, encoder.side, encoder.side)).astype(np.float32)
     normalised = (pixels - np.array(mean, np.float32).reshape(1, 3, 1, 1)) / np.array(std, np.float32).reshape(1, 3, 1, 1)
     states = made.states(torch.from_numpy(normalised))
-    found = backends.get("onnxruntime").load(encoder.network, threads=1).run({"pixels": pixels})
+    found = backends.get("onnxruntime").load(Model(encoder.network), threads=1).run({"pixels": pixels})
     expected = [
         states[tap - 1][:, 0].numpy() if pool == "cls" else states[tap - 1][:, 1:].mean(1).numpy() for tap in taps for pool in pools
     ]

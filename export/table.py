@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import torch
 
 from resynth_fast import backends
 from resynth_fast.bundle import Bundle
-from resynth_fast.errors import ResynthError
+from resynth_fast.errors import BundleError, ResynthError
 
 from . import checkpoints, families, noise_schedulers, pipelines, tensorrt, tiny
 from .graphs import Network
@@ -86,18 +87,14 @@ def _family(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
 
 def _openvino(bundle: Bundle, part: str, network: Network) -> str:
     """Whether OpenVINO, told to compute in float32, agrees with ONNX Runtime."""
-    try:
-        import openvino
-    except ImportError:
+    if importlib.util.find_spec("openvino") is None:
         return "not tried"
-    content = bundle.components[part].file.read()
+    model = bundle.components[part].model()
     inputs = {name: value.numpy() for name, value in network.example(3).items()}
-    expected = backends.get("onnxruntime").load(content, threads=1).run(inputs)
+    expected = backends.get("onnxruntime").load(model, threads=1).run(inputs)
     try:
-        core = openvino.Core()
-        compiled = core.compile_model(core.read_model(content, b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        found = {name: value for port, value in compiled(inputs).items() for name in port.names}
-    except RuntimeError as error:
+        found = backends.get("openvino").load(model, threads=1).run(inputs)
+    except BundleError as error:
         return f"refused: {_first(error)}"
     worst = max(_difference(found[name], value) for name, value in expected.items())
     return f"{worst:.1e}" if worst <= OPENVINO_TOLERANCE else f"differs: {worst:.1e}"

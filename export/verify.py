@@ -45,7 +45,7 @@ def components(bundle: Bundle, networks: Mapping[str, Network]) -> dict[str, flo
     backend = backends.get("onnxruntime")
     errors: dict[str, float] = {}
     for name, network in networks.items():
-        engine = backend.load(bundle.components[name].file.read(), threads=torch.get_num_threads())
+        engine = backend.load(bundle.components[name].model(), threads=torch.get_num_threads())
         errors[name] = 0.0
         for batch in BATCHES:
             inputs = network.example(batch)

@@ -200,7 +200,7 @@ class EnginePool:
         """Outside the lock; the graph is resident afterwards, or nowhere."""
         start = time.perf_counter()
         try:
-            engine = self.backend.load(component.file.read(), threads=self.threads)
+            engine = self.backend.load(component.model(), threads=self.threads)
             self._note(engine.fallback)
         except BaseException:
             with self._changed:
@@ -251,7 +251,7 @@ def graph_of(component: Component) -> Graph:
     """A component as the scheduler sees it."""
     sha = component.file.sha256
     if sha not in _sizes:
-        _sizes[sha] = EXPANSION * STORED_SMALLER.get(component.precision, 1) * component.file.path.stat().st_size
+        _sizes[sha] = EXPANSION * STORED_SMALLER.get(component.precision, 1) * component.size_bytes
     return Graph(sha, _sizes[sha])
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from ..errors import BundleError, ConfigError, DeviceError
+from ..model import Model
 from . import Arrays
 
 # Convolutions in blocked layout: a sixth to a quarter less time for U-Nets and decoders, a tenth more to load.
@@ -40,7 +41,7 @@ class OnnxRuntime:
         """See `Backend.version`; the execution provider is the one that was asked for."""
         return f"onnxruntime {onnxruntime.__version__} {self.provider}"
 
-    def load(self, graph: bytes, *, threads: int) -> OnnxRuntimeEngine:
+    def load(self, model: Model, *, threads: int) -> OnnxRuntimeEngine:
         """See `Backend.load`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -51,20 +52,24 @@ class OnnxRuntime:
         options.log_severity_level = 3
         # A thread that spins while it waits takes the core from the other engines, and from other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        tensors = model.tensors()
         try:
+            options.add_external_initializers(
+                list(tensors), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+            )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that a provider is not there is told below
-                session = onnxruntime.InferenceSession(graph, options, providers=list(dict.fromkeys([self.provider, PROVIDERS[""]])))
+                session = onnxruntime.InferenceSession(model.graph, options, providers=list(dict.fromkeys([self.provider, PROVIDERS[""]])))
         except Exception as error:  # ONNX Runtime's own classes share no public base
             raise BundleError(f"ONNX Runtime cannot load the graph ({str(error)[:300]}); export the bundle again") from error
-        return OnnxRuntimeEngine(session, self.provider)
+        return OnnxRuntimeEngine(session, self.provider, tensors)
 
 
 class OnnxRuntimeEngine:
-    """A session, with the names of its outputs read once."""
+    """A session, with the names of its outputs read once; `tensors` are what it may compute with where they are."""
 
-    def __init__(self, session: Any, provider: str) -> None:
-        self._session = session
+    def __init__(self, session: Any, provider: str, tensors: Arrays) -> None:
+        self._session, self._tensors = session, tensors
         self._outputs = [output.name for output in session.get_outputs()]
         used = session.get_providers()[0]
         self.fallback = "" if used == provider else f"ONNX Runtime has no usable {provider}, {used} runs instead"

@@ -107,11 +107,10 @@ def read_checkpoint(
     std: Sequence[float] | None = None,
 ) -> Encoder:
     """As `read`, for a folder as transformers saves a model; BundleError if its taps are not what transformers' blocks give."""
-    made = encoders.export(folder)
-    mean, std = mean or made.pictures.mean, std or made.pictures.std
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"{folder.name}.onnx"
-        path.write_bytes(made.graph)
+        made = encoders.export(folder, path)
+        mean, std = mean or made.pictures.mean, std or made.pictures.std
         encoder = read(path, taps, pools=pools, side=side, mean=mean, std=std)
     pixels = np.random.default_rng(0).random((2, 3, encoder.side, encoder.side)).astype(np.float32)
     normalised = (pixels - np.array(mean, np.float32).reshape(1, 3, 1, 1)) / np.array(std, np.float32).reshape(1, 3, 1, 1)

@@ -138,18 +138,9 @@ def test_a_file_of_weights_with_a_lying_header_is_refused(tmp_path: Path, conten
         Model(LOCATED, {"w": path}).tensors()
 
 
-def test_weights_of_another_shape_than_the_graph_says_are_refused(tmp_path: Path) -> None:
-    model = apart(tmp_path)
-    (path,) = model.data.values()
-    path.write_bytes(save({"w": WEIGHTS[:, :5].copy()}))
-    with pytest.raises(BundleError, match="ONNX Runtime cannot load the graph"):
-        installed("onnxruntime").load(model, threads=1)
-
-
-def test_weights_that_the_graph_seeks_beyond_their_file_are_refused(tmp_path: Path) -> None:
-    """ONNX Runtime is given them by name instead."""
-    with pytest.raises(BundleError, match="OpenVINO cannot load the graph"):
-        installed("openvino").load(apart(tmp_path, offset_by=1), threads=1)
+def test_weights_that_the_graph_seeks_beyond_their_file_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="cannot load the graph"):
+        installed(name).load(apart(tmp_path, offset_by=1), threads=1)
 
 
 @pytest.mark.parametrize("known", [{}, {"0" * 64 + ".safetensors": Path("elsewhere")}], ids=["none", "another"])

@@ -28,6 +28,7 @@ from resynth_fast.bundle import Bundle, File, Guidance
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines import EnginePool
 from resynth_fast.executor import Executor
+from resynth_fast.model import Model
 from resynth_fast.scheduler import BatchKey, Cost, CostTable, Graph, Residency, Use, Work, plan, simulate
 from resynth_fast.types import Request
 
@@ -146,8 +147,8 @@ class NullBackend:
     def version(self) -> str:
         return "null"
 
-    def load(self, graph: bytes, *, threads: int) -> Any:
-        return _NullEngine({name: tensor.shape for name, tensor in self._outputs[graph].items()})
+    def load(self, model: Model, *, threads: int) -> Any:
+        return _NullEngine({name: tensor.shape for name, tensor in self._outputs[model.graph].items()})
 
 
 class _NullEngine:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resynth_fast.bundle import MANIFEST, OBJECTS, SCHEMA_VERSION, Bundle
+from resynth_fast.model import Model
 
 from . import graphs, verify
 from .canonical import Words
@@ -71,11 +72,17 @@ def prune(to: Path) -> None:
 
 def _component(draft: Path, name: str, network: Network | bytes, precision: str, parity: Parity) -> dict[str, Any]:
     start = time.perf_counter()
-    graph = network if isinstance(network, bytes) else graphs.export(network, halved=precision == "float16-stored")
-    precision = "as given" if isinstance(network, bytes) else precision
+    path = draft / f"{name}.onnx"
+    if isinstance(network, bytes):
+        model, precision = Model(network), "as given"
+        path.write_bytes(network)
+    else:
+        model = graphs.export(network, path, halved=precision == "float16-stored")
     parity.seconds[name] = time.perf_counter() - start
-    inputs, outputs = graphs.describe(graph)
-    return {**_file(draft, f"{name}.onnx", graph), "precision": precision, "inputs": inputs, "outputs": outputs}
+    inputs, outputs = graphs.describe(model.graph)
+    entry = {"file": path.name, "sha256": hashlib.sha256(model.graph).hexdigest()}
+    data = {"data": [{"file": location, "sha256": Path(location).stem} for location in model.data]} if model.data else {}
+    return {**entry, **data, "precision": precision, "inputs": inputs, "outputs": outputs}
 
 
 def _tokenizer(draft: Path, i: int, words: Words) -> dict[str, Any]:

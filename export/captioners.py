@@ -30,10 +30,11 @@ from resynth_fast.types import Pixels
 
 from . import bundles, checkpoints, preprocessing, verify
 from .canonical import Words
-from .graphs import Network, round_weights
+from .graphs import Network
 from .pipelines import PRECISIONS, checkpoint_sha256
 from .preprocessing import Preprocessing
 from .verify import Parity
+from .weights import round_weights
 
 FAMILY = "vision-language"
 MAX_TOKENS = 20

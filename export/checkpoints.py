@@ -12,7 +12,7 @@ import json
 import math
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,19 @@ def pipeline_class(folder: Path) -> str:
     return name
 
 
-def load(folder: Path, kind: Any) -> Any:
-    """The pipeline of class `kind` in `folder`, in float32 on the CPU, without what is not part of the generator."""
+def load(folder: Path, kind: Any, settle: Callable[[torch.nn.Module], None] | None = None) -> Any:
+    """The pipeline of class `kind` in `folder`, in float32 on the CPU, without what is not part of the generator.
+
+    `settle` is applied to each network before the next is read.
+    """
     check(folder)
     parts = dict(_parts(folder))
-    networks = {name: _network(folder / name, cls) for name, cls in parts.items() if issubclass(cls, torch.nn.Module)}
+    networks = {}
+    for name, cls in parts.items():
+        if issubclass(cls, torch.nn.Module):
+            networks[name] = _network(folder / name, cls)
+            if settle:
+                settle(networks[name])
     without = {name: None for name in UNUSED if name in _json(folder / "model_index.json")}
     if "safety_checker" in without:
         without["requires_safety_checker"] = False  # type: ignore[assignment]

@@ -19,9 +19,8 @@ from .preprocessing import Preprocessing
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """An encoder as a graph that takes pictures normalised by `pictures`, and its module, to compare with."""
+    """The module whose graph was written, to compare with; both take pictures normalised by `pictures`."""
 
-    graph: bytes
     module: torch.nn.Module
     pictures: Preprocessing
 
@@ -84,8 +83,8 @@ def names() -> list[str]:
 
 
 @checkpoints.quiet()
-def export(folder: Path) -> Exported:
-    """The image encoder in `folder`; ConfigError if it is none that can be exported, or if its weights are not safetensors."""
+def export(folder: Path, path: Path) -> Exported:
+    """Write the image encoder in `folder` to `path`; ConfigError if it is none that can be exported, or if its weights are not safetensors."""
     kind = str(checkpoints.read_json(folder / "config.json").get("model_type"))
     if kind not in _ARCHITECTURES:
         raise ConfigError(f"{folder} is a model of type {kind[:80]!r}; extractors can be made of {', '.join(names())}, or of an ONNX file")
@@ -97,8 +96,8 @@ def export(folder: Path) -> Exported:
         return {"pixel_values": torch.randn(batch, 3, pictures.side, pictures.side, generator=rng)}
 
     # Not called `embedding`: the exporter calls what torch.embedding gives so.
-    network = Network(module, example, ("whole_picture",))
-    return Exported(graph=graphs.export(network, halved=False), module=module, pictures=pictures)
+    graphs.export(Network(module, example, ("whole_picture",)), path, halved=False)
+    return Exported(module=module, pictures=pictures)
 
 
 def _whole(folder: Path) -> bool:

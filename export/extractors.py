@@ -24,6 +24,7 @@ from resynth_fast.calibration import UNCALIBRATED
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.extractors.space import FeatureSpace, open_space, pack
+from resynth_fast.model import Model
 from resynth_fast.pixels import PixelRecipe
 from resynth_fast.recipe import Constants, Moment
 
@@ -106,16 +107,15 @@ def read_checkpoint(
     std: Sequence[float] | None = None,
 ) -> Encoder:
     """As `read`, for a folder as transformers saves a model; BundleError if its taps are not what transformers' blocks give."""
-    made = encoders.export(folder)
-    mean, std = mean or made.pictures.mean, std or made.pictures.std
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"{folder.name}.onnx"
-        path.write_bytes(made.graph)
+        made = encoders.export(folder, path)
+        mean, std = mean or made.pictures.mean, std or made.pictures.std
         encoder = read(path, taps, pools=pools, side=side, mean=mean, std=std)
     pixels = np.random.default_rng(0).random((2, 3, encoder.side, encoder.side)).astype(np.float32)
     normalised = (pixels - np.array(mean, np.float32).reshape(1, 3, 1, 1)) / np.array(std, np.float32).reshape(1, 3, 1, 1)
     states = made.states(torch.from_numpy(normalised))
-    found = backends.get("onnxruntime").load(encoder.network, threads=1).run({"pixels": pixels})
+    found = backends.get("onnxruntime").load(Model(encoder.network), threads=1).run({"pixels": pixels})
     expected = [
         states[tap - 1][:, 0].numpy() if pool == "cls" else states[tap - 1][:, 1:].mean(1).numpy() for tap in taps for pool in pools
     ]

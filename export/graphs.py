@@ -7,24 +7,26 @@ generated names) is taken out.
 from __future__ import annotations
 
 import copy
-import hashlib
+import gc
 import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxscript.optimizer
 import torch
-from onnx import numpy_helper
 
 from resynth_fast.errors import ConfigError
+from resynth_fast.model import Model
+
+from .weights import Weights, widened
 
 OPSET = 20
-HALVED_FROM = 256  # elements; below, a Cast costs more than it saves
 MAX_GRAPH_BYTES = (1 << 31) - 1  # protobuf's own
 
 Tensors = dict[str, torch.Tensor]
@@ -47,30 +49,40 @@ class Network:
     """The exporter's rewriting takes an addend below 1e-8 for zero: off where one keeps a division from 0 / 0."""
 
 
-@torch.no_grad()
-def round_weights(*modules: torch.nn.Module | None) -> None:
-    """Round all weights to float16 and back, in place: what is compared is then exactly what is stored."""
-    for module in modules:
-        for tensor in () if module is None else (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point() and torch.isfinite(rounded := tensor.half().float()).all():
-                tensor.copy_(rounded)  # the few that float16 cannot hold keep their values, and are stored in 32 bits
+def export(network: Network, path: Path, *, halved: bool = True) -> Model:
+    """Write the ONNX graph of `network` to `path`, and many weights to a file beside it.
+
+    `halved` stores weights that were rounded (see `weights`) in 16 bits.
+    """
+    with widened(network.module):
+        model, data = _export(network, path.parent, halved)
+        if data:
+            gc.collect()  # the exporter's cycles hold the widened weights
+    if (size := model.ByteSize()) > MAX_GRAPH_BYTES:
+        raise ConfigError(f"a graph of {size / 1e9:.1f} GB without its weights cannot be written ({MAX_GRAPH_BYTES / 1e9:.1f} GB at most)")
+    path.write_bytes(graph := model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(path)
+    return Model(graph, {data.name: data} if data else {}, path)
 
 
-def weights_sha256(*modules: torch.nn.Module) -> str:
-    """Hash of names, shapes and values of all weights, however they were stored."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _export(network: Network, folder: Path, halved: bool) -> tuple[Any, Path | None]:
+    """The graph and the file of its weights, if there is one."""
+    program = _trace(network)
+    weights = Weights(program.model)
+    model = program.model_proto
+    clean(model)
+    weights.rename(rename(model))
+    if halved:
+        weights.halve(model)
+    return model, weights.put(model, folder)
 
 
-def export(network: Network, *, halved: bool = True) -> bytes:
-    """The ONNX graph of `network`; `halved` stores weights that were rounded (see `round_weights`) in 16 bits."""
+def _trace(network: Network) -> Any:
+    """The exporter's program, whose weights are the module's own."""
     example = network.example(2)  # a batch of one would be taken for a constant
     batch = torch.export.Dim("batch")
-    module = copy.deepcopy(network.module).eval()
+    tensors = (*network.module.parameters(), *network.module.buffers())
+    module = copy.deepcopy(network.module, {id(tensor): tensor for tensor in tensors}).eval()
     network.prepare(module)
     _name_inputs(module, example)
     with warnings.catch_warnings(), torch.no_grad():
@@ -85,17 +97,7 @@ def export(network: Network, *, halved: bool = True) -> bytes:
     if not network.optimize:
         onnxscript.optimizer.fold_constants_ir(program.model)
         onnxscript.optimizer.remove_unused_nodes(program.model)
-    model = program.model_proto
-    clean(model)
-    rename(model)
-    if halved:
-        _halve(model)
-    if (size := model.ByteSize()) > MAX_GRAPH_BYTES:
-        raise ConfigError(
-            f"a network of {size / 1e9:.1f} GB does not fit into one graph ({MAX_GRAPH_BYTES / 1e9:.1f} GB at most); export it in fp16"
-        )
-    onnx.checker.check_model(model)
-    return model.SerializeToString(deterministic=True)
+    return program
 
 
 def _name_inputs(module: torch.nn.Module, names: Iterable[str]) -> None:
@@ -154,8 +156,8 @@ def clean(model: Any) -> None:
     assert not model.functions, "the optimiser inlines every function"
 
 
-def rename(model: Any) -> None:
-    """Number nodes, weights and values in the order of the graph; inputs and outputs keep the contract's names."""
+def rename(model: Any) -> dict[str, str]:
+    """Number nodes, weights and values in the order of the graph; inputs and outputs keep the contract's names. Old name → new."""
     graph = model.graph
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
     for i, tensor in enumerate(graph.initializer):
@@ -165,26 +167,4 @@ def rename(model: Any) -> None:
         node.name = f"n{i}"
         node.input[:] = [names[name] if name else "" for name in node.input]
         node.output[:] = [names.setdefault(name, f"v{i}.{j}") if name else "" for j, name in enumerate(node.output)]
-
-
-def _halve(model: Any) -> None:
-    """Store large float32 weights as float16 followed by a Cast, where nothing is lost by it.
-
-    Constants that the exporter computed (rotary tables, folded products) do not survive the rounding and stay as they are.
-    """
-    graph = model.graph
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < HALVED_FROM:
-            continue
-        values = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            halved = values.astype(np.float16)
-        if not np.array_equal(halved.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(halved, f"{name}.half"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT))
-    nodes = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*casts, *nodes])
+    return names

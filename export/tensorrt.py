@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from resynth_fast.bundle import Component
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
+from resynth_fast.model import Model
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 BATCHES = (1, 8, 32)
@@ -78,7 +79,7 @@ def plan(store: Path, component: Component, key: Key) -> Path:
     path = store / f"{key.digest()}.plan"
     with FileLock(store / f"{key.digest()}.lock"):
         if not valid(path, key):
-            content = build(component.file.read(), key)
+            content = build(component.model(), key)
             _write(path, content)
             side_car = {
                 "key": key.fields(),
@@ -99,14 +100,14 @@ def valid(path: Path, key: Key) -> bool:
         return False
 
 
-def build(graph: bytes, key: Key) -> bytes:
+def build(model: Model, key: Key) -> bytes:
     """The plan of an ONNX graph; BundleError if the library refuses the graph, ConfigError for a GPU it does not build for."""
     trt = _library(key.flavour)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph):
+    if not (parser.parse_from_file(str(model.path)) if model.data else parser.parse(model.graph)):
         raise BundleError(f"{key.flavour} {key.version} cannot read the graph ({parser.get_error(0)})")
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()

@@ -22,6 +22,7 @@ from resynth_fast.noise import normal_rows
 from .families import Generator
 from .graphs import Network
 from .step_table import drawing
+from .weights import widened
 
 COMPONENT_TOLERANCE = 1e-4  # of the largest value
 PICTURE_TOLERANCE = 2 / 255
@@ -45,16 +46,17 @@ def components(bundle: Bundle, networks: Mapping[str, Network]) -> dict[str, flo
     backend = backends.get("onnxruntime")
     errors: dict[str, float] = {}
     for name, network in networks.items():
-        engine = backend.load(bundle.components[name].file.read(), threads=torch.get_num_threads())
+        examples = [network.example(batch) for batch in BATCHES]
+        with widened(network.module), torch.no_grad():
+            wanted = [network.module.eval()(**inputs) for inputs in examples]
+        engine = backend.load(bundle.components[name].model(), threads=torch.get_num_threads())
         errors[name] = 0.0
-        for batch in BATCHES:
-            inputs = network.example(batch)
-            with torch.no_grad():
-                expected = network.module.eval()(**inputs)
+        for inputs, expected in zip(examples, wanted, strict=True):
             found = engine.run({key: value.numpy() for key, value in inputs.items()})
             for key, value in zip(network.outputs, [expected] if isinstance(expected, torch.Tensor) else expected, strict=True):
                 error = np.abs(found[key] - value.numpy()).max() / max(float(value.abs().max()), 1e-9)
                 errors[name] = max(errors[name], float(error) if np.isfinite(error) else np.inf)
+        del engine  # before torch's weights are widened again
         _require(
             errors[name],
             COMPONENT_TOLERANCE,
@@ -72,7 +74,8 @@ def pictures(bundle: Bundle, generator: Generator, prompts: Sequence[str], steps
     def noise(call: int) -> np.ndarray:
         return normal_rows(seeds, [call] * len(seeds), bundle.latents)
 
-    with drawing(generator.scheduler, lambda _: torch.from_numpy(noise(next(calls)))):
+    modules = [network.module for network in generator.networks.values()]
+    with widened(*modules), drawing(generator.scheduler, lambda _: torch.from_numpy(noise(next(calls)))):
         expected = generator.reference(prompts, noise(0), steps)
     error = float(np.abs(made / 255.0 - expected).max())
     error = error if np.isfinite(error) else np.inf

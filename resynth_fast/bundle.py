@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,14 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import BundleError
+from .model import Model
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 OBJECTS = "objects"
 KINDS = ("generator", "captioner", "extractor")
 SUFFIXES = (".onnx", ".json", ".safetensors")
+DATA_SUFFIX = ".safetensors"
 GUIDANCE = ("none", "batch-2", "rescaled", "embedded")
 UNCONDITIONAL = ("empty", "zeros")
 MAX_MANIFEST_BYTES = 16 << 20
@@ -45,18 +47,33 @@ class File:
         """The content; its hash is checked at the first reading, afterwards size, mtime and inode are."""
         try:
             content = self.path.read_bytes()
-            stat = self.path.stat()
         except OSError as error:
-            raise BundleError(f"cannot read {self.path}: {error.strerror}; export the bundle again") from error
+            raise self._unreadable(error) from error
+        self._verify(lambda: hashlib.sha256(content).hexdigest())
+        return content
+
+    def verified(self) -> Path:
+        """The path of a file too large to be read at once; its hash is checked as by `read`."""
+        try:
+            with self.path.open("rb") as file:
+                self._verify(lambda: hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return self.path
+
+    def _verify(self, digest: Callable[[], str]) -> None:
+        stat = self.path.stat()
         key = (str(self.path), stat.st_size, stat.st_mtime_ns, stat.st_ino, self.sha256)
         if key not in _verified:
-            found = hashlib.sha256(content).hexdigest()
+            found = digest()
             if found != self.sha256:
                 raise BundleError(
                     f"{self.path} has SHA-256 {found[:12]}…, its manifest says {self.sha256[:12]}…: it was changed or cut short; export the bundle again"
                 )
             _verified.add(key)
-        return content
+
+    def _unreadable(self, error: OSError) -> BundleError:
+        return BundleError(f"cannot read {self.path}: {error.strerror}; export the bundle again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +86,22 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One network with fixed inputs and outputs."""
+    """One network with fixed inputs and outputs; its graph's hash covers `data` too, the files of its large weights."""
 
     file: File
     precision: str
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
+    data: tuple[File, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """What graph and data take on disk."""
+        return sum(file.path.stat().st_size for file in (self.file, *self.data))
+
+    def model(self) -> Model:
+        """What a backend loads; every hash is checked."""
+        return Model(self.file.read(), {file.path.name: file.verified() for file in self.data}, self.file.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +212,7 @@ class Bundle:
                 precision=_typed(entry, "precision", str, self.folder, where),
                 inputs=self._tensors(entry, "inputs", where),
                 outputs=self._tensors(entry, "outputs", where),
+                data=self._data(entry, where),
             )
         return MappingProxyType(components)
 
@@ -266,7 +294,7 @@ class Bundle:
 
     def files(self) -> Iterator[File] | list[File]:
         """Every file that the manifest names, each path checked."""
-        found = [component.file for component in self.components.values()]
+        found = [file for component in self.components.values() for file in (component.file, *component.data)]
         if self.manifest.get("tokenizers"):
             found += [tokenizer.file for tokenizer in self.tokenizers]
         if self.manifest.get("constants"):
@@ -276,7 +304,7 @@ class Bundle:
     def verify(self) -> None:
         """Read and hash every file (`resynth candidates list --verify`)."""
         for file in self.files():
-            file.read()
+            file.verified()
 
     def get(self, field: str, expected: type) -> Any:
         """A field that only one kind of bundle has; missing or of another type is an error."""
@@ -294,6 +322,18 @@ class Bundle:
     def _tensors(self, entry: Mapping[str, Any], field: str, where: str) -> Mapping[str, Tensor]:
         table = _typed(entry, field, dict, self.folder, where)
         return MappingProxyType({name: Tensor(str(t["dtype"]), tuple(t["shape"])) for name, t in table.items()})
+
+    def _data(self, entry: Mapping[str, Any], where: str) -> tuple[File, ...]:
+        """Files of weights: called by their hash, as the graph calls them, and beside it, where libraries look for them."""
+        entries = _typed({"data": [], **entry}, "data", list, self.folder, where)
+        files = tuple(self._file(item, f"{where}.data.{i}") for i, item in enumerate(entries))
+        graph = self._file(entry, where)
+        for i, file in enumerate(files):
+            if file.path != graph.path.parent / f"{file.sha256}{DATA_SUFFIX}":
+                raise BundleError(
+                    f"{self.folder}: {where}.data.{i}.file is {file.path.name!r}; weights are called by their SHA-256, with {DATA_SUFFIX}, and stand beside their graph"
+                )
+        return files
 
     def _file(self, entry: Mapping[str, Any], where: str) -> File:
         """Resolve a named file inside the bundle, or by its hash among the objects beside it; nothing else."""

@@ -20,6 +20,8 @@ from .scheduler.residency import Graph, Load, Residency
 EXPANSION, STORED_SMALLER = 3, {"float16-stored": 2}
 """How much more than its file a graph takes in memory: weights in two layouts and what was read; measured with ONNX Runtime.
 Weights that are stored in 16 bits are computed with in 32."""
+MAPPED = 2
+"""The same where weights stand beside the graph: they are mapped, and one layer's at a time is widened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ class EnginePool:
         """Outside the lock; the graph is resident afterwards, or nowhere."""
         start = time.perf_counter()
         try:
-            engine = self.backend.load(component.file.read(), threads=self.threads)
+            engine = self.backend.load(component.model(), threads=self.threads)
             self._note(engine.fallback)
         except BaseException:
             with self._changed:
@@ -251,7 +253,8 @@ def graph_of(component: Component) -> Graph:
     """A component as the scheduler sees it."""
     sha = component.file.sha256
     if sha not in _sizes:
-        _sizes[sha] = EXPANSION * STORED_SMALLER.get(component.precision, 1) * component.file.path.stat().st_size
+        factor = MAPPED if component.data else EXPANSION * STORED_SMALLER.get(component.precision, 1)
+        _sizes[sha] = factor * component.size_bytes
     return Graph(sha, _sizes[sha])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,18 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from safetensors.numpy import save  # noqa: E402
 
 from resynth_fast import Attributor, backends, zoo  # noqa: E402
 from resynth_fast.bundle import Component  # noqa: E402
 from resynth_fast.engines import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
+from resynth_fast.model import Model  # noqa: E402
 
 TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2}
 """Largest error of the largest output."""
 MEASURE = "onnxruntime"
+LOCATED = b"\n\x08location\x12\x01w"
 WEIGHTS = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
 
 
@@ -39,7 +43,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def engine(name: str) -> backends.Engine:
-    return installed(name).load(graph(), threads=1)
+    return installed(name).load(Model(graph()), threads=1)
 
 
 def graph() -> bytes:
@@ -65,6 +69,23 @@ def inputs(batch: int) -> dict[str, Any]:
     return {"x": rng.standard_normal((batch, 5)).astype(np.float32), "i": rng.integers(0, 7, batch)}
 
 
+def apart(folder: Path, offset_by: int = 0) -> Model:
+    """The same network, its weights in a file of their own beside it; `offset_by` makes the graph read them elsewhere."""
+    content = save({"w": WEIGHTS})
+    location = hashlib.sha256(content).hexdigest() + ".safetensors"
+    (folder / location).write_bytes(content)
+    made = onnx.load_from_string(graph())
+    weight = made.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    start = len(content) - WEIGHTS.nbytes + offset_by
+    for key, value in {"location": location, "offset": str(start), "length": str(WEIGHTS.nbytes)}.items():
+        weight.external_data.add(key=key, value=value)
+    path = folder / "graph.onnx"
+    path.write_bytes(made.SerializeToString())
+    return Model(path.read_bytes(), {location: folder / location}, path)
+
+
 def near(name: str, found: Any, expected: Any) -> None:
     assert found.dtype == np.float32
     assert np.abs(found - expected).max() <= TOLERANCE[name] * np.abs(expected).max()
@@ -78,6 +99,59 @@ def test_known_answers_at_any_batch_size(name: str, engine: backends.Engine) -> 
         near(name, found["scaled"], np.tanh(given["x"] @ WEIGHTS))
         near(name, found["looked_up"], WEIGHTS[:, given["i"]].T)
     assert engine.fallback == "" or name == "openvino:bf16"
+
+
+def test_weights_outside_the_graph_are_those_inside_it(name: str, engine: backends.Engine, tmp_path: Path) -> None:
+    other = installed(name).load(apart(tmp_path), threads=1)
+    for key, value in engine.run(inputs(3)).items():
+        np.testing.assert_array_equal(other.run(inputs(3))[key], value)
+
+
+@pytest.mark.parametrize("spoil", ["cut short", "no file"])
+def test_weights_that_cannot_be_read_are_refused(name: str, tmp_path: Path, spoil: str) -> None:
+    model = apart(tmp_path)
+    (path,) = model.data.values()
+    content = path.read_bytes()
+    path.unlink()
+    if spoil == "cut short":
+        path.write_bytes(content[:-9])
+    with pytest.raises(BundleError, match="export the bundle again"):
+        installed(name).load(model, threads=1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8 + save({"w": WEIGHTS})[8:],
+        save({"w": WEIGHTS}).replace(b"[5,7]", b"[7,7]"),
+        save({"w": WEIGHTS}).replace(b"[0,140]", b"[9,149]"),
+        save({"w": WEIGHTS}).replace(b"F32", b"F99"),
+        save({"w": WEIGHTS}).replace(b'{"w"', b'["w"'),
+    ],
+    ids=["empty", "length", "shape", "offsets", "type", "no JSON"],
+)
+def test_a_file_of_weights_with_a_lying_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="no safetensors file that can be read"):
+        Model(LOCATED, {"w": path}).tensors()
+
+
+def test_weights_that_the_graph_seeks_beyond_their_file_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="cannot load the graph"):
+        installed(name).load(apart(tmp_path, offset_by=1), threads=1)
+
+
+@pytest.mark.parametrize("known", [{}, {"0" * 64 + ".safetensors": Path("elsewhere")}], ids=["none", "another"])
+def test_a_graph_that_takes_weights_from_a_file_nobody_named_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict[str, Path]
+) -> None:
+    """Even where it lies in the working directory, from which libraries would take it."""
+    content = apart(tmp_path).graph
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="does not list as data"):
+        Model(content, known)
 
 
 def test_an_output_stays_as_it_was_when_the_engine_runs_again(engine: backends.Engine) -> None:
@@ -127,7 +201,7 @@ def test_inputs_that_the_graph_does_not_take_are_refused(engine: backends.Engine
 @pytest.mark.parametrize("content", [b"", b"no graph", graph()[:-40]], ids=["empty", "text", "cut short"])
 def test_what_is_no_graph_is_refused(name: str, content: bytes) -> None:
     with pytest.raises(BundleError, match="export the bundle again"):
-        installed(name).load(content, threads=1)
+        installed(name).load(Model(content), threads=1)
 
 
 def components() -> dict[str, Component]:
@@ -141,8 +215,8 @@ def components() -> dict[str, Component]:
 @pytest.mark.parametrize("network", sorted(components()))
 def test_every_network_of_the_zoo_agrees_with_onnx_runtime(name: str, network: str) -> None:
     component = components()[network]
-    content = component.file.read()
-    engine, measure = (installed(n).load(content, threads=1) for n in (name, MEASURE))
+    model = component.model()
+    engine, measure = (installed(n).load(model, threads=1) for n in (name, MEASURE))
     rng = np.random.default_rng(0)
     for batch in (1, 3):
         given = {}

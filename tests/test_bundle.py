@@ -1,5 +1,6 @@
 """A bundle that is not what its manifest says is refused, by name, before anything runs."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -105,6 +106,87 @@ def test_guidance_and_text_settings_are_read(copy):
     plain = zoo.bundle(NAME)
     assert (plain.guidance.rescale, plain.guidance.unconditional, plain.guidance.doubled) == (0.0, "empty", False)
     assert (plain.tokenizers[0].prefix, plain.tokenizers[0].lowercase) == ("", False)
+
+
+@pytest.fixture
+def apart(copy):
+    """A bundle whose denoiser has a file of weights: (its path, manifest, write). Nothing looks into the graph here."""
+    folder, manifest, write = copy
+    content = b"weights"
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = folder.parent / "objects" / f"{sha256}.safetensors"
+    path.write_bytes(content)
+    manifest["components"]["denoiser"]["data"] = [{"file": path.name, "sha256": sha256}]
+    return path, manifest, write
+
+
+def test_weights_outside_a_graph_are_files_of_the_bundle(apart):
+    path, manifest, write = apart
+    bundle = Bundle.open(write(manifest))
+    bundle.verify()
+    assert path in [file.path for file in bundle.files()]
+    assert bundle.components["denoiser"].size_bytes == zoo.bundle(NAME).components["denoiser"].size_bytes + 7
+    assert bundle.sha256 != zoo.bundle(NAME).sha256
+
+
+@pytest.mark.parametrize("content", [b"weight", b"weighty", b""], ids=["cut short", "changed", "empty"])
+def test_weights_that_were_tampered_with_are_refused(apart, content):
+    path, manifest, write = apart
+    path.write_bytes(content)
+    for read in (Bundle.verify, lambda bundle: bundle.components["denoiser"].model()):
+        with pytest.raises(BundleError, match="was changed or cut short"):
+            read(Bundle.open(write(manifest)))
+
+
+def test_weights_that_change_after_they_were_verified_are_refused(apart):
+    path, manifest, write = apart
+    bundle = Bundle.open(write(manifest))
+    bundle.verify()
+    path.write_bytes(b"others!")
+    with pytest.raises(BundleError, match="was changed or cut short"):
+        bundle.verify()
+
+
+def test_missing_weights_are_refused(apart):
+    path, manifest, write = apart
+    path.unlink()
+    with pytest.raises(BundleError, match=r"denoiser\.data\.0\.file .* is missing"):
+        Bundle.open(write(manifest))
+
+
+def test_weights_behind_a_link_that_leaves_are_refused(apart, tmp_path_factory):
+    path, manifest, write = apart
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret"
+    os.replace(path, secret)
+    os.symlink(secret, path)
+    with pytest.raises(BundleError, match="link that leaves"):
+        Bundle.open(write(manifest))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("weights", "denoiser.data is str"),
+        (["weights"], r"denoiser\.data\.0 is str"),
+        ([{"file": "../weights.safetensors"}], "leaves the bundle's folder"),
+        ([{"file": "bundle.json"}], "weights are called by their SHA-256"),
+        ([{"file": "weights.bin"}], "holds only"),
+    ],
+)
+def test_weights_that_are_named_wrongly_are_refused(apart, data, message):
+    path, manifest, write = apart
+    entry = manifest["components"]["denoiser"]
+    entry["data"] = [{"sha256": path.stem, **item} if isinstance(item, dict) else item for item in data] if isinstance(data, list) else data
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(write(manifest))
+
+
+def test_weights_beside_another_folder_than_their_graph_are_refused(apart):
+    path, manifest, write = apart
+    folder = write(manifest)
+    os.replace(path, folder / path.name)
+    with pytest.raises(BundleError, match="stand beside their graph"):
+        Bundle.open(folder)
 
 
 def test_pickles_are_refused_by_suffix(copy):

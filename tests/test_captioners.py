@@ -26,6 +26,7 @@ from resynth_fast.engines import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
 from resynth_fast.export import captioners as exporter  # noqa: E402
 from resynth_fast.export import checkpoints, tiny  # noqa: E402
+from resynth_fast.export.weights import round_weights  # noqa: E402
 
 MOST = 12
 START, END = 2, 3
@@ -45,7 +46,7 @@ def model(checkpoint: Path) -> Any:
     """The model as a user of transformers opens it, its weights rounded as the bundle's are."""
     with checkpoints.quiet():
         opened = transformers.BlipForConditionalGeneration.from_pretrained(checkpoint, local_files_only=True).eval()
-    exporter.round_weights(opened)
+    round_weights(opened)
     return opened
 
 

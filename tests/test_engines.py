@@ -31,11 +31,11 @@ class Backend:
     def version(self):
         return "counting"
 
-    def load(self, graph, *, threads):
+    def load(self, model, *, threads):
         time.sleep(self.load_s)
-        if graph == b"broken":
+        if model.graph == b"broken":
             raise BundleError("broken")
-        return Engine(self, len(graph))
+        return Engine(self, len(model.graph))
 
 
 class Engine:

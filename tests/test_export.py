@@ -25,8 +25,9 @@ from resynth_fast.bundle import OBJECTS, Bundle  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
 from resynth_fast.engines import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
-from resynth_fast.export import families, graphs, pipelines, tiny, verify  # noqa: E402
+from resynth_fast.export import families, graphs, pipelines, tiny, verify, weights  # noqa: E402
 from resynth_fast.export.verify import Parity  # noqa: E402
+from resynth_fast.model import Model  # noqa: E402
 
 STEPS = (2, 4)
 PROMPTS = ("a red house by the sea", "", "far too many words " * 9, "Capital Letters")
@@ -42,11 +43,12 @@ def shared_graphs() -> Iterator[None]:
     """A network that was exported once is not traced again: variants of a pipeline share most of their graphs."""
     original, made = graphs.export, {}
 
-    def export(network: graphs.Network, *, halved: bool = True) -> bytes:
+    def export(network: graphs.Network, path: Path, *, halved: bool = True) -> Model:
         key = _fingerprint(network, halved)
         if key not in made:
-            made[key] = original(network, halved=halved)
-        return made[key]
+            made[key] = original(network, path, halved=halved).graph
+        path.write_bytes(made[key])
+        return Model(made[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "export", export)
@@ -245,9 +247,9 @@ def test_guidance_and_precision_that_cannot_be_are_refused_by_name(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_large_weights_are_stored_in_16_bits_without_loss() -> None:
+def test_large_weights_are_stored_in_16_bits_without_loss(tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.GELU(), torch.nn.Linear(32, 4))
-    graphs.round_weights(module)
+    weights.round_weights(module)
 
     class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
@@ -259,11 +261,11 @@ def test_large_weights_are_stored_in_16_bits_without_loss() -> None:
             return self.inner(pixels @ self.table)
 
     network = graphs.Network(Wrapped(), lambda b: {"pixels": torch.rand(b, 32)}, ("taps",))
-    model = onnx.load_from_string(graphs.export(network))
+    model = onnx.load_from_string(graphs.export(network, tmp_path / "halved.onnx").graph)
     kinds = {tuple(w.dims): w.data_type for w in model.graph.initializer if np.prod(w.dims) >= 1024}
     stored = [w.data_type for w in model.graph.initializer if np.prod(w.dims) == 1024]
     assert sorted(stored) == sorted([onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]), kinds
-    whole = onnx.load_from_string(graphs.export(network, halved=False))
+    whole = onnx.load_from_string(graphs.export(network, tmp_path / "whole.onnx", halved=False).graph)
     assert onnx.TensorProto.FLOAT16 not in {w.data_type for w in whole.graph.initializer}
 
 
@@ -272,7 +274,7 @@ def test_weights_that_16_bits_cannot_hold_keep_their_values() -> None:
     with torch.no_grad():
         module.weight[0, 0] = 1e6
     before = module.weight.clone()
-    graphs.round_weights(module)
+    weights.round_weights(module)
     assert torch.equal(module.weight, before)
 
 
@@ -331,11 +333,12 @@ def test_without_torch_the_exporter_says_what_to_install(monkeypatch: pytest.Mon
 def _with_noise(original: Any) -> Any:
     """An exporter that damages the weights on the way."""
 
-    def damaged(network: graphs.Network, *, halved: bool = True) -> bytes:
-        model = onnx.load_from_string(original(network, halved=halved))
+    def damaged(network: graphs.Network, path: Path, *, halved: bool = True) -> Model:
+        model = onnx.load_from_string(original(network, path, halved=halved).graph)
         for tensor in model.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT16:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float16(1.1), tensor.name))
-        return model.SerializeToString()
+        path.write_bytes(model.SerializeToString())
+        return Model(path.read_bytes())
 
     return damaged

@@ -306,7 +306,7 @@ def test_a_checkpoint_that_cannot_be_exported_is_refused_and_nothing_written(tmp
 
 def test_a_checkpoint_whose_graph_gives_something_else_is_refused(tmp_path, monkeypatch):
     saved(tmp_path / "encoder", "clip")
-    made = encoders.export(tmp_path / "encoder")
+    made = encoders.export(tmp_path / "encoder", tmp_path / "encoder.onnx")
     made.module.model.vision_model.encoder.layers[0].mlp.fc1.weight.data.mul_(2)  # as if the exporter had gone wrong
     monkeypatch.setattr(encoders, "export", lambda folder: made)
     with pytest.raises(BundleError, match="tap_1 differs from transformers' by"):

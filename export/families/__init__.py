@@ -23,7 +23,8 @@ from resynth_fast.errors import ConfigError
 
 from .. import checkpoints
 from ..canonical import Guidance, Words
-from ..graphs import Network, round_weights
+from ..graphs import Network
+from ..weights import rest
 
 Floats = npt.NDArray[np.float32]
 
@@ -57,7 +58,7 @@ def names() -> list[str]:
 
 
 def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0.0, *, halved: bool = True) -> Generator:
-    """The pipeline in `folder`, its weights rounded to float16 if they are to be `halved`; ConfigError if no family takes it.
+    """The pipeline in `folder`, its weights resting in float16 if they are to be `halved` (see `weights`); ConfigError if no family takes it.
 
     Without a guidance scale it is the pipeline's own default.
     """
@@ -66,9 +67,7 @@ def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0
     kind = checkpoints.pipeline_class(folder)
     if kind not in families:
         raise ConfigError(f"{folder} holds a {kind}; the exporter knows {', '.join(sorted(families))}")
-    pipeline = checkpoints.load(folder, getattr(diffusers, kind))
-    if halved:
-        round_weights(*checkpoints.networks(pipeline))
+    pipeline = checkpoints.load(folder, getattr(diffusers, kind), rest if halved else None)
     if guidance_scale is None:
         guidance_scale = float(inspect.signature(pipeline.__call__).parameters["guidance_scale"].default)
     generator: Generator = families[kind].canonical(pipeline, Guidance(scale=guidance_scale, rescale=guidance_rescale))

@@ -13,8 +13,9 @@ import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from ..canonical import Decoder, Guidance, Words, normals, timesteps, tokens
-from ..graphs import Network, Tensors, weights_sha256
+from ..graphs import Network, Tensors
 from ..step_table import step_table
+from ..weights import weights_sha256
 from . import Floats, Generator
 
 PIPELINE = "FluxPipeline"

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ..canonical import Decoder, Guidance, UNet, Words, embedded_scale, normals, timesteps, tokens
-from ..graphs import Network, weights_sha256
+from ..graphs import Network
 from ..step_table import step_table
+from ..weights import weights_sha256
 from . import Floats, Generator
 
 PIPELINE = "StableDiffusionPipeline"

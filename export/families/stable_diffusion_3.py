@@ -11,8 +11,9 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from resynth_fast.errors import ConfigError
 
 from ..canonical import Decoder, Guidance, Words, normals, timesteps, tokens
-from ..graphs import Network, Tensors, weights_sha256
+from ..graphs import Network, Tensors
 from ..step_table import step_table
+from ..weights import weights_sha256
 from . import Floats, Generator
 
 PIPELINE = "StableDiffusion3Pipeline"

@@ -10,8 +10,9 @@ import torch
 from resynth_fast.errors import ConfigError
 
 from ..canonical import Decoder, Guidance, UNet, Words, embedded_scale, normals, timesteps, tokens
-from ..graphs import Network, Tensors, weights_sha256
+from ..graphs import Network, Tensors
 from ..step_table import step_table
+from ..weights import weights_sha256
 from . import Floats, Generator
 
 PIPELINE = "StableDiffusionXLPipeline"

@@ -14,6 +14,7 @@ import importlib
 import itertools
 import json
 import math
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from .. import graphs
 from ..canonical import Decoder, Guidance
 from ..families import Generator
 from ..graphs import Network
+from ..weights import round_weights
 from . import assemble, text
 from .recipes import AUTOENCODERS, DENOISERS
 
@@ -105,7 +107,7 @@ def _untrained(bundle: Bundle) -> Any:
     with torch.no_grad():
         for parameter in itertools.chain(vae.parameters(), encoder.parameters(), denoiser.parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
-    graphs.round_weights(vae, encoder, denoiser)
+    round_weights(vae, encoder, denoiser)
     pipeline = assemble.pipeline(recipe, vae.eval(), tokenizer, encoder.eval(), denoiser.eval())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -128,7 +130,8 @@ def _load(network: Network, graph: Any, what: str) -> None:
     """Put the weights of `graph` into the parameters of `network.module`, whose weights now are random."""
     skeleton = _skeleton(graph)
     if skeleton not in _traces:
-        template = onnx.load_from_string(graphs.export(network))
+        with tempfile.TemporaryDirectory() as scratch:
+            template = onnx.load_from_string(graphs.export(network, Path(scratch) / "template.onnx").graph)
         if _skeleton(template) != skeleton:
             raise BundleError(f"{what}: this exporter makes another graph of the recipe's architecture; export the bundle again")
         places = _places(_parameters(network.module), _weights(template), what)

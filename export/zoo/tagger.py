@@ -23,7 +23,8 @@ from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines import EnginePool
 
 from .. import bundles
-from ..graphs import Network, round_weights, weights_sha256
+from ..graphs import Network
+from ..weights import round_weights, weights_sha256
 from . import assemble, autoencoder
 from .attributes import ATTRIBUTES, PHRASES, SENTENCE
 from .faces import SIDE, Faces

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DeviceError
+from ..model import Model
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
@@ -38,8 +39,8 @@ class Backend(Protocol):
     def version(self) -> str:
         """Name, version and variant, for provenance."""
 
-    def load(self, graph: bytes, *, threads: int) -> Engine:
-        """Make an engine of an ONNX graph, which is given as bytes: what runs is what was hashed. Raises BundleError or DeviceError."""
+    def load(self, model: Model, *, threads: int) -> Engine:
+        """Make an engine of an ONNX graph, which is given as bytes, and its data: what runs is what was hashed. Raises BundleError or DeviceError."""
 
 
 def names() -> list[str]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import openvino
 
 from ..errors import BundleError, ConfigError, DeviceError
+from ..model import Model
 from . import Arrays
 
 DEVICE = "CPU"
@@ -35,7 +36,7 @@ class OpenVino:
         """See `Backend.version`; the precision is the one that was asked for."""
         return f"openvino {openvino.__version__.split('-')[0]} {DEVICE} {self.precision}"
 
-    def load(self, graph: bytes, *, threads: int) -> OpenVinoEngine:
+    def load(self, model: Model, *, threads: int) -> OpenVinoEngine:
         """See `Backend.load`; a processor without bfloat16 computes in float32, which `fallback` tells."""
         core = _core()
         lacking = self.precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
@@ -47,7 +48,7 @@ class OpenVino:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            compiled = core.compile_model(core.read_model(io.BytesIO(graph)), DEVICE, options)
+            compiled = core.compile_model(core.read_model(model.path if model.data else io.BytesIO(model.graph)), DEVICE, options)
         except RuntimeError as error:
             raise BundleError(f"OpenVINO cannot load the graph ({_line(error)}); export the bundle again") from error
         return OpenVinoEngine(compiled, "this processor has no bfloat16, OpenVINO computes in float32 instead" if lacking else "")

@@ -21,6 +21,7 @@ import platformdirs
 
 from ..cuda_driver import Device
 from ..errors import BundleError, DeviceError
+from ..model import Model
 from . import Arrays
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -58,9 +59,9 @@ class TensorRt:
         names = " ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
         return f"{names} compute capability {self.device.compute_capability}"
 
-    def load(self, graph: bytes, *, threads: int) -> TensorRtEngine:
+    def load(self, model: Model, *, threads: int) -> TensorRtEngine:
         """See `Backend.load`; DeviceError if no plan was built for this graph, device and library."""
-        flavour, plan = self.find(hashlib.sha256(graph).hexdigest())
+        flavour, plan = self.find(hashlib.sha256(model.graph).hexdigest())
         self.device.enter()
         library = self._libraries[flavour]
         runtime = library.Runtime(library.Logger(library.Logger.ERROR))

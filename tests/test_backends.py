@@ -22,7 +22,7 @@ from resynth_fast.engines import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
 from resynth_fast.model import Model  # noqa: E402
 
-TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2}
+TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2, "torch": 1e-5, "torch:bf16": 6e-2}
 """Largest error of the largest output."""
 MEASURE = "onnxruntime"
 LOCATED = b"\n\x08location\x12\x01w"
@@ -230,7 +230,7 @@ def test_every_network_of_the_zoo_agrees_with_onnx_runtime(name: str, network: s
             near(name, found[key], expected[key])
 
 
-@pytest.mark.parametrize("wrong", ["caffe", "onnxruntime:tpu", "openvino:int3", ""])
+@pytest.mark.parametrize("wrong", ["caffe", "onnxruntime:tpu", "openvino:int3", "torch:mps", "torch:bf16,fp16", ""])
 def test_a_backend_that_does_not_exist_is_refused_by_name(wrong: str) -> None:
     if wrong.startswith("openvino"):
         pytest.importorskip("openvino")

@@ -7,6 +7,7 @@ On a GPU the calls are CUDA graphs. The only files of the runtime that import to
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ...errors import BundleError, ConfigError, DeviceError
+from ...place import HOST, Place
 from .. import Arrays
+from .place import TorchPlace
 from .translate import Input, Translated, translate
 
 DEVICES = ("cpu", "cuda")
@@ -47,6 +49,8 @@ class Torch:
     device: str
     compiled: bool
     precision: str
+    kernels: Any = None
+    """Those of `_cuda`, or what stands in for them; None: `_cuda` on a GPU, and on the CPU arrays are NumPy's."""
 
     def version(self) -> str:
         """See `Backend.version`; device and precision are those that were asked for."""
@@ -67,19 +71,21 @@ class Torch:
         elif self.compiled:
             module = _OneAtATime(module)
         fallback = "" if there else "torch finds no CUDA device, the CPU runs instead"
-        return TorchEngine(module, translated, device, fallback)
+        kernels = self.kernels or (_cuda_kernels() if device.type == "cuda" else None)
+        return TorchEngine(module, translated, TorchPlace(device, kernels) if kernels else HOST, device, fallback)
 
 
 class TorchEngine:
     """A module with the names and shapes that it takes."""
 
-    def __init__(self, module: Callable[..., Tensors], translated: Translated, device: torch.device, fallback: str) -> None:
-        self._module, self._device = module, device
+    def __init__(self, module: Callable[..., Tensors], translated: Translated, place: Place, device: torch.device, fallback: str) -> None:
+        self._module, self.place, self._device = module, place, device
         self._inputs, self._outputs = translated.inputs, translated.outputs
         self.fallback = fallback
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """See `Engine.run`."""
+    def run(self, inputs: Arrays) -> dict[str, Any]:
+        """See `Engine.run`; tensors are answered by tensors, which stay on the device."""
+        stay = any(isinstance(values, torch.Tensor) for values in inputs.values())
         if set(inputs) != set(self._inputs):
             raise BundleError(f"the graph takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
         for name, taken in self._inputs.items():
@@ -88,7 +94,10 @@ class TorchEngine:
         try:
             with torch.no_grad():
                 found = self._module(*(self._here(inputs[name], taken) for name, taken in self._inputs.items()))
-                return {name: values.cpu().numpy().copy() for name, values in zip(self._outputs, found, strict=True)}
+            return {
+                name: values.contiguous() if stay else values.cpu().numpy().copy()
+                for name, values in zip(self._outputs, found, strict=True)
+            }
         except torch.OutOfMemoryError as error:
             raise DeviceError(f"out of GPU memory ({_line(error)}); ask for fewer references or set a smaller batch") from error
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -96,7 +105,9 @@ class TorchEngine:
                 raise DeviceError(f"out of memory ({_line(error)}); ask for fewer references or set a smaller batch") from error
             raise BundleError(f"torch failed ({_line(error)}); verify or export the bundle again") from error
 
-    def _here(self, values: npt.NDArray[Any], taken: Input) -> torch.Tensor:
+    def _here(self, values: Any, taken: Input) -> torch.Tensor:
+        if isinstance(values, torch.Tensor):
+            return values
         whole = np.require(values, taken.dtype, ("C", "W"))  # torch would complain of memory that may not be written
         return torch.from_numpy(whole).to(self._device)
 
@@ -158,6 +169,11 @@ def _captured(module: Callable[..., Tensors], inputs: Tensors) -> tuple[Tensors,
     with torch.cuda.graph(graph, pool=_pool[0]):
         outputs = module(*inputs)
     return outputs, graph.replay
+
+
+def _cuda_kernels() -> Any:
+    """None where the package was built without them: arrays then go through the host."""
+    return importlib.import_module("resynth_fast._cuda") if importlib.util.find_spec("resynth_fast._cuda") else None
 
 
 def _line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ...errors import BundleError, ConfigError, DeviceError
+from ...model import Model
 from ...place import HOST, Place
 from .. import Arrays
 from .place import TorchPlace
@@ -56,13 +57,13 @@ class Torch:
         """See `Backend.version`; device and precision are those that were asked for."""
         return f"torch {torch.__version__} {self.device}{' compiled' if self.compiled else ''} {self.precision}"
 
-    def load(self, graph: bytes, *, threads: int) -> TorchEngine:
+    def load(self, model: Model, *, threads: int) -> TorchEngine:
         """See `Backend.load`. The number of threads is the whole process's: torch has one."""
         there = self.device == "cpu" or torch.cuda.is_available()
         device = torch.device(self.device if there else "cpu")
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        translated = translate(graph, device, NARROW.get(self.precision))
+        translated = translate(model, device, NARROW.get(self.precision))
         module: Callable[..., Tensors] = translated.module
         if self.compiled:
             module = torch.compile(module)

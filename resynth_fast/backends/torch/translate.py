@@ -14,6 +14,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from ...errors import BundleError
+from ...model import Model
 from .operators import ATTENTION, DTYPES, NARROW, ON_SIZES, ONLY, OPERATORS, TAKES_NUMBERS, TAKES_SIZES, WIDE
 
 DOMAINS = ("", "ai.onnx")
@@ -42,19 +43,20 @@ class Translated:
     outputs: tuple[str, ...]
 
 
-def translate(content: bytes, device: torch.device, narrow: torch.dtype | None = None) -> Translated:
-    """`narrow`: 16 bits for matrix products and convolutions. BundleError if `content` is no graph or an operator has no translation."""
+def translate(model: Model, device: torch.device, narrow: torch.dtype | None = None) -> Translated:
+    """`narrow`: 16 bits for matrix products and convolutions. BundleError if `model` holds no graph or an operator has no translation."""
     try:
-        model = onnx.load_from_string(content)
-        onnx.checker.check_model(model)
+        made = onnx.load_from_string(model.graph)
+        onnx.checker.check_model(str(model.path) if model.data else made)
+        beside = str(model.path.parent) if model.path else ""
+        stored = {each.name: torch.from_numpy(numpy_helper.to_array(each, beside).copy()) for each in made.graph.initializer}
     except Exception as error:  # protobuf's own classes and onnx's share no public base
         raise BundleError(f"torch cannot load the graph ({str(error)[:300]}); export the bundle again") from error
-    if [opset.version for opset in model.opset_import if opset.domain in DOMAINS and opset.version not in OPSETS]:
+    if [opset.version for opset in made.opset_import if opset.domain in DOMAINS and opset.version not in OPSETS]:
         raise BundleError(f"the torch backend takes graphs of opset {OPSETS[0]} to {OPSETS[-1]}; export the bundle again")
-    module = _Translation(model.graph, device, narrow).module
-    stored = {each.name for each in model.graph.initializer}
-    inputs = {each.name: _input(each) for each in model.graph.input if each.name not in stored}
-    return Translated(module, inputs, tuple(each.name for each in model.graph.output))
+    module = _Translation(made.graph, stored, device, narrow).module
+    inputs = {each.name: _input(each) for each in made.graph.input if each.name not in stored}
+    return Translated(module, inputs, tuple(each.name for each in made.graph.output))
 
 
 def _input(value: Any) -> Input:
@@ -65,13 +67,13 @@ def _input(value: Any) -> Input:
 class _Translation:
     """Of one graph. A value is a node of the new graph, a constant (a tensor, or sizes), or None where an optional input is left out."""
 
-    def __init__(self, graph: Any, device: torch.device, narrow: torch.dtype | None) -> None:
+    def __init__(self, graph: Any, stored: Mapping[str, torch.Tensor], device: torch.device, narrow: torch.dtype | None) -> None:
         self.device, self.narrow = device, narrow
         self.graph = torch.fx.Graph()
         self.root = torch.nn.Module()
         self.sizes: set[str] = set()
         self.constants: dict[int, tuple[torch.Tensor, torch.fx.Node]] = {}
-        self.values: dict[str, Any] = {"": None} | {each.name: _tensor(each) for each in graph.initializer}
+        self.values: dict[str, Any] = {"": None, **stored}
         self.values |= {each.name: self.graph.placeholder(each.name) for each in graph.input if each.name not in self.values}
         for node in _with_attention(graph):
             self._add(node)
@@ -181,13 +183,11 @@ def _with_attention(graph: Any) -> list[Any]:
     return [node for node in nodes if node is not None]
 
 
-def _tensor(stored: Any) -> torch.Tensor:
-    return torch.from_numpy(numpy_helper.to_array(stored).copy())
-
-
 def _constant(attributes: Mapping[str, Any]) -> torch.Tensor:
     [(name, value)] = attributes.items()
-    return _tensor(value) if name == "value" else torch.tensor(value, dtype=torch.float32 if "float" in name else torch.int64)
+    if name == "value":
+        return torch.from_numpy(numpy_helper.to_array(value).copy())
+    return torch.tensor(value, dtype=torch.float32 if "float" in name else torch.int64)
 
 
 def _text(value: Any) -> Any:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Sizes = Sequence[int]
+_FAR = 1 << 40
 ATTENTION = "MatMul-Softmax-MatMul"
 """Not ONNX's: what stands in place of the three."""
 DTYPES = MappingProxyType(
@@ -89,13 +90,18 @@ def _resize(x: Tensor, _: Any, scales: Sequence[float], **__: Any) -> Tensor:
 
 
 def _slice(x: Any, starts: Sizes, ends: Sizes, axes: Sizes | None = None, steps: Sizes | None = None) -> Any:
-    ranges = [slice(*each) for each in zip(starts, ends, steps or [1] * len(starts), strict=True)]
+    ranges = [slice(_near(start), _near(end), step) for start, end, step in zip(starts, ends, steps or [1] * len(starts), strict=True)]
     if isinstance(x, tuple):
         return x[ranges[0]]
     index = [slice(None)] * x.dim()
     for axis, each in zip(axes or range(len(starts)), ranges, strict=True):
         index[axis] = each
     return x[tuple(index)]
+
+
+def _near(place: int) -> int:
+    """ONNX writes "to the end" as the largest number there is, of which torch warns."""
+    return max(min(place, _FAR), -_FAR) if isinstance(place, int) else place
 
 
 def _split(x: Tensor, sizes: Sizes | None = None, axis: int = 0, num_outputs: int = 1) -> tuple[Tensor, ...]:

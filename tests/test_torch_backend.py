@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference  # noqa: E40
 
 from resynth_fast import backends, zoo  # noqa: E402
 from resynth_fast.backends.torch.operators import ATTENTION, OPERATORS  # noqa: E402
-from resynth_fast.backends.torch.translate import translate  # noqa: E402
+from resynth_fast.backends.torch.translation import translate  # noqa: E402
 from resynth_fast.errors import BundleError  # noqa: E402
 from resynth_fast.model import Model  # noqa: E402
 

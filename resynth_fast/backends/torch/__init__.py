@@ -22,7 +22,7 @@ from ...model import Model
 from ...place import HOST, Place
 from .. import Arrays
 from .place import TorchPlace
-from .translate import Input, Translated, translate
+from .translation import Input, Translated, translate
 
 DEVICES = ("cpu", "cuda")
 NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -42,15 +42,20 @@ def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ..
 
     ValueError if a seed is not in [0, 2⁶⁴), a call not in [0, 2³²), or the two differ in number.
     """
-    if len(seeds) != len(calls):
-        raise ValueError(f"calls has length {len(calls)}; it must have {len(seeds)}, one for each of seeds")
-    keys, counters = _words("seeds", seeds, np.uint64), _words("calls", calls, np.uint32)
+    keys, counters = words(seeds, calls)
     out = np.empty((len(keys), prod(shape)), np.float32)
     if _compiled:
         _native.noise(keys, counters, out)
     else:
         reference.noise(keys, counters, out)
     return out.reshape(len(keys), *shape)
+
+
+def words(seeds: Sequence[int], calls: Sequence[int]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """(b,) each: what the kernels take; errors as those of `normal_rows`."""
+    if len(seeds) != len(calls):
+        raise ValueError(f"calls has length {len(calls)}; it must have {len(seeds)}, one for each of seeds")
+    return _words("seeds", seeds, np.uint64), _words("calls", calls, np.uint32)
 
 
 def _words(name: str, values: Sequence[int], dtype: type[Word]) -> npt.NDArray[Word]:

@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from .bundle import Guidance, StepTable
 from .errors import BundleError
-from .step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH, step
+from .place import HOST, Array, Place
+from .step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH
 
-Latents = npt.NDArray[np.float32]
+Latents = Array
+"""(b, c, h, w) float32"""
 
 
 def walk(
@@ -28,8 +30,9 @@ def walk(
     noise: Callable[[int], Latents],
     denoise: Callable[[Latents, float], Latents],
     guidance: float | None = None,
+    place: Place = HOST,
 ) -> Latents:
-    """Walk `table`.
+    """Walk `table`; all arrays are at one `place`, and stay there.
 
     `noise(call)` gives the normals (b, c, h, w) of a call, 0 for the start and 1 … n for the rows of the table;
     `denoise(latents, timestep)` the model's output of the same shape, in memory that nobody else will use. With a
@@ -38,8 +41,9 @@ def walk(
     """
     weights = weights_of(table, guidance)
     kept_samples, kept_outputs = (max(len(getattr(row, kind)) for row in table.rows) for kind in ("samples", "outputs"))
-    x = noise(0) * np.float32(table.init_noise_sigma)
-    scaled = x * np.float32(table.rows[0].input_scale)
+    x = noise(0) * table.init_noise_sigma
+    scaled = x * table.rows[0].input_scale
+    weights = place.here(weights.repeat(len(x), axis=1))
     samples: list[Latents] = [x]
     outputs: list[Latents] = []
     for call, row in enumerate(table.rows, start=1):
@@ -47,9 +51,9 @@ def walk(
         if guidance is not None:
             unconditional, output = output[: len(x)], output[len(x) :]
         outputs = [output, *outputs][:kept_outputs]
-        out = samples[-1] if len(samples) == kept_samples else np.empty_like(x)  # over the oldest, read for the last time
-        step(
-            weights[call - 1].repeat(len(x), axis=0),
+        out = samples[-1] if len(samples) == kept_samples else place.empty_like(x)  # over the oldest, read for the last time
+        place.step(
+            weights[call - 1],
             samples,
             outputs,
             out=out,
@@ -80,15 +84,13 @@ def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[n
     return weights
 
 
-def rescaled(output: Latents, guidance: Guidance) -> Latents:
+def rescaled(output: Latents, guidance: Guidance, place: Place = HOST) -> Latents:
     """Guidance drawn back to the deviation of each conditional row by the share `guidance.rescale` (Lin et al. 2023, arXiv 2305.08891, 3.4).
 
     `output` (2 b, c, h, w): the unconditional rows, then the conditional ones; returns (b, c, h, w).
     """
     half = len(output) // 2
     unconditional, conditional = output[:half], output[half:]
-    guided = unconditional + np.float32(guidance.scale) * (conditional - unconditional)
-    rows = (1, 2, 3)
-    ratio = conditional.std(axis=rows, keepdims=True, dtype=np.float64) / guided.std(axis=rows, keepdims=True, dtype=np.float64)
-    drawn: Latents = (guidance.rescale * guided * ratio + (1 - guidance.rescale) * guided).astype(np.float32)
-    return drawn
+    guided = unconditional + guidance.scale * (conditional - unconditional)
+    ratio = place.deviation(conditional) / place.deviation(guided)
+    return place.floats(guidance.rescale * guided * ratio + (1 - guidance.rescale) * guided)

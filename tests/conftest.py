@@ -4,7 +4,7 @@ import ctypes
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,29 @@ def _why_no_gpu() -> str | None:
     from resynth_fast import _cuda
 
     return None if _cuda.device_count() else f"no CUDA device: {_cuda.status()}"
+
+
+def _isas() -> list[str]:
+    if importlib.util.find_spec("resynth_fast._native") is None:
+        return []
+    from resynth_fast import _native
+
+    return _native.supported_isas()
+
+
+@pytest.fixture(scope="module", params=[*_isas(), "reference"])
+def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run each test with every instruction set forced, and without the extension in the module's `FACE`."""
+    from resynth_fast import _native
+
+    before = _native.isa()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "reference":
+            patch.setattr(request.module.FACE, "_compiled", False)
+        else:
+            _native.force_isa(request.param)
+        yield request.param
+    _native.force_isa(before)
 
 
 @pytest.fixture(scope="session")

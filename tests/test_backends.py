@@ -22,7 +22,7 @@ from resynth_fast.engines import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
 from resynth_fast.model import Model  # noqa: E402
 
-TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2}
+TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2, "torch": 1e-5, "torch:bf16": 6e-2}
 """Largest error of the largest output."""
 MEASURE = "onnxruntime"
 LOCATED = b"\n\x08location\x12\x01w"
@@ -163,6 +163,17 @@ def test_an_output_stays_as_it_was_when_the_engine_runs_again(engine: backends.E
         first[key][:] = 0  # it is the caller's
 
 
+def test_a_row_does_not_depend_on_its_batch_mates(name: str, engine: backends.Engine) -> None:
+    given = inputs(4)
+    first = engine.run(given)
+    others = {"x": given["x"].copy(), "i": given["i"].copy()}
+    others["x"][1:], others["i"][1:] = [[np.nan], [np.inf], [1e30]], [6, 0, 3]
+    alone = engine.run({key: value[:1] for key, value in given.items()})
+    for key, values in engine.run(others).items():
+        np.testing.assert_array_equal(values[0], first[key][0])
+        near(name, alone[key], first[key][:1])
+
+
 def test_inputs_that_are_not_contiguous_are_read_right(name: str, engine: backends.Engine) -> None:
     given = inputs(4)
     turned = np.ascontiguousarray(given["x"].T).T
@@ -228,9 +239,12 @@ def test_every_network_of_the_zoo_agrees_with_onnx_runtime(name: str, network: s
         found, expected = engine.run(given), measure.run(given)
         for key in component.outputs:
             near(name, found[key], expected[key])
+    others = engine.run({key: np.concatenate([value[:1], value[:0:-1]]) for key, value in given.items()})
+    for key in component.outputs:
+        np.testing.assert_array_equal(others[key][0], found[key][0])  # whatever else is in the batch
 
 
-@pytest.mark.parametrize("wrong", ["caffe", "onnxruntime:tpu", "openvino:int3", ""])
+@pytest.mark.parametrize("wrong", ["caffe", "onnxruntime:tpu", "openvino:int3", "torch:mps", "torch:bf16,fp16", ""])
 def test_a_backend_that_does_not_exist_is_refused_by_name(wrong: str) -> None:
     if wrong.startswith("openvino"):
         pytest.importorskip("openvino")
@@ -256,6 +270,17 @@ def test_a_fallback_is_told_and_where_strict_an_error() -> None:
         EnginePool("onnxruntime:cuda", strict=True).get(tagger)
 
 
+def test_torch_without_a_gpu_falls_back_as_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tagger = zoo.bundle(zoo.TAGGER).components["tagger"]
+    pool = EnginePool("torch:cuda")
+    pool.get(tagger)
+    assert pool.fallbacks == ["torch finds no CUDA device, the CPU runs instead"]
+    with pytest.raises(DeviceError, match="the CPU runs instead; install or choose another backend"):
+        EnginePool("torch:cuda", strict=True).get(tagger)
+
+
 @pytest.mark.usefixtures("without_cuda")
 def test_a_verdict_warns_of_a_fallback(probe: Path) -> None:
     def verdict(backend: str) -> Any:
@@ -268,9 +293,9 @@ def test_a_verdict_warns_of_a_fallback(probe: Path) -> None:
     assert fallen.probability == plain.probability
 
 
-def test_attribution_by_another_backend_gives_the_same_answer(probe: Path) -> None:
+@pytest.mark.parametrize("other", ["openvino", "torch"])
+def test_attribution_by_another_backend_gives_the_same_answer(other: str, probe: Path) -> None:
     """In float32; in bfloat16 a picture may go the other way where two candidates are close."""
-    other = "openvino"
     installed(other)
     expected, found = (
         Attributor.from_zoo(["zoo:zoo-sd", "zoo:zoo-flux"], backend=name, threads=1, references=1, steps=4)([probe])[0]

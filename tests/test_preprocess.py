@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,18 +17,8 @@ SIDES = (1, 7, 31, 33, 65, 97)
 KINDS = ("noise", "black and white", "constant", "smooth")
 ATOL = 1e-6  # of float32 values of about 1
 
-
-@pytest.fixture(params=[*_native.supported_isas(), "reference"], autouse=True, scope="module")
-def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test with every instruction set forced, and without the extension."""
-    before = _native.isa()
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "reference":
-            patch.setattr(preprocess, "_compiled", False)
-        else:
-            _native.force_isa(request.param)
-        yield request.param
-    _native.force_isa(before)
+FACE = preprocess
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 def picture(kind: str, height: int, width: int, seed: int) -> np.ndarray:

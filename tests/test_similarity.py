@@ -2,7 +2,7 @@
 
 import ast
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +14,14 @@ from numpy.typing import NDArray
 
 import resynth_fast.similarity
 from resynth_fast import _native, reference
-from resynth_fast.similarity import Reduce, Similarity, backend, similarity
+from resynth_fast.similarity import Reduce, Similarity, similarity
 
 DIMENSIONS = (1, 7, 31, 33, 65, 97, 768)
 REDUCES: tuple[Reduce, ...] = ("max", "mean")
 ATOL = 2e-6  # of a float32 cosine
 
-
-@pytest.fixture(params=[*_native.supported_isas(), "reference"], autouse=True, scope="module")
-def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test with every instruction set forced, and without the extension."""
-    before = _native.isa()
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "reference":
-            patch.setattr(resynth_fast.similarity, "_compiled", False)
-        else:
-            _native.force_isa(request.param)
-        assert backend() == request.param
-        yield request.param
-    _native.force_isa(before)
+FACE = resynth_fast.similarity
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 @dataclass(frozen=True, kw_only=True)

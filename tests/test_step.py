@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,18 +24,8 @@ EPSILON = 2.0**-24
 
 Floats = NDArray[np.float32]
 
-
-@pytest.fixture(params=[*_native.supported_isas(), "reference"], autouse=True, scope="module")
-def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test with every instruction set forced, and without the extension."""
-    before = _native.isa()
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "reference":
-            patch.setattr(resynth_fast.step, "_compiled", False)
-        else:
-            _native.force_isa(request.param)
-        yield request.param
-    _native.force_isa(before)
+FACE = resynth_fast.step
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ kernel that this machine can run against the float64 twin."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,18 +21,8 @@ SIZES = [32, 40, 64, 72, 256]
 UNIT_ROWS = {"srm": 125, "srm_half": 125, "lbp": 256, "chroma": 81}  # square roots of frequencies
 ATOL = 2e-6  # of a float32 that a double was rounded to: a unit in its last place, as all are below 16
 
-
-@pytest.fixture(params=[*_native.supported_isas(), "reference"], autouse=True, scope="module")
-def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test with every instruction set forced, and without the extension."""
-    before = _native.isa()
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "reference":
-            patch.setattr(texture, "_compiled", False)
-        else:
-            _native.force_isa(request.param)
-        yield request.param
-    _native.force_isa(before)
+FACE = texture
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 def noise(side: int = 64, seed: int = 0) -> np.ndarray:

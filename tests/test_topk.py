@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import resynth_fast.similarity
-from resynth_fast import _native, reference
+from resynth_fast import reference
 from resynth_fast.similarity import backend
 from resynth_fast.topk import Metric, TopK, as_bfloat16, topk
 
@@ -26,19 +26,8 @@ RTOL = 4e-6  # of a float32 sum, in units of the product of the norms
 
 Gallery = NDArray[np.float32] | NDArray[np.uint16]
 
-
-@pytest.fixture(params=[*_native.supported_isas(), "reference"], autouse=True, scope="module")
-def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test with every instruction set forced, and without the extension."""
-    before = _native.isa()
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "reference":
-            patch.setattr(resynth_fast.similarity, "_compiled", False)
-        else:
-            _native.force_isa(request.param)
-        assert backend() == request.param
-        yield request.param
-    _native.force_isa(before)
+FACE = resynth_fast.similarity
+pytestmark = pytest.mark.usefixtures("every_backend")
 
 
 @dataclass(frozen=True, kw_only=True)

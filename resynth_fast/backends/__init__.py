@@ -23,7 +23,7 @@ INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
 
 
 class Engine(Protocol):
-    """A loaded component. Several threads may run it at once."""
+    """A loaded component. Several threads may run it at once. One that runs on a device may have a `place` (see `resynth_fast.place`)."""
 
     @property
     def fallback(self) -> str:

@@ -12,7 +12,7 @@ from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
 from ..engines import EnginePool, graph_of
 from ..errors import BundleError
-from ..noise import normal_rows
+from ..place import HOST, Place, place_of
 from ..sampling import Latents, rescaled, walk
 from ..scheduler import BatchKey, Work
 from ..types import Pixels
@@ -42,11 +42,14 @@ class EngineCandidate:
         scale = guidance.scale if guidance.mode == "batch-2" else None
         calls = len(seeds) * len(table.rows) * (2 if guidance.doubled else 1)
         with self._pool.hold(self.bundle.components["denoiser"], rows=calls) as engine:
-            denoise = self._denoiser(engine, conditions)
-            latents = walk(table, lambda call: normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale)
+            place = place_of(engine)
+            denoise = self._denoiser(engine, place, conditions)
+            latents = walk(table, lambda call: place.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, place)
         with self._pool.hold(self.bundle.components["decoder"], rows=len(seeds)) as engine:
-            image = self._finite(engine.run({"latents": latents})["image"], "decoder")
-        return list(np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8))
+            place = place_of(engine)
+            image = engine.run({"latents": place.here(latents)})["image"]
+            self._check(place.finite(image), "decoder")
+        return list(place.pixels(image))
 
     def encode(self, prompts: Sequence[str]) -> None:
         """Encode `prompts` ahead of `make`, so that their states need not be asked for again; each distinct one once."""
@@ -70,20 +73,22 @@ class EngineCandidate:
             self._tables[steps] = self.bundle.step_table(steps)
         return self._tables[steps]
 
-    def _denoiser(self, engine: Engine, conditions: tuple[Conditions, Conditions | None]) -> Callable[[Latents, float], Latents]:
+    def _denoiser(
+        self, engine: Engine, place: Place, conditions: tuple[Conditions, Conditions | None]
+    ) -> Callable[[Latents, float], Latents]:
         conditional, unconditional = conditions
         component = self.bundle.components["denoiser"]
         wanted = [name for name in component.inputs if name.startswith("cond_")]
         inputs = {
-            name: conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]])
+            name: place.here(conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]]))
             for name in wanted
         }
 
         def denoise(latents: Latents, timestep: float) -> Latents:
-            rows = latents if unconditional is None else np.concatenate([latents, latents])
-            output = engine.run({"latents": rows, "timestep": np.full(len(rows), timestep, np.float32), **inputs})["model_output"]
-            self._finite(output, "denoiser")
-            return rescaled(output, self.bundle.guidance) if self.bundle.guidance.mode == "rescaled" else output
+            rows = latents if unconditional is None else place.joined([latents, latents])
+            output = engine.run({"latents": rows, "timestep": place.full(len(rows), timestep), **inputs})["model_output"]
+            self._check(place.finite(output), "denoiser")
+            return rescaled(output, self.bundle.guidance, place) if self.bundle.guidance.mode == "rescaled" else output
 
         return denoise
 
@@ -96,7 +101,7 @@ class EngineCandidate:
         text = self.bundle.components["text"]
         states = self._pool.texts(text.file.sha256, self._tokens(distinct, empty_too=guidance.doubled and not zeros), self._run_text)
         for name, state in states.items():
-            self._finite(state, f"text ({name})")
+            self._check(HOST.finite(state), f"text ({name})")
         conditional = {name: state[rows] for name, state in states.items()}
         if not guidance.doubled:
             return conditional, None
@@ -122,12 +127,11 @@ class EngineCandidate:
             inputs[f"tokens_{i}"] = _pad(tokenizer, [*texts, ""] if empty_too else texts, entry.max_tokens, entry.pad_id)
         return inputs
 
-    def _finite(self, values: npt.NDArray[np.float32], component: str) -> npt.NDArray[np.float32]:
-        if not np.isfinite(values).all():
+    def _check(self, finite: bool, component: str) -> None:
+        if not finite:
             raise BundleError(
                 f"{self.name}: the {component} gave values that are not finite; export the bundle again, in float32 if it was float16"
             )
-        return values
 
 
 def _pad(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad: int) -> npt.NDArray[np.int64]:

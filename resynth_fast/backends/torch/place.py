@@ -1,0 +1,82 @@
+"""Arrays as torch tensors on one device, worked on by our kernels, which take them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...noise import words
+
+
+class TorchPlace:
+    """See `resynth_fast.place.Place`.
+
+    `kernels` has the functions of `resynth_fast._cuda`; on the CPU those of `resynth_fast._native` stand in for them.
+    """
+
+    def __init__(self, device: torch.device, kernels: Any) -> None:
+        self.device, self._kernels = device, kernels
+
+    def here(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
+        """See `Place.here`."""
+        return (values if isinstance(values, Tensor) else torch.from_numpy(np.require(values, None, ("C", "W")))).to(self.device)
+
+    def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        """See `Place.normal_rows`."""
+        keys, counters = (self.here(each) for each in words(seeds, calls))
+        out = torch.empty((len(keys), *shape), dtype=torch.float32, device=self.device)
+        self._kernels.noise(keys, counters, out.view(len(keys), -1), **self._stream())
+        return out
+
+    def step(
+        self,
+        weights: Tensor,
+        samples: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        *,
+        out: Tensor,
+        unconditional: Tensor | None = None,
+        noise: Tensor | None = None,
+        guided: Tensor | None = None,
+        scaled: Tensor | None = None,
+    ) -> None:
+        """See `Place.step`."""
+        self._kernels.step(weights, samples, outputs, unconditional, noise, out, guided, scaled, **self._stream())
+
+    def empty_like(self, values: Tensor) -> Tensor:
+        """See `Place.empty_like`."""
+        return torch.empty_like(values)
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """See `Place.joined`."""
+        return torch.cat(list(parts))
+
+    def full(self, rows: int, value: float) -> Tensor:
+        """See `Place.full`."""
+        return torch.full((rows,), value, dtype=torch.float32, device=self.device)
+
+    def finite(self, values: Tensor) -> bool:
+        """See `Place.finite`."""
+        return bool(torch.isfinite(values).all())
+
+    def deviation(self, values: Tensor) -> Tensor:
+        """See `Place.deviation`."""
+        return values.double().std((1, 2, 3), correction=0, keepdim=True)
+
+    def floats(self, values: Tensor) -> Tensor:
+        """See `Place.floats`."""
+        return values.float()
+
+    def pixels(self, image: Tensor) -> npt.NDArray[np.uint8]:
+        """See `Place.pixels`: of the floats nothing leaves the device."""
+        levels: npt.NDArray[np.uint8] = (image.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        return levels
+
+    def _stream(self) -> dict[str, int]:
+        """Where torch puts its own work, so that ours is done in its turn."""
+        return {"stream": torch.cuda.current_stream(self.device).cuda_stream} if self.device.type == "cuda" else {}

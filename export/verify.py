@@ -74,8 +74,7 @@ def pictures(bundle: Bundle, generator: Generator, prompts: Sequence[str], steps
     def noise(call: int) -> np.ndarray:
         return normal_rows(seeds, [call] * len(seeds), bundle.latents)
 
-    modules = [network.module for network in generator.networks.values()]
-    with widened(*modules), drawing(generator.scheduler, lambda _: torch.from_numpy(noise(next(calls)))):
+    with drawing(generator.scheduler, lambda _: torch.from_numpy(noise(next(calls)))):
         expected = generator.reference(prompts, noise(0), steps)
     error = float(np.abs(made / 255.0 - expected).max())
     error = error if np.isfinite(error) else np.inf

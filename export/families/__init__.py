@@ -11,7 +11,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from resynth_fast.errors import ConfigError
 from .. import checkpoints
 from ..canonical import Guidance, Words
 from ..graphs import Network
-from ..weights import rest
+from ..weights import rest, widened
 
 Floats = npt.NDArray[np.float32]
 
@@ -71,4 +71,10 @@ def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0
     if guidance_scale is None:
         guidance_scale = float(inspect.signature(pipeline.__call__).parameters["guidance_scale"].default)
     generator: Generator = families[kind].canonical(pipeline, Guidance(scale=guidance_scale, rescale=guidance_rescale))
-    return generator
+
+    def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
+        """By all that the pipeline is made of, also what no component needs."""
+        with widened(*checkpoints.networks(pipeline)):
+            return generator.reference(prompts, latents, steps)
+
+    return replace(generator, reference=reference)

@@ -20,6 +20,8 @@ from typing import Any
 
 from paper import Answer
 
+from resynth_fast.model import Model
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -72,8 +74,8 @@ class Clocked:
     def version(self) -> str:
         return str(self._backend.version())
 
-    def load(self, graph: bytes, *, threads: int) -> Any:
-        return _ClockedEngine(self._backend.load(graph, threads=threads), self)
+    def load(self, model: Model, *, threads: int) -> Any:
+        return _ClockedEngine(self._backend.load(model, threads=threads), self)
 
 
 class _ClockedEngine:

@@ -89,7 +89,8 @@ def line_of(row: dict[str, Any]) -> str:
     goal = "" if row["goal"] is None else f"≥ {row['goal']:.3g} {'met' if row['met'] else '**missed**'}"
     limit = "" if row["limit_pct"] is None else f"{row['limit_pct']:.0f} %"
     times = f"{row['ours']:.4g} {unit} | {row['peer_name']} {row['peer']:.4g} {unit}"
-    return f"| {row['bench']} | {row['case']} | {times} | {row['ratio']:.2f} | {goal} | {limit} |"
+    error = "" if row.get("error") is None else f", error {row['error']:.0e}"
+    return f"| {row['bench']} | {row['case']}{error} | {times} | {row['ratio']:.2f} | {goal} | {limit} |"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,6 +45,8 @@ class Row:
     threads: int
     commit: str
     unit: str = "microseconds"
+    error: float | None = None
+    """Largest difference of our result from the reference, relative to the reference's largest value, where they are not equal."""
 
 
 def compare(
@@ -59,7 +61,7 @@ def compare(
     among: Collection[str] | None = None,
     limit: Callable[[], object] | None = None,
     device: str | None = None,
-    finish: Callable[[], object] | None = None,
+    finish: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """Time `ours` beside every peer, turn by turn, so that a busy moment hits all of them.
 
@@ -76,7 +78,7 @@ def compare(
     for peer in peers.values():
         verify(expected, peer())
     contestants: dict[str, Callable[[], object]] = {"": ours, **peers, **({"limit": limit} if limit else {})}
-    samples = _interleave(contestants, finish or (lambda: None))
+    samples = interleave(contestants, finish)
     median = {name: float(np.median(times)) for name, times in samples.items()}
     p90 = {name: float(np.percentile(times, 90)) for name, times in samples.items()}
     wanted = dict(goals or {})
@@ -114,6 +116,7 @@ def measured(
     device: str | None = None,
     unit: str = "microseconds",
     ratio: float | None = None,
+    error: float | None = None,
 ) -> Row:
     """One row: what follows from the times, the place and the commit is filled in; `ratio` where it is not that of the two."""
     ours, peer = float(ours), float(peer)  # NumPy's numbers are not JSON's
@@ -134,6 +137,7 @@ def measured(
         threads=int(os.environ["OMP_NUM_THREADS"]),
         commit=commit(),
         unit=unit,
+        error=error,
     )
 
 
@@ -153,13 +157,13 @@ def run(cpu: Callable[[], list[Row]], gpu: Callable[[], list[Row]] | None = None
     show(rows, as_json=arguments.json)
 
 
-def show(rows: list[Row], *, as_json: bool) -> None:
-    """Print rows, as a table or as one JSON object a line."""
+def show(rows: Iterable[Row], *, as_json: bool) -> None:
+    """Print rows, as a table or as one JSON object a line, each as soon as it is there."""
     if as_json:
         for row in rows:
-            print(json.dumps(dataclasses.asdict(row)))
-    elif rows:
-        _print_table(rows)
+            print(json.dumps(dataclasses.asdict(row)), flush=True)
+    elif table := list(rows):
+        _print_table(table)
 
 
 def _print_table(rows: list[Row]) -> None:
@@ -169,15 +173,18 @@ def _print_table(rows: list[Row]) -> None:
         times = f"{ours:>16}  {row.peer_name} {peer} {row.unit}"
         goal = "" if row.goal is None else f"  goal {row.goal:g} {'met' if row.met else 'MISSED'}"
         limit = "" if row.limit_pct is None else f"  {row.limit_pct:.0f} % of the limit"
-        print(f"{row.bench}  {row.case}  {times}  x{row.ratio:.2f}{goal}{limit}")
+        error = "" if row.error is None else f"  error {row.error:.0e}"
+        print(f"{row.bench}  {row.case}  {times}  x{row.ratio:.2f}{goal}{limit}{error}")
 
 
 def _median_and_p90(median: float, p90: float | None) -> str:
     return f"{median:.2f}" if p90 is None else f"{median:.2f} ({p90:.2f})"
 
 
-def _interleave(contestants: Mapping[str, Callable[[], object]], finish: Callable[[], object]) -> dict[str, list[float]]:
-    """Microseconds a call, ROUNDS samples each."""
+def interleave(
+    contestants: Mapping[str, Callable[[], object]], finish: Callable[[], object] = lambda: None, *, rounds: int = ROUNDS
+) -> dict[str, list[float]]:
+    """Microseconds a call of each contestant, `rounds` samples, turn by turn; `finish` as in `compare`."""
 
     def seconds(call: Callable[[], object], count: int) -> float:
         start = time.perf_counter()
@@ -188,10 +195,10 @@ def _interleave(contestants: Mapping[str, Callable[[], object]], finish: Callabl
 
     counts = {}
     for name, call in contestants.items():
-        seconds(call, 1)  # warms up
-        counts[name] = max(1, round(SAMPLE_S / seconds(call, 3)))
+        once = seconds(call, 1)  # warms up
+        counts[name] = max(1, round(SAMPLE_S / seconds(call, 1 if once > SAMPLE_S else 3)))
     samples: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in contestants.items():
             seconds(call, 1)  # brings back what the others have driven out of the cache
             samples[name].append(1e6 * seconds(call, counts[name]))

@@ -1,0 +1,204 @@
+"""Every backend that is installed beside torch, on the same components and inputs.
+
+    python benchmarks/bench_backends.py [--json] [--threads 1] [--batches 1,4] [--only unet] [--compile]
+    python benchmarks/bench_backends.py --labels 200
+
+Torch runs eagerly in inference mode with its fused attention, and by torch.compile with `--compile`, which takes up to
+minutes a component. A backend's output is compared with torch's before anything is timed. The limit is the fastest
+matrix product in float32 that NumPy and torch do beside it; bfloat16 may pass it.
+
+`--labels N` times nothing: N probes, drawn once by the zoo, are attributed by every backend (two references, eight
+steps), and their answers compared with ONNX Runtime's.
+"""
+
+# First, because it fixes the number of threads, which NumPy reads when it is imported.
+from timing import ROUNDS, Row, interleave, measured, show
+
+# isort: split
+import argparse
+import functools
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import numpy.typing as npt
+import torch
+from bench_racing import picture
+from roofline import flops
+
+from resynth_fast import Attributor, backends, zoo
+from resynth_fast.bundle import Component
+from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.engines import EnginePool
+from resynth_fast.errors import ResynthError
+from resynth_fast.evaluation.zoo import draw
+from resynth_fast.export.graphs import Network, Tensors
+from resynth_fast.types import Verdict
+
+BACKENDS = ("onnxruntime", "openvino", "openvino:bf16", "torch")
+TOLERANCE, NARROW_TOLERANCE = 1e-4, 1e-1
+"""Error allowed, of the largest output: in float32, and in 16 bits, where the variant ends in 16."""
+GOALS = {
+    "unet": {"onnxruntime": 1.6, "openvino:bf16": 2.3},
+    "denoiser": {"onnxruntime": 1.6},
+    "encoder": {"onnxruntime": 1.6},
+    "text": {"onnxruntime": 1.6},
+    "decoder": {"onnxruntime": 1.05},
+}
+"""Least ratio to eager torch at batch 1, by the last word of a component and by backend."""
+SIDE = 1024  # of the matrix product that is the limit
+PROBE_STEPS, AGREEMENT = 20, 0.99
+
+Run = Callable[[], npt.NDArray[np.float32]]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
+    parser.add_argument("--batches", default="1,4")
+    parser.add_argument("--backends", nargs="+", default=BACKENDS)
+    parser.add_argument("--only", default="", help="components whose names hold this")
+    parser.add_argument("--rounds", type=int, default=ROUNDS // 2)
+    parser.add_argument("--compile", action="store_true", help="torch.compile too")
+    parser.add_argument("--labels", type=int, help="compare the answers to so many probes")
+    arguments = parser.parse_args()
+    if arguments.threads != int(os.environ["OMP_NUM_THREADS"]):  # NumPy has read it
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)})
+    torch.set_num_threads(arguments.threads)
+    pools = dict(usable(arguments.backends, arguments.threads))
+    if arguments.labels:
+        show(labels(list(pools), arguments.labels, arguments.threads), as_json=arguments.json)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, make in components(Path(folder)).items():
+            if arguments.only in name:
+                show(compared(name, *make(), pools, arguments), as_json=arguments.json)
+
+
+def usable(wanted: Sequence[str], threads: int) -> Iterator[tuple[str, EnginePool]]:
+    """The backends that are installed; of the others stderr tells."""
+    for name in wanted:
+        try:
+            yield name, EnginePool(name, threads=threads, strict=True)
+        except ResynthError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+def components(folder: Path) -> dict[str, Callable[[], tuple[Network, Component]]]:
+    """Name → what makes a torch module and its exported twin, random ones in `folder`; the last word says which goal it has."""
+
+    def random(network: Network) -> tuple[Network, Component]:
+        return network, networks.exported(network, folder)
+
+    def of_zoo(name: str, part: str) -> tuple[Network, Component]:
+        return networks.of_zoo(name)[part], zoo.bundle(name).components[part]
+
+    found = {"64 M unet": lambda: random(networks.unet_64m()), "ViT-B/16 encoder": lambda: random(networks.vision())}
+    return found | {f"{name} {part}": partial(of_zoo, name, part) for name, parts in networks.ZOO.items() for part in parts}
+
+
+def compared(
+    name: str, network: Network, component: Component, pools: Mapping[str, EnginePool], arguments: argparse.Namespace
+) -> Iterator[Row]:
+    """A row for each batch, backend and peer; those of a batch timed turn by turn."""
+    modules: dict[str, Callable[..., Any]] = {"torch eager": network.module}
+    if arguments.compile:
+        modules["torch.compile"] = torch.compile(network.module)
+    engines = {backend: pool.get(component) for backend, pool in pools.items()}
+    for batch in map(int, arguments.batches.split(",")):
+        example = network.example(batch)
+        peers = {peer: in_torch(module, example) for peer, module in modules.items()}
+        ours = {backend: on_engine(engine, example, network.outputs[0]) for backend, engine in engines.items()}
+        expected = peers["torch eager"]()
+        errors = {
+            b: error_of(run(), expected, f"{name} by {b}", NARROW_TOLERANCE if b.endswith("16") else TOLERANCE) for b, run in ours.items()
+        }
+        samples = interleave({**ours, **peers, **limits()}, rounds=arguments.rounds)
+        median, p90 = ({key: float(np.percentile(times, q)) for key, times in samples.items()} for q in (50, 90))
+        best_us = min(median[key] for key in limits()) * flops(network.module, example) / (2 * SIDE**3)
+        for backend, peer in itertools.product(ours, peers):
+            yield measured(
+                "backends", f"{name}, batch {batch}, {backend}", ours=median[backend], ours_p90=p90[backend], peer=median[peer],
+                peer_p90=p90[peer], peer_name=peer, limit_pct=100 * best_us / median[backend], error=errors[backend],
+                goal=GOALS[name.split()[-1]].get(backend) if (batch, peer) == (1, "torch eager") else None,
+            )  # fmt: skip
+    for pool in pools.values():
+        pool.release(component)
+
+
+def in_torch(module: Callable[..., Any], example: Tensors) -> Run:
+    """A forward pass, its first output as an array."""
+
+    def call() -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            found = module(**example)
+        array: npt.NDArray[np.float32] = (found if isinstance(found, torch.Tensor) else found[0]).numpy()
+        return array
+
+    return call
+
+
+def on_engine(engine: backends.Engine, example: Tensors, output: str) -> Run:
+    """The same by a backend, as the runtime calls it."""
+    inputs = {key: value.numpy() for key, value in example.items()}
+    return lambda: engine.run(inputs)[output]
+
+
+def error_of(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], what: str, tolerance: float) -> float:
+    """Largest difference, relative to the largest value; too large a one, or one that is no number, ends the run."""
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not error <= tolerance:
+        raise SystemExit(f"{what} differs from torch by {error:.1e}, allowed is {tolerance:.0e}")
+    return error
+
+
+@functools.cache
+def limits() -> Mapping[str, Callable[[], object]]:
+    """Matrix products of SIDE, by NumPy's BLAS and by torch's."""
+    square = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
+    tensor = torch.from_numpy(square)
+    return {"numpy's limit": lambda: square @ square, "torch's limit": lambda: tensor @ tensor}
+
+
+def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
+    """How many probes each backend answers as the first does."""
+    attributors = {name: Attributor.from_zoo(backend=name, threads=threads, strict_backend=True, references=2, steps=8) for name in names}
+    first, *others = names
+    makers = [c for c in attributors[first].makers.values() if isinstance(c, EngineCandidate)]
+    rng = np.random.default_rng(0)
+    captions = rng.choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
+    probes = draw(makers, captions, [i % len(makers) for i in range(count)], seed=0, steps=PROBE_STEPS)
+    pictures = [picture(probe.pixels) for probe in probes]
+    answers = {name: attributor.attribute(pictures) for name, attributor in attributors.items()}
+    for name in others:
+        pairs = list(zip(answers[name], answers[first], strict=True))
+        furthest = max(furthest_of(a, b) for a, b in pairs)
+        for what, same in (
+            ("first candidate", [a.candidates[0].name == b.candidates[0].name for a, b in pairs]),
+            ("label", [a.label == b.label for a, b in pairs]),
+            ("status", [a.status == b.status for a, b in pairs]),
+        ):
+            share = float(np.mean(same))
+            yield measured(
+                "backends", f"{count} probes, same {what}, {name}; probabilities differ by {furthest:.3f} at most", ours=share,
+                peer=1.0, peer_name=first, goal=AGREEMENT, unit="share", ratio=share,
+            )  # fmt: skip
+
+
+def furthest_of(a: Verdict, b: Verdict) -> float:
+    """Largest difference of a candidate's probability."""
+    theirs = {candidate.name: candidate.probability for candidate in b.candidates}
+    return max(abs(candidate.probability - theirs[candidate.name]) for candidate in a.candidates)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,6 @@ VmHWM: pages of mapped files are in it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import json
 import os
@@ -94,8 +93,9 @@ def export(model: str, work: Path) -> dict[str, Any]:
     return {
         "bytes": {name: component.size_bytes for name, component in bundle.components.items()},
         "external": {name: len(component.data) for name, component in bundle.components.items()},
-        **dataclasses.asdict(parity),
         "component_seconds": parity.seconds,
+        "components": parity.components,
+        "pictures": parity.pictures,
     }
 
 

@@ -58,7 +58,8 @@ def load(folder: Path, kind: Any, settle: Callable[[torch.nn.Module], None] | No
             networks[name] = _network(folder / name, cls)
             if settle:
                 settle(networks[name])
-    without = {name: None for name in UNUSED if name in _json(folder / "model_index.json")}
+    index = _json(folder / "model_index.json")
+    without = {name: None for name, part in index.items() if name in UNUSED or part == [None, None]}
     if "safety_checker" in without:
         without["requires_safety_checker"] = False  # type: ignore[assignment]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,15 +43,17 @@ agrees with ONNX Runtime. TensorRT-RTX: builds for compute capabilities {capabil
 |---|---|---|---|---|---|---|---|
 """
 
+RESULTS = Path("benchmarks/results/full_size")
 FULL_SIZE = """
 ## Full size
 
-`python benchmarks/full_size_export.py sd15` exports a pipeline of Stable Diffusion 1.5's published configurations with random
-weights: on two shared cores, one thread, text 12 s, denoiser 117 s, decoder 11 s; peak resident memory 12.4 GiB, reached while
-the denoiser was compared. Errors beside torch 9e-07, 1.8e-06 and 4.0e-05, a whole picture of one step 0.50 of 255. Weights
-from 128 MiB on stand in a safetensors file beside their graph (denoiser 1.72 GB), which ONNX Runtime maps and widens where they
-are used; the runtime draws a picture of one step from the bundle on the CPU. `sdxl` is Stable Diffusion XL at 512 px; its run is not done, so no
-figures stand here.
+`python benchmarks/full_size_export.py sd15 --keep`, and `sdxl`: pipelines of the published configurations (Stable Diffusion XL
+at 512 px) with random weights, exported in fp16 as above and then drawn from by the runtime, one picture of one step. Weights
+from 128 MiB on stand in a safetensors file beside their graph, which ONNX Runtime maps and widens where they are used. Two
+shared cores, {machine}; memory is the largest resident set, mapped files included.
+
+| model | component | weights GB | export s | error | whole export | picture | drawn by the runtime |
+|---|---|---|---|---|---|---|---|
 """
 
 SCHEDULERS = """
@@ -76,7 +79,7 @@ def main() -> None:
         for name in families.names():
             for row in _family(name, Path(folder)):
                 print("|", " | ".join(row), "|", flush=True)
-    print(FULL_SIZE, end="")
+    _full_size()
     _schedulers()
 
 
@@ -123,8 +126,25 @@ def _tensorrt(bundle: Bundle, part: str, folder: Path) -> str:
     return "built"
 
 
+def _full_size() -> None:
+    """The second table, of what was measured and kept."""
+    records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    if not records:
+        return
+    print(FULL_SIZE.format(machine=records[0]["machine"].rpartition(", ")[2]), end="")
+    for record in records:
+        exported, drawn = record["export"], record["draw"]
+        whole = f"{exported['peak_bytes'] / 2**30:.1f} GiB"
+        picture = ", ".join(f"{error * 255:.2f} ({steps})" for steps, error in exported["pictures"].items())
+        last = f"{drawn['seconds']:.0f} s, {drawn['peak_bytes'] / 2**30:.1f} GiB"
+        for name, error in exported["components"].items():
+            cells = (f"{exported['bytes'][name] / 1e9:.2f}", f"{exported['component_seconds'][name]:.0f}", f"{error:.1e}")
+            rest = (whole, picture, last) if name == "decoder" else ("", "", "")
+            print("|", " | ".join((record["model"], name, *cells, *rest)), "|")
+
+
 def _schedulers() -> None:
-    """The second table."""
+    """The third table."""
     tried: Mapping[str, str | None] = {
         str(variant): noise_schedulers.refusal(variant)
         for name in noise_schedulers.schedulers()

@@ -141,6 +141,13 @@ def stable_diffusion_xl(scheduler: Any = None, **latents: Any) -> Any:
     )  # fmt: skip
 
 
+def stable_diffusion_3_without_t5() -> Any:
+    """As it is often used: the largest encoder left out."""
+    pipeline = stable_diffusion_3()
+    parts = {**pipeline.components, "text_encoder_3": None, "tokenizer_3": None}
+    return diffusers.StableDiffusion3Pipeline(**parts)
+
+
 def stable_diffusion_3() -> Any:
     torch.manual_seed(3)
     transformer = diffusers.SD3Transformer2DModel(

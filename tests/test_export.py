@@ -209,6 +209,8 @@ VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = 
         {"guidance_scale": 3.0},
         {"mode": "batch-2", "scale": 3.0},
     ),
+    "no T5": (tiny.stable_diffusion_3_without_t5, {}, {"mode": "batch-2", "scale": 7.0}),
+    "schnell, which embeds no guidance": (lambda: tiny.flux(guidance_embeds=False), {}, {"mode": "none", "scale": 1.0}),
     "PNDM, as Stable Diffusion 1 came": (
         lambda: tiny.stable_diffusion(diffusers.PNDMScheduler(**tiny.NOISE, skip_prk_steps=True, steps_offset=1)),
         {},
@@ -216,11 +218,15 @@ VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = 
     ),
 }
 
+FAMILY_OF = {
+    "StableDiffusionXLPipeline": "stable-diffusion-xl", "StableDiffusion3Pipeline": "stable-diffusion-3", "FluxPipeline": "flux",
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_of_guidance_and_sampler_draw_as_diffusers_does(name: str, bundle_of: Callable[[str], Bundle], tmp_path: Path) -> None:
     make, settings, guidance = VARIANTS[name]
-    bundle_of({"StableDiffusionXLPipeline": "stable-diffusion-xl"}.get(type(make()).__name__, "stable-diffusion"))
+    bundle_of(FAMILY_OF.get(type(make()).__name__, "stable-diffusion"))
     parity = Parity()
     bundle = export(save(make(), tmp_path / "variant"), tmp_path / "bundles", parity=parity, **settings)
     assert max(parity.pictures.values()) <= 2 / 255

@@ -19,7 +19,9 @@ FormatOption = Annotated[str, typer.Option(help="table or json.")]
 
 @app.command()
 def generator(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a diffusers pipeline (save_pretrained).", metavar="CHECKPOINT")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder of a diffusers pipeline (save_pretrained), or hub:ORG/NAME[@REVISION].", metavar="CHECKPOINT")
+    ],
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
     name: Annotated[str | None, typer.Option(help="Name of the bundle; else the checkpoint's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
@@ -31,10 +33,9 @@ def generator(
 ) -> None:
     """Export a text-to-image pipeline, compare it with diffusers, and only then write it."""
     _check(format)
-    pipelines = _exporter("pipelines")
-    parity = _exporter("verify").Parity()
-    bundle = pipelines.export(
-        checkpoint, to, name=checkpoint.resolve().name if name is None else name, licence=licence, steps=_numbers(steps),
+    hub, parity = _exporter("hub"), _exporter("verify").Parity()
+    bundle = _exporter("pipelines").export(
+        hub.folder(checkpoint, pipeline=True), to, name=name or hub.name_of(checkpoint), licence=licence, steps=_numbers(steps),
         guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, precision=precision, parity=parity,
     )  # fmt: skip
     _report(bundle, parity, format)
@@ -43,7 +44,10 @@ def generator(
 @app.command()
 def extractor(
     source: Annotated[
-        Path, typer.Argument(help="ONNX file of an image encoder, or a folder (save_pretrained).", metavar="FILE.onnx|CHECKPOINT")
+        str,
+        typer.Argument(
+            help="ONNX file of an image encoder, a folder (save_pretrained), or hub:ORG/NAME[@REVISION].", metavar="FILE.onnx|CHECKPOINT"
+        ),
     ],
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
     taps: Annotated[str, typer.Option(help="Blocks whose outputs are the features, as in 5-9 or 4,6,8; 40 to 75 % of the depth is best.")],
@@ -67,10 +71,10 @@ def extractor(
 ) -> None:
     """Make an image encoder an extractor: taps found in the graph, constants fitted, calibrated where the pictures allow."""
     _check(format)
-    extractors = _exporter("extractors")
+    extractors, hub = _exporter("extractors"), _exporter("hub")
     pixels = importlib.import_module("resynth_fast.pixels").PixelRecipe(working_size=working_size)
     bundle = extractors.export(
-        source, to, name=name if name is not None else source.resolve().name if source.is_dir() else source.stem, licence=licence, taps=_blocks(taps), pools=pool, side=size,
+        hub.folder(source), to, name=name or hub.name_of(source).removesuffix(".onnx"), licence=licence, taps=_blocks(taps), pools=pool, side=size,
         mean=_floats("mean", mean) if mean else None, std=_floats("std", std) if std else None, dequantise=not keep_quantised, last=last, pixels=pixels,
         constants_from=constants_from, threads=threads,
     )  # fmt: skip
@@ -84,7 +88,9 @@ def extractor(
 
 @app.command()
 def captioner(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of an image-to-text model (save_pretrained).", metavar="CHECKPOINT")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder of an image-to-text model (save_pretrained), or hub:ORG/NAME[@REVISION].", metavar="CHECKPOINT")
+    ],
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
     name: Annotated[str | None, typer.Option(help="Name of the bundle; else the checkpoint's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
@@ -97,9 +103,9 @@ def captioner(
 ) -> None:
     """Export an image-to-text model, compare its captions with transformers', and only then write it."""
     _check(format)
-    parity = _exporter("verify").Parity()
+    hub, parity = _exporter("hub"), _exporter("verify").Parity()
     bundle = _exporter("captioners").export(
-        checkpoint, to, name=checkpoint.resolve().name if name is None else name, licence=licence, prompt=prompt, max_tokens=max_tokens,
+        hub.folder(checkpoint), to, name=name or hub.name_of(checkpoint), licence=licence, prompt=prompt, max_tokens=max_tokens,
         precision=precision, parity=parity,
     )  # fmt: skip
     _report(bundle, parity, format)
@@ -108,14 +114,14 @@ def captioner(
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
-    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint it was exported from.", metavar="CHECKPOINT")],
+    checkpoint: Annotated[str, typer.Argument(help="The checkpoint it was exported from.", metavar="CHECKPOINT")],
     format: FormatOption = "table",
 ) -> None:
     """Compare a bundle again with the checkpoint it was exported from."""
     _check(format)
     opened = Bundle.open(bundle)
     exporter = _exporter("captioners" if opened.kind == "captioner" else "pipelines")
-    _report(opened, exporter.verified(opened, checkpoint), format)
+    _report(opened, exporter.verified(opened, _exporter("hub").folder(checkpoint, pipeline=opened.kind == "generator")), format)
 
 
 @app.command()

@@ -73,16 +73,18 @@ def prune(to: Path) -> None:
 def _component(draft: Path, name: str, network: Network | bytes, precision: str, parity: Parity) -> dict[str, Any]:
     start = time.perf_counter()
     path = draft / f"{name}.onnx"
+    work = {}
     if isinstance(network, bytes):
         model, precision = Model(network), "as given"
         path.write_bytes(network)
     else:
         model = graphs.export(network, path, halved=precision == "float16-stored")
+        work = {"flops": graphs.flops(network)}
     parity.seconds[name] = time.perf_counter() - start
     inputs, outputs = graphs.describe(model.graph)
     entry = {"file": path.name, "sha256": hashlib.sha256(model.graph).hexdigest()}
     data = {"data": [{"file": location, "sha256": Path(location).stem} for location in model.data]} if model.data else {}
-    return {**entry, **data, "precision": precision, "inputs": inputs, "outputs": outputs}
+    return {**entry, **data, "precision": precision, **work, "inputs": inputs, "outputs": outputs}
 
 
 def _tokenizer(draft: Path, i: int, words: Words) -> dict[str, Any]:

@@ -20,6 +20,8 @@ import numpy as np
 import onnx
 import onnxscript.optimizer
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from resynth_fast.errors import ConfigError
 from resynth_fast.model import Model
@@ -112,6 +114,15 @@ def _name_inputs(module: torch.nn.Module, names: Iterable[str]) -> None:
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
     forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+
+
+@torch.no_grad()
+def flops(network: Network) -> int:
+    """FLOP of one row: matrix products, convolutions and attention, two for a multiplication and its addition."""
+    # Fused attention is counted on some devices alone.
+    with widened(network.module), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network.module.eval()(**network.example(1))
+    return int(counter.get_total_flops())
 
 
 def describe(graph: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import images, output, zoo
+from . import images, output, roofline, zoo
 from .attributor import Attributor
 from .candidates import ZOO, Maker, find
 from .engines import EnginePool
@@ -106,6 +106,14 @@ def show(result: dict[str, Any]) -> None:
             for r in result["concurrency"]
         ],
     )  # fmt: skip
+    roof = result["roofline"]
+    output.table(
+        ["candidate", "component", "MFLOP a row", "ms a row", "GFLOP/s", f"of {roof['peak_flops_per_s'] / 1e9:.0f}"],
+        [
+            [r["candidate"], r["component"], f"{r['flops'] / 1e6:.0f}", f"{r['row_ms']:.2f}", f"{r['flops_per_s'] / 1e9:.1f}", f"{100 * r['share_of_peak']:.0f} %"]
+            for r in roof["components"]
+        ],
+    )  # fmt: skip
     start = {name.removesuffix("_ms"): f"{ms:.0f} ms" for name, ms in result["start"].items() if ms is not None}
     print(", ".join(f"{name} {text}" for name, text in start.items()) + f"; peak memory {result['peak_rss_bytes'] / 1e6:.0f} MB")
 
@@ -137,6 +145,7 @@ def measure(
         "start": {"cold_ms": cold_ms, "cached_ms": 1000 * first_s, "warm_ms": runs[0]["latency_ms"]["p50"]},
         "concurrency": runs,
         "peak_rss_bytes": peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "roofline": roofline.shares(attributor.candidates.values(), attributor.pool),
         "engines": {"budget_bytes": attributor.pool.budget_bytes, **asdict(attributor.pool.account)},
         "references": attributor.options.references,
         "steps": attributor.options.steps,

@@ -93,6 +93,8 @@ class Component:
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     data: tuple[File, ...] = ()
+    flops: int = 0
+    """Of one row: its matrix products, convolutions and attention; 0 where nobody counted."""
 
     @property
     def size_bytes(self) -> int:
@@ -213,6 +215,7 @@ class Bundle:
                 inputs=self._tensors(entry, "inputs", where),
                 outputs=self._tensors(entry, "outputs", where),
                 data=self._data(entry, where),
+                flops=_typed({"flops": 0, **entry}, "flops", int, self.folder, where),
             )
         return MappingProxyType(components)
 

@@ -58,6 +58,11 @@ def test_the_command_measures_and_keeps_what_graphs_cost(tmp_path):
     assert [r["concurrency"] for r in result["concurrency"]] == [1, 2]
     assert all(r["latency_ms"]["p50"] <= r["latency_ms"]["p99"] for r in result["concurrency"])
     assert result["start"]["cold_ms"] > result["start"]["warm_ms"] > 0
+    parts = result["roofline"]["components"]
+    assert {(r["candidate"], r["component"]) for r in parts} == {(c, p) for c in result["candidates"] for p in ("denoiser", "decoder")}
+    for row in parts:
+        assert row["flops_per_s"] == pytest.approx(1000 * row["flops"] / row["row_ms"])
+        assert row["share_of_peak"] == pytest.approx(row["flops_per_s"] / result["roofline"]["peak_flops_per_s"])
     kept = json.loads((tmp_path / "resynth-fast" / "costs.json").read_text())
     assert len(kept["costs"]) >= 9
     assert all(cost["row_s"] > 0 and cost["load_s"] > 0 for cost in kept["costs"].values())

@@ -79,6 +79,12 @@ def test_components_compute_what_torch_does(name: str, restored: Any) -> None:
     assert max(errors.values()) <= 1e-4, errors
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_manifest_counts_what_torch_counts(name: str, restored: Any) -> None:
+    counted = {part: graphs.flops(network) for part, network in restored(name).networks.items()}
+    assert counted == {part: component.flops for part, component in zoo.bundle(name).components.items()}
+
+
 @pytest.mark.parametrize("steps", [8, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_pictures_are_those_of_diffusers_own_pipeline(name: str, steps: int, restored: Any) -> None:

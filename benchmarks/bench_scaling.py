@@ -148,7 +148,7 @@ def plot(samples: Samples, to: Path) -> None:
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.set_xlabel(axis)
-        panel.set_ylim(0)
+    panels[0][0].set_ylim(0, 1.1 * max(value for of in samples.values() for values in of.values() for value in values))
     panels[0][0].set_ylabel("ms a picture")
     figure.savefig(to, metadata={"Date": None})
 

@@ -1,6 +1,7 @@
 """ONNX image encoders as extractors: taps, cutting, dequantising, batch mates, constants; small encoders with random weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -308,7 +309,12 @@ def test_a_checkpoint_whose_graph_gives_something_else_is_refused(tmp_path, monk
     saved(tmp_path / "encoder", "clip")
     made = encoders.export(tmp_path / "encoder", tmp_path / "encoder.onnx")
     made.module.model.vision_model.encoder.layers[0].mlp.fc1.weight.data.mul_(2)  # as if the exporter had gone wrong
-    monkeypatch.setattr(encoders, "export", lambda folder: made)
+
+    def export(folder, path):
+        shutil.copy(tmp_path / "encoder.onnx", path)
+        return made
+
+    monkeypatch.setattr(encoders, "export", export)
     with pytest.raises(BundleError, match="tap_1 differs from transformers' by"):
         extractors.read_checkpoint(tmp_path / "encoder", [1])
 

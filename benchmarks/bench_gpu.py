@@ -16,29 +16,39 @@ import functools
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import networks
 import numpy as np
 import numpy.typing as npt
 import shapes
 import torch
+from bench_racing import picture
 from diffusers import DiffusionPipeline, FluxPipeline
+from paper import nearest
 from roofline import peak
 
+from resynth_fast import Attributor, zoo
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines import EnginePool, graph_of
 from resynth_fast.errors import ResynthError
-from resynth_fast.export import families
+from resynth_fast.export import checkpoints, families
+from resynth_fast.extractors.space import open_space
 from resynth_fast.memo import RowMemo
 from resynth_fast.noise import normal_rows
+from resynth_fast.options import Options
+from resynth_fast.place import HOST, Place, place_of
+from resynth_fast.step import INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH
 
 NAMES = ("sdxl-turbo", "sd15", "flux-schnell")
 SIXTEEN_BITS, FLOAT32 = 0.05, 2e-3
 """Error allowed of a network, of its largest value; of pictures of 255 the mean may differ by so much of 255."""
+DRIFT = 2e-3  # of the cosine between batches
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -64,6 +74,11 @@ class Setting:
     @property
     def label(self) -> str | None:
         return None if self.tiny else torch.cuda.get_device_name()
+
+    @property
+    def plans(self) -> Path:
+        """Where TensorRT's are."""
+        return self.work / "plans"
 
     def dtype(self, name: str) -> torch.dtype:
         return torch.float32 if self.tiny else torch.bfloat16 if name.startswith("flux") else torch.float16
@@ -92,9 +107,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for checkpoints and bundles, which stay; else a temporary one")
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():
-        raise SystemExit("not run: torch finds no GPU; --tiny runs on the CPU")
+        print("not run: torch finds no GPU; --tiny runs on the CPU", file=sys.stderr)
+        return
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]) if arguments.tiny else os.cpu_count() or 1)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, checkpoints.quiet():
         setting = Setting(tiny=arguments.tiny, work=arguments.work or Path(scratch))
         for stage in arguments.stage:
             show(STAGES[stage](setting), as_json=arguments.json)
@@ -117,7 +133,7 @@ def latency(s: Setting) -> Iterator[Row]:
             compiled = opened(folder, s.dtype(name), s.device)
             compiled.unet = torch.compile(compiled.unet)
             peers["torch.compile"] = functools.partial(by_diffusers, compiled, bundle)
-        backends = [s.ours(name), "onnxruntime"] if s.tiny else [s.ours(name), "onnxruntime:cuda", "tensorrt"]
+        backends = [s.ours(name), "onnxruntime"] if s.tiny else [s.ours(name), "onnxruntime:cuda", f"tensorrt:{s.plans}"]
         ours = {b: functools.partial(by_us, EngineCandidate(bundle, pool), pool) for b, pool in usable(s, backends, bundle)}
         flops = sum(component.flops for component in bundle.components.values())
         for batch in (1, 8):
@@ -142,14 +158,182 @@ def step(s: Setting) -> Iterator[Row]:
     peers = {"torch eager": functools.partial(in_torch, module, narrow)}
     if not s.tiny:
         peers["torch.compile"] = functools.partial(in_torch, torch.compile(module), narrow)
-    calls = {s.ours(name): lambda: engine.run(inputs)["model_output"], **peers}
+    calls: dict[str, Callable[[], Any]] = {s.ours(name): lambda: engine.run(inputs)["model_output"], **peers}
     near(s, name, calls)
     case = f"{name}, {'tiny' if s.tiny else f'depth {shapes.DEPTH:g}'}, {bundle.resolution_px[0]} px, a step"
     limit_us = 1e6 * component.flops / peak_of(s.device, s.dtype(name))
     yield from rows(s, "gpu step", case, calls, [s.ours(name)], list(peers), {"torch.compile": 1.0}, limit_us)
 
 
-STAGES: dict[str, Callable[[Setting], Iterator[Row]]] = {"export": export, "latency": latency, "step": step}
+def attribution(s: Setting) -> Iterator[Row]:
+    """G3: a picture attributed among all shapes, and the loop over diffusers pipelines; resident, then with half of the memory."""
+    shaped = [s.shaped(name) for name in NAMES]
+    dtype = s.dtype("flux-schnell")  # one for all, for they share a pool
+    space = open_space(zoo.bundle(zoo.TEXTURE))
+    sizes = [graph_of(component).size_bytes for _, bundle in shaped for component in bundle.components.values()]
+    home = s.device
+    for case, budget in (("resident", None), ("swapping", max(sum(sizes) // 2, *sizes))):
+        pool = s.pool(s.ours("flux-schnell"), budget_bytes=budget, prefetch=True)
+        candidates = [EngineCandidate(bundle, pool) for _, bundle in shaped]
+        attributor = Attributor(candidates, Said(), space, pool, Options(references=1, steps=1))
+        pipelines = {b.name: (opened(f, dtype, home if budget is None else torch.device("cpu")), b) for f, b in shaped}
+        probe = picture(by_us(candidates[0], pool, [1])[0])
+
+        def drawn(pipelines: dict[str, Any] = pipelines, budget: int | None = budget) -> dict[str, list[Pixels]]:
+            found = {}
+            for name, (pipeline, bundle) in pipelines.items():
+                found[name] = by_diffusers(pipeline.to(home), bundle, [0])
+                if budget is not None:
+                    pipeline.to("cpu")
+            return found
+
+        first = {request.candidate: pixels for request, pixels in attributor.make([shapes.PROMPT], [0]).items()}
+        for name, [pixels] in drawn().items():
+            agree(s, name, {"diffusers": lambda pixels=pixels: [pixels], "ours": lambda name=name, first=first: [first[name]]})  # type: ignore[misc]
+
+        def ours(attributor: Attributor = attributor, probe: Any = probe) -> object:
+            attributor.pool.texts = RowMemo()
+            return attributor.attribute([probe])
+
+        def theirs(probe: Any = probe, drawn: Callable[[], dict[str, list[Pixels]]] = drawn) -> object:
+            return nearest(space, probe.pixels, drawn())
+
+        calls: dict[str, Callable[[], object]] = {
+            "ours": ours,
+            "diffusers": theirs,
+        }
+        goals = {"diffusers": 2.5 if budget is None else 5.0}
+        yield from rows(s, "gpu attribution", f"{len(NAMES)} candidates, {case}", calls, ["ours"], ["diffusers"], goals)
+
+
+def transfer(s: Setting) -> Iterator[Row]:
+    """G4: weights loaded into the device's memory beside a pinned copy of as many bytes."""
+    if s.tiny:
+        print("skipped: transfer needs a GPU", file=sys.stderr)
+        return
+    component = s.shaped("sdxl-turbo")[1].components["denoiser"]
+    bytes_ = component.size_bytes
+    pinned, there = torch.empty(bytes_, dtype=torch.uint8, pin_memory=True), torch.empty(bytes_, dtype=torch.uint8, device=s.device)
+    pool = s.pool(s.ours("sdxl-turbo"))
+
+    def load() -> None:
+        pool.release(component)
+        pool.get(component)
+
+    samples = interleave({"ours": load, "pinned copy": lambda: there.copy_(pinned)}, s.finish, rounds=3)
+    ours, copied = (float(np.median(samples[key])) for key in ("ours", "pinned copy"))
+    yield measured(
+        "gpu transfer", f"weights of SDXL's denoiser, {bytes_ / 1e9:.1f} GB", ours=ours, peer=copied, peer_name="pinned copy", goal=0.85,
+        device=s.label,
+    )  # fmt: skip
+
+
+def extractor(s: Setting) -> Iterator[Row]:
+    """G5: sixteen pictures through CLIP's ViT-L/14 at 336 px."""
+    network = networks.vision(64, 2, 8, 32) if s.tiny else networks.vision(1024, 24, 14, 336)
+    component = networks.exported(network, s.work, "extractor")
+    dtype, backend = s.dtype("extractor"), s.ours("extractor")
+    inputs = {key: value.to(s.device) for key, value in network.example(16).items()}
+    module = network.module.to(s.device, dtype)
+    engine = s.pool(backend).get(component)
+    narrow = {key: value.to(dtype) for key, value in inputs.items()}
+    calls: dict[str, Callable[[], Any]] = {
+        backend: lambda: engine.run(inputs)[network.outputs[0]],
+        "torch eager": functools.partial(in_torch, module, narrow),
+    }
+    near(s, "extractor", calls)
+    limit_us = 1e6 * 16 * component.flops / peak_of(s.device, dtype)
+    yield from rows(s, "gpu extractor", f"{'tiny' if s.tiny else 'ViT-L/14-336'}, batch 16", calls, [backend], ["torch eager"], {"torch eager": 2.0}, limit_us)  # fmt: skip
+
+
+def invariance(s: Setting) -> Iterator[Row]:
+    """G7: what a row's features and noise are in batches of 1 to 16; SystemExit where they differ."""
+    space = open_space(zoo.bundle(zoo.TEXTURE))
+    for name in NAMES[:2]:
+        _, bundle = s.shaped(name)
+        pool = s.pool(s.ours(name))
+        candidate = EngineCandidate(bundle, pool)
+        place = place_of(pool.get(bundle.components["denoiser"]))
+        seeds = list(range(16))
+        noise = torch.as_tensor(place.normal_rows(seeds, seeds, bundle.latents)).cpu().numpy()
+        if noise.tobytes() != normal_rows(seeds, seeds, bundle.latents).tobytes():
+            raise SystemExit(f"{name}: noise on the device is not the host's bit for bit")
+        stepped(place, torch.from_numpy(noise))
+        alone = unit(space([by_us(candidate, pool, [seed])[0] for seed in seeds]))
+        drift = 0.0
+        for batch in (2, 3, 8, 16):
+            together = unit(space(by_us(candidate, pool, seeds[:batch])))
+            cosines = together @ alone.T
+            if cosines.argmax(1).tolist() != seeds[:batch]:
+                raise SystemExit(f"{name}: in a batch of {batch} a picture is nearer to another's than to its own alone")
+            drift = max(drift, float(1 - cosines.diagonal().min()))
+        if not drift <= DRIFT:
+            raise SystemExit(f"{name}: cosine drifts by {drift:.1e} between batches, allowed is {DRIFT:.0e}")
+        yield measured(
+            "gpu invariance", f"{name}, batches 1 to 16", ours=max(drift, 1e-6), peer=DRIFT, peer_name="allowance", goal=1.0,
+            unit="of the cosine", device=s.label,
+        )  # fmt: skip
+
+
+def stepped(place: Place, noise: torch.Tensor) -> None:
+    """SystemExit unless the step kernel's bits at `place` are the host's."""
+    weights = np.zeros((len(noise), WIDTH), np.float32)
+    weights[:, [SAMPLES.start, OUTPUTS.start, INPUT_SCALE]] = 0.7, -1.3, 1.0
+    found = []
+    for each in (HOST, place):
+        sample, output = each.here(noise.numpy()), each.here(noise.numpy()[::-1].copy())
+        out = each.empty_like(sample)
+        each.step(each.here(weights), [sample], [output], out=out)
+        found.append(torch.as_tensor(out).cpu().numpy().tobytes())
+    if found[0] != found[1]:
+        raise SystemExit("a step on the device is not the host's bit for bit")
+
+
+def plans(s: Setting) -> Iterator[Row]:
+    """G8: seconds to build TensorRT's plans, and to load them beside a pinned copy of as many bytes."""
+    try:
+        from resynth_fast.backends.tensorrt import FLAVOURS, LIBRARIES
+        from resynth_fast.export import tensorrt
+    except ImportError as error:
+        print(f"skipped: plans need TensorRT ({error})", file=sys.stderr)
+        return
+    if s.tiny:
+        print("skipped: plans need a GPU", file=sys.stderr)
+        return
+    flavour = next(name for name in FLAVOURS if name in LIBRARIES)
+    capability = ".".join(map(str, torch.cuda.get_device_capability()))
+    for name in NAMES[:2]:
+        for part, component in s.shaped(name)[1].components.items():
+            start = time.perf_counter()
+            try:
+                path = tensorrt.plan(s.plans, component, tensorrt.key_of(component, compute_capability=capability, flavour=flavour))
+                built = time.perf_counter()
+                s.pool(f"tensorrt:{s.plans}").get(component)
+            except ResynthError as error:
+                print(f"skipped: {name} {part}: {error}", file=sys.stderr)
+                continue
+            loaded = time.perf_counter()
+            pinned = torch.empty(path.stat().st_size, dtype=torch.uint8, pin_memory=True)
+            copies = interleave({"": functools.partial(pinned.to, s.device)}, s.finish, rounds=3)[""]
+            yield measured(
+                "gpu plans", f"{name} {part}, load (built in {built - start:.0f} s)", ours=1e6 * (loaded - built), peer=float(np.median(copies)),
+                peer_name="pinned copy", goal=0.5, device=s.label,
+            )  # fmt: skip
+
+
+class Said:
+    """A captioner for which every picture shows the prompt."""
+
+    name, sha256 = "prompt", ""
+
+    def caption(self, pictures: Sequence[Pixels]) -> list[str]:
+        """See `Captioner.caption`."""
+        return [shapes.PROMPT] * len(pictures)
+
+
+STAGES: dict[str, Callable[[Setting], Iterator[Row]]] = {
+    stage.__name__: stage for stage in (export, plans, latency, step, attribution, transfer, extractor, invariance)
+}
 
 
 def rows(
@@ -176,14 +360,14 @@ def usable(s: Setting, wanted: Iterable[str], bundle: Bundle) -> Iterator[tuple[
             for component in bundle.components.values():
                 pool.get(component)
         except ResynthError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {name}: {error}", file=sys.stderr)
         else:
             yield name, pool
 
 
 def opened(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """Diffusers' own pipeline, ready to draw."""
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype).to(device)
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -213,6 +397,12 @@ def by_us(candidate: EngineCandidate, pool: EnginePool, seeds: Sequence[int]) ->
 def in_torch(module: Callable[..., torch.Tensor], inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """A forward pass."""
     return module(**inputs)
+
+
+def unit(features: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Rows of length 1."""
+    found: npt.NDArray[Any] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return found
 
 
 def agree(s: Setting, what: str, calls: Mapping[str, Callable[[], list[Pixels]]]) -> None:

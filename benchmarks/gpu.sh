@@ -1,26 +1,46 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU: build with CUDA, run the tests marked gpu, print the GPU table.
-#   benchmarks/gpu.sh         in an environment where `pip install` works and a GPU is present
-#   benchmarks/gpu.sh --dry   says what it would do and what is missing; needs no GPU
+# Everything that needs a GPU, a stage after the other; each takes less than ten minutes, and rows are kept as they come.
+#   benchmarks/gpu.sh [STAGE ...]   build, tests, kernels, export, engines; all of them unless named
+#   benchmarks/gpu.sh --dry         says what it would do and what is missing; needs no GPU
+#   benchmarks/gpu.sh --tiny        the engines' benchmark on the CPU with tiny pipelines; needs no GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
+out="${OUT:-benchmarks/results}"
+work="${WORK:-build/shapes}"  # checkpoints, bundles and plans
 
 # ON, not AUTO: a build that silently left CUDA out would measure nothing. Torch makes the tests' device arrays.
 build=(env RESYNTH_CUDA=ON RESYNTH_CUDA_ARCHS=native pip install --quiet ".[export,test]")
 tests=(pytest -q -m gpu)
-table=(python benchmarks/table.py --gpu)
+kernels=(noise similarity step topk)
+engines=(plans latency step attribution transfer extractor invariance)
 
 missing=
 for tool in nvcc nvidia-smi; do command -v "$tool" >/dev/null || missing+=" $tool"; done
-if [ "${1:-}" = --dry ]; then
-  printf 'would run: %s\n' "${build[*]}" "${tests[*]}" "${table[*]}"
-  echo "missing:${missing:- nothing}"
-  exit 0
-fi
+
+keep() { tee -a "$out/gpu.jsonl"; }
+
+stage() {
+  echo "+ $1" >&2
+  case "$1" in
+    build) "${build[@]}" ;;
+    tests) "${tests[@]}" ;;
+    kernels) for name in "${kernels[@]}"; do python "benchmarks/bench_$name.py" --gpu --json | keep; done ;;
+    export) python benchmarks/bench_gpu.py --work "$work" --stage export ;;
+    engines) for name in "${engines[@]}"; do python benchmarks/bench_gpu.py --work "$work" --stage "$name" --json | keep; done ;;
+    *) echo "no stage $1; there are build, tests, kernels, export, engines" >&2; exit 2 ;;
+  esac
+}
+
+case "${1:-}" in
+  --dry)
+    printf 'would run: %s\n' "${build[*]}" "${tests[*]}" "kernels: ${kernels[*]}" "export" "engines: ${engines[*]}"
+    echo "missing:${missing:- nothing}"
+    exit 0 ;;
+  --tiny) exec env OMP_NUM_THREADS=1 python benchmarks/bench_gpu.py --tiny ;;
+esac
 [ -z "$missing" ] || { echo "not run: no$missing here" >&2; exit 4; }
+mkdir -p "$out" "$work"
 nvidia-smi -L
-"${build[@]}"
-"${tests[@]}"
-"${table[@]}"
-sed -n "/<!-- table/,/<!-- end/p" benchmarks/README.md
+[ $# -gt 0 ] || set -- build tests kernels export engines
+for name in "$@"; do stage "$name"; done
 echo "commit $(git rev-parse --short HEAD), $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader)"

@@ -198,10 +198,7 @@ def attribution(s: Setting) -> Iterator[Row]:
         def theirs(probe: Any = probe, drawn: Callable[[], dict[str, list[Pixels]]] = drawn) -> object:
             return nearest(space, probe.pixels, drawn())
 
-        calls: dict[str, Callable[[], object]] = {
-            "ours": ours,
-            "diffusers": theirs,
-        }
+        calls: dict[str, Callable[[], object]] = {"ours": ours, "diffusers": theirs}
         goals = {"diffusers": 2.5 if budget is None else 5.0}
         yield from rows(s, "gpu attribution", f"{len(NAMES)} candidates, {case}", calls, ["ours"], ["diffusers"], goals)
 
@@ -369,6 +366,7 @@ def opened(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """Diffusers' own pipeline, ready to draw."""
     pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.vae.register_to_config(force_upcast=False)  # ours decodes in 16 bits too
     return pipeline
 
 

@@ -17,7 +17,7 @@ engines=(plans latency step attribution transfer extractor invariance)
 missing=
 for tool in nvcc nvidia-smi; do command -v "$tool" >/dev/null || missing+=" $tool"; done
 
-keep() { tee -a "$out/gpu.jsonl"; }
+keep() { tee -a "$out/shapes-gpu.jsonl"; }
 
 stage() {
   echo "+ $1" >&2

@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,22 @@ def gather(name: str, *, gpu: bool) -> None:
 def table() -> str:
     """Of each case the rows that have a goal, else the fastest peer's."""
     lines = []
-    for path in sorted(RESULTS.glob("*.json")):
-        record = json.loads(path.read_text())
+    for record in records():
         lines += [f"`{record['command']}`, commit {record['commit']}, {record['machine']}", ""]
         lines += ["| bench | case | ours | peer | ratio | goal | limit reached |", "|---|---|---|---|---|---|---|"]
         lines += [line_of(row) for row in shown(record["rows"])] + [""]
-    if not list(RESULTS.glob("*-gpu.json")):
-        lines += ["CUDA: not run on a GPU.", ""]
+    if not list(RESULTS.glob("*-gpu.json*")):
+        lines += ["GPU: nothing here was run on one.", ""]
     return "\n".join(lines)
+
+
+def records() -> Iterator[dict[str, Any]]:
+    """What is kept: benchmarks' own files, and the rows that `gpu.sh` has gathered."""
+    for path in sorted(RESULTS.glob("*.json")):
+        yield json.loads(path.read_text())
+    for path in RESULTS.glob("*-gpu.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        yield {"command": "benchmarks/gpu.sh", "commit": rows[-1]["commit"], "machine": rows[-1]["device"], "rows": rows}
 
 
 def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

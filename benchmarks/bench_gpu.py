@@ -151,7 +151,7 @@ def step(s: Setting) -> Iterator[Row]:
     component = bundle.components["denoiser"]
     network = families.load(folder, 1.0, halved=not s.tiny).networks["denoiser"]
     example = network.example(1) | {"timestep": torch.full((1,), 250.0)}  # the same number in bfloat16
-    inputs = {key: value.to(s.device) for key, value in example.items()}
+    inputs: Any = {key: value.to(s.device) for key, value in example.items()}  # an engine takes the arrays of its place
     narrow = {key: value.to(s.dtype(name)) for key, value in inputs.items()}
     module = network.module.to(s.device, s.dtype(name)).eval()
     engine = s.pool(s.ours(name)).get(component)
@@ -230,7 +230,7 @@ def extractor(s: Setting) -> Iterator[Row]:
     network = networks.vision(64, 2, 8, 32) if s.tiny else networks.vision(1024, 24, 14, 336)
     component = networks.exported(network, s.work, "extractor")
     dtype, backend = s.dtype("extractor"), s.ours("extractor")
-    inputs = {key: value.to(s.device) for key, value in network.example(16).items()}
+    inputs: Any = {key: value.to(s.device) for key, value in network.example(16).items()}
     module = network.module.to(s.device, dtype)
     engine = s.pool(backend).get(component)
     narrow = {key: value.to(dtype) for key, value in inputs.items()}

@@ -119,25 +119,6 @@ def test_weights_that_cannot_be_read_are_refused(name: str, tmp_path: Path, spoi
         installed(name).load(model, threads=1)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\xff" * 8 + save({"w": WEIGHTS})[8:],
-        save({"w": WEIGHTS}).replace(b"[5,7]", b"[7,7]"),
-        save({"w": WEIGHTS}).replace(b"[0,140]", b"[9,149]"),
-        save({"w": WEIGHTS}).replace(b"F32", b"F99"),
-        save({"w": WEIGHTS}).replace(b'{"w"', b'["w"'),
-    ],
-    ids=["empty", "length", "shape", "offsets", "type", "no JSON"],
-)
-def test_a_file_of_weights_with_a_lying_header_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(BundleError, match="no safetensors file that can be read"):
-        Model(LOCATED, {"w": path}).tensors()
-
-
 def test_weights_that_the_graph_seeks_beyond_their_file_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot load the graph"):
         installed(name).load(apart(tmp_path, offset_by=1), threads=1)

@@ -82,12 +82,9 @@ def test_the_file_is_safetensors_beside_a_graph_that_any_library_reads(module: M
     kept = {tuple(array.shape): array for array in tensors.values()}
     np.testing.assert_array_equal(kept[16, 17], module.table.numpy())
     by_onnx = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(component.file.path).graph.initializer}
-    mapped = component.model().tensors()
-    assert set(mapped) == set(tensors) <= set(by_onnx)
+    assert set(tensors) <= set(by_onnx)
     for name, array in tensors.items():
         np.testing.assert_array_equal(by_onnx[name], array)
-        np.testing.assert_array_equal(mapped[name], array)
-        assert mapped[name].flags.aligned
 
 
 def test_the_same_weights_give_the_same_files_and_others_another_identity(

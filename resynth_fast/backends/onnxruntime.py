@@ -54,8 +54,8 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         disabled = []
         if model.data:
-            # Weights of gigabytes are mapped, not read, and widened where they are used: half the memory, loaded at once, a
-            # tenth slower at batch 1. At the highest level their widening would be folded whatever is disabled.
+            # Weights of gigabytes are mapped, not read, and widened where they are used: half the memory, loaded at once, and
+            # slower at small batches. At the highest level their widening would be folded whatever is disabled.
             assert model.path
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.path.parent))
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

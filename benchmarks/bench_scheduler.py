@@ -141,6 +141,8 @@ class _Unread(File):
 class NullBackend:
     """Engines that return zeros."""
 
+    abreast = False
+
     def __init__(self, model: Bundle) -> None:
         self._outputs = {component.file.path.name.encode(): component.outputs for component in model.components.values()}
 

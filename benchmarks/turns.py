@@ -71,6 +71,10 @@ class Clocked:
         self._backend = backend
         self.seconds = 0.0
 
+    @property
+    def abreast(self) -> bool:
+        return bool(self._backend.abreast)
+
     def version(self) -> str:
         return str(self._backend.version())
 

@@ -140,7 +140,8 @@ class Attributor:
     def make(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> dict[Request, Pixels]:
         """Every maker's pictures of every prompt, each distinct one made once; `seeds`: other than those of the references."""
         seeds = self.seeds if seeds is None else seeds
-        return self.executor([Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds])
+        made = self.executor([Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds])
+        return {request: found.pixels for request, found in made.items()}
 
     @property
     def seeds(self) -> range:
@@ -193,10 +194,14 @@ class Attributor:
 
     def _describe(self, probes: Sequence[Picture]) -> tuple[npt.NDArray[np.float32], list[Doubles], list[list[Doubles]]]:
         """Features and points of the probes, and points of their perturbed copies."""
-        features = self.space.features([probe.pixels for probe in probes])
         changes = [perturbations.perturbation(name) for name in perturbations.MILD]
-        copies = [list(self.space([change(probe.pixels) for change in changes])) for probe in probes]
-        return features, list(self.space.points(features)), copies
+
+        def described(probe: Picture) -> tuple[npt.NDArray[np.float32], Doubles]:
+            features = self.space.features([probe.pixels, *(change(probe.pixels) for change in changes)])
+            return features[0], self.space.points(features)
+
+        found = self.pool.lanes.map(described, probes)
+        return np.stack([features for features, _ in found]), [points[0] for _, points in found], [list(points[1:]) for _, points in found]
 
     def _references(self, drawn: Drawn, chosen: Sequence[Chosen]) -> list[Doubles]:
         """Points (K, d) of each candidate's references: what it made of the caption, or was chosen of what it gave."""

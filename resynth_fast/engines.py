@@ -13,6 +13,7 @@ from typing import Any
 from . import backends, heap
 from .bundle import Component
 from .errors import DeviceError
+from .lanes import Lanes
 from .memo import RowMemo
 from .scheduler.costs import CostTable
 from .scheduler.residency import Graph, Load, Residency
@@ -22,6 +23,9 @@ EXPANSION, STORED_SMALLER = 3, {"float16-stored": 2}
 Weights that are stored in 16 bits are computed with in 32."""
 MAPPED = 2
 """The same where weights stand beside the graph: they are mapped, and one layer's at a time is widened."""
+
+SMALL_FLOPS = 1 << 30
+"""Of a row: below it, several threads wait for one another for longer than they compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,9 @@ class EnginePool:
 
     Two bundles that name a file of the same SHA-256 (twins share an autoencoder, most share a text encoder) get the
     same engine. Who says what is coming (`expect`) has it loaded by a thread while others compute, if engines have more
-    than one thread: with one, it is understood that one thread is all there is to be used.
+    than one thread: with one, it is understood that one thread is all there is to be used. Of several threads, a large
+    network gets all, and small ones get one each and run side by side in as many `lanes`, where memory is not short and
+    the backend computes on the calling thread.
     `strict`: an engine that runs otherwise than was asked for is an error, else `fallbacks` tells of it.
     """
 
@@ -81,6 +87,7 @@ class EnginePool:
         self.threads = threads
         self.budget_bytes = budget_bytes
         self.prefetch = threads > 1 if prefetch is None else prefetch
+        self.lanes = Lanes(threads if budget_bytes is None and self.backend.abreast else 1)
         if budget_bytes is not None:
             heap.keep_small()
         self.costs = CostTable()
@@ -96,6 +103,10 @@ class EnginePool:
     def device(self) -> str:
         """What costs are measured on."""
         return f"{self.backend.version()}, {self.threads} threads, {platform.machine()} {platform.node()}"
+
+    def abreast(self, component: Component) -> bool:
+        """Whether calls of `component` run on one thread each, beside others."""
+        return self.lanes.count > 1 and 0 < component.flops < SMALL_FLOPS
 
     def get(self, component: Component) -> backends.Engine:
         """The engine of `component`, loaded and verified if it is not there; it may go from memory while it is used: see `hold`."""
@@ -202,7 +213,7 @@ class EnginePool:
         """Outside the lock; the graph is resident afterwards, or nowhere."""
         start = time.perf_counter()
         try:
-            engine = self.backend.load(component.model(), threads=self.threads)
+            engine = self.backend.load(component.model(), threads=1 if self.abreast(component) else self.threads)
             self._note(engine.fallback)
         except BaseException:
             with self._changed:

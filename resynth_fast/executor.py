@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from . import scheduler
 from .bundle import Bundle, Component
@@ -27,6 +31,18 @@ class Engined(Protocol):
         """Encode prompts ahead of their pictures."""
 
 
+Features = npt.NDArray[np.float32]
+Describe = Callable[[Sequence[Pixels]], Features]
+
+
+class Made(NamedTuple):
+    """A picture, and what describing it gave."""
+
+    pixels: Pixels
+    features: Features
+    """(d,); (0,) if it was not described"""
+
+
 class Executor:
     """Makes the pictures of `candidates`, in waves. What a wave holds changes the speed, never a picture."""
 
@@ -39,29 +55,42 @@ class Executor:
             component.file.sha256: component for candidate in self._ours.values() for component in candidate.bundle.components.values()
         }
 
-    def __call__(self, requests: Iterable[Request], *, until: float | None = None) -> dict[Request, Pixels]:
-        """The picture of every distinct request, in their order.
+    def __call__(
+        self,
+        requests: Iterable[Request],
+        *,
+        describe: Describe | None = None,
+        until: float | None = None,
+        describe_s: float = 0.0,
+    ) -> dict[Request, Made]:
+        """The picture of every distinct request, in their order, with its features (d,) if it is to `describe` them, wave by wave.
 
-        With `until`, a time of `time.monotonic`, the cheapest come first, and a wave that would end later, by what such
-        waves have taken, is not begun: the result has what was made.
+        Waves of small networks run side by side, one thread each, and beside what a server makes. With `until`, a time of
+        `time.monotonic`, the cheapest come first, and once a wave would end later, by what such waves have taken and
+        `describe_s` for each picture, none is begun: the result has what was made.
         """
         wanted = list(dict.fromkeys(requests))
         plan = self._plan(wanted, cheapest_first=until is not None)
         self.pool.expect([self._components[use.graph.sha256] for use in plan.uses()], plan.pinned)
-        made: dict[Request, Pixels] = {}
-        for wave in plan.waves:
-            if until is not None and time.monotonic() + self._forecast(wave) > until:
-                break
-            if isinstance(wave, TextWave):
-                self._encode(wave, plan.pinned)
-            else:
-                made.update(self._make(wave))
+        made: dict[Request, Made] = {}
+        work = partial(self._carry_out, made, plan.pinned, describe, _Until(until, describe_s))
+        abreast, texts, served, others = plan.parts
+        for text in texts:
+            work(text)
+        with self.pool.lanes.running(work, abreast) as finish:
+            for wave in served:
+                work(wave)
+            finish()
+        for each in others:
+            work(each)
         self.pool.expect([], plan.pinned)
         return {request: made[request] for request in wanted if request in made}
 
     def forecast(self, requests: Iterable[Request]) -> float:
         """Seconds that making them would take, by what such waves have taken, or by the size of the files where nothing was measured."""
-        return self._plan(list(dict.fromkeys(requests))).seconds
+        plan = self._plan(list(dict.fromkeys(requests)))
+        abreast = [wave.seconds for wave in plan.parts.abreast]
+        return plan.seconds - sum(abreast) + max(sum(abreast) / self.pool.lanes.count, max(abreast, default=0.0))
 
     def costs(self) -> dict[str, float]:
         """What a picture of each candidate costs beside the others, from its files alone: the same on every machine. Mean 1."""
@@ -73,8 +102,20 @@ class Executor:
     def _plan(self, wanted: Sequence[Request], *, cheapest_first: bool = False) -> Plan:
         return scheduler.plan(
             wanted, {name: candidate.work(self.steps) for name, candidate in self._ours.items()}, self.pool.costs,
-            budget_bytes=self.pool.budget_bytes, resident=self.pool.resident, cheapest_first=cheapest_first,
+            budget_bytes=self.pool.budget_bytes, resident=self.pool.resident, cheapest_first=cheapest_first, lanes=self.pool.lanes.count,
         )  # fmt: skip
+
+    def _carry_out(
+        self, made: dict[Request, Made], pinned: frozenset[str], describe: Describe | None, until: _Until, wave: TextWave | Wave
+    ) -> None:
+        """Add what `wave` makes to `made`, if there is time for it."""
+        pictures = len(wave.requests) if isinstance(wave, Wave) else 0
+        if not until.allows(self._forecast(wave), pictures):
+            return
+        if isinstance(wave, TextWave):
+            self._encode(wave, pinned)
+        else:
+            made.update(self._make(wave, describe))
 
     def _encode(self, wave: TextWave, pinned: frozenset[str]) -> None:
         for name in wave.candidates:
@@ -84,11 +125,25 @@ class Executor:
                 if use.graph.sha256 not in pinned:
                     self.pool.release(self._components[use.graph.sha256])
 
-    def _make(self, wave: Wave) -> dict[Request, Pixels]:
+    def _make(self, wave: Wave, describe: Describe | None) -> dict[Request, Made]:
         prompts, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-        return dict(zip(wave.requests, self.candidates[wave.candidate].make(prompts, seeds, self.steps), strict=True))
+        pictures = self.candidates[wave.candidate].make(prompts, seeds, self.steps)
+        features = describe(pictures) if describe else np.empty((len(pictures), 0), np.float32)
+        return dict(zip(wave.requests, map(Made, pictures, features), strict=True))
 
     def _forecast(self, wave: TextWave | Wave) -> float:
         """Seconds; nothing where nothing was measured, so that a guess never stops anybody."""
         costs = self.pool.costs
         return sum(use.seconds for use in wave.uses if use.graph in costs)
+
+
+class _Until:
+    """A time that all must be done by; once anything would not be, nothing more begins."""
+
+    def __init__(self, until: float | None, describe_s: float) -> None:
+        self._until, self._describe_s, self._late = until, describe_s, False
+
+    def allows(self, seconds: float, pictures: int) -> bool:
+        if self._until is not None:
+            self._late = self._late or time.monotonic() + seconds + self._describe_s * pictures > self._until
+        return not self._late

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .executor import Executor
+from .executor import Executor, Features, Made
 from .extractors.space import FeatureSpace
 from .options import LOOK_UP
 from .recipe import Doubles
@@ -33,6 +34,7 @@ class Supply:
         """What making all that was not looked up was thought to take."""
         self._executor, self._space, self._kept, self._policy = executor, space, kept, policy
         self._watches, self._until, self._describe_s = watches, until, describe_s
+        self._lock = threading.Lock()
 
     def __call__(self, wanted: Sequence[Request]) -> Mapping[Request, Doubles]:
         """Points (d,) of all that there is so far; those that time was too short for, or that must not be made, are missing."""
@@ -42,11 +44,11 @@ class Supply:
             made = self._make([request for request in new if request not in self.looked_up])
         if made:
             with self._watches["features"]:
-                features = self._space.features(list(made.values()))
+                features = np.stack([found.features for found in made.values()])
                 self.points.update(zip(made, self._space.points(features), strict=True))
+            self.pictures.update({request: found.pixels for request, found in made.items()})
             if self._kept and not self._executor.pool.fallbacks:  # what ran otherwise is not what the key says
-                self._kept.keep(made, features)
-        self.pictures.update(made)
+                self._kept.keep({request: found.pixels for request, found in made.items()}, features)
         return self.points
 
     def _look_up(self, wanted: Sequence[Request]) -> None:
@@ -56,10 +58,19 @@ class Supply:
             self.pictures.update({request: known.pixels for request, known in found.items()})
             self.looked_up.update(found)
 
-    def _make(self, wanted: Sequence[Request]) -> dict[Request, Pixels]:
+    def _make(self, wanted: Sequence[Request]) -> dict[Request, Made]:
         if self._kept:
             self.forecast_s += self._executor.forecast(wanted)
         if self._policy == LOOK_UP or not wanted:
             return {}
-        until = None if self._until is None else self._until - self._describe_s * len(wanted)
-        return self._executor(wanted, until=until)
+        return self._executor(wanted, describe=self._describe, until=self._until, describe_s=self._describe_s)
+
+    def _describe(self, pictures: Sequence[Pixels]) -> Features:
+        """In the thread that made them, so that others are made meanwhile; counted as a stage of its own."""
+        with Stopwatch() as watch:
+            features = self._space.features(pictures)
+        with self._lock:
+            ms = watch.ms / self._executor.pool.lanes.count
+            self._watches["features"].ms += ms
+            self._watches["generate"].ms -= ms
+        return features

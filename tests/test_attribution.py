@@ -66,6 +66,9 @@ def test_a_record_does_not_depend_on_what_is_asked_before_beside_or_at_the_same_
     with ThreadPoolExecutor(4) as threads:
         for found in threads.map(shuffled, range(3)):
             assert found == alone  # to the last bit
+    attributor = Attributor.from_zoo(references=2, steps=1, threads=3, race=race)
+    assert attributor.pool.lanes.count == 3
+    assert records(files) == alone
 
 
 def test_the_flux_probe_is_attributed_to_it(probe_file):

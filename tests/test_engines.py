@@ -22,6 +22,8 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
 class Backend:
     """Engines that know how many of them there are."""
 
+    abreast = False
+
     def __init__(self, load_s=0.0):
         self.load_s = load_s
         self.alive = {}

@@ -120,7 +120,7 @@ def given(folder, names, probe=None):
     made = maker.executor([Request(name, text, 100 + i) for name in names for i, text in enumerate(captions)])
     with Gallery.create(folder, Layout.of(maker.space)) as gallery:
         entries = [Entry(generator=r.candidate, picture_sha256=f"{i:064x}", prompt=r.prompt) for i, r in enumerate(made)]
-        gallery.add(entries, maker.space.features(list(made.values())))
+        gallery.add(entries, maker.space.features([found.pixels for found in made.values()]))
         if probe:
             gallery.add([Entry(generator=names[0], picture_sha256=probe.sha256)], maker.space.features([probe.pixels]))
 

@@ -220,8 +220,8 @@ def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch)
     attributor = Attributor.from_zoo(references=2, steps=1, threads=1, deadline=1000)
     make = Executor.__call__
 
-    def two_candidates(self, requests, *, until=None):
-        return make(self, [r for r in requests if r.candidate in ("zoo-flux", "zoo-sd-v")], until=until)
+    def two_candidates(self, requests, **how):
+        return make(self, [r for r in requests if r.candidate in ("zoo-flux", "zoo-sd-v")], **how)
 
     monkeypatch.setattr(Executor, "__call__", two_candidates)
     for verdict in attributor.attribute(probes):
@@ -235,9 +235,9 @@ def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
     attributor = Attributor.from_zoo(references=64, steps=1, threads=1, deadline=5.0)
     make = Executor._make
 
-    def slowly(self, wave):
+    def slowly(self, *wave):
         time.sleep(0.3)
-        return make(self, wave)
+        return make(self, *wave)
 
     monkeypatch.setattr(Executor, "_make", slowly)
     start = time.monotonic()

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,26 @@ def test_a_plan_makes_every_request_once_text_before_pictures_and_one_load_a_gra
     trace = simulate(made.uses(), memory, lambda graph: graph.size_bytes / 10)
     assert trace.peak_bytes <= budget
     assert trace.makespan_s >= max(trace.compute_s, sum(g.size_bytes for g in {u.graph for u in made.uses()}) / 10) - 1e-9
+
+
+@given(sizes, st.integers(1, 4), st.integers(1, 5), st.integers(2, 6))
+def test_waves_of_small_candidates_fill_the_lanes_and_the_longest_begin(denoisers, prompts, seeds, lanes):
+    works = {f"c{i}": replace(work(f"c{i}", size), abreast=i % 3 > 0) for i, size in enumerate(denoisers)}
+    requests = [Request(name, f"p{p}", s) for p in range(prompts) for name in works for s in range(seeds)]
+    made = plan(requests, works, max_rows=4, lanes=lanes)
+    abreast, texts, served, others = made.parts
+    assert sorted(map(repr, (*texts, *abreast, *others))) == sorted(map(repr, made.waves))
+    assert not served
+    assert {r for wave in (*abreast, *others) if isinstance(wave, Wave) for r in wave.requests} == set(requests)
+    assert {wave.candidate for wave in abreast} == {name for name, w in works.items() if w.abreast}
+    assert [wave.seconds for wave in abreast] == sorted((wave.seconds for wave in abreast), reverse=True)
+    rows = [len(wave.requests) for wave in abreast]
+    assert max(rows, default=0) <= min(4, -(-sum(rows) // lanes)), "a lane has nothing to do while another has more than its share"
+    ends = [0.0] * lanes  # each takes the next as it becomes free
+    for wave in abreast:
+        ends[ends.index(min(ends))] += wave.seconds
+    if len(abreast) > lanes:
+        assert max(ends) <= max(abreast[0].seconds, sum(ends) / lanes + abreast[lanes].seconds) + 1e-12, "a long one came last"
 
 
 def test_candidates_that_are_not_ours_to_run_come_first_and_need_no_weights():

@@ -36,6 +36,10 @@ class Engine(Protocol):
 class Backend(Protocol):
     """What `backend(variant)` of each file of this folder gives."""
 
+    @property
+    def abreast(self) -> bool:
+        """Whether engines of one thread compute on the thread that calls, so that several calls at once use several cores."""
+
     def version(self) -> str:
         """Name, version and variant, for provenance."""
 

@@ -37,6 +37,11 @@ class OnnxRuntime:
 
     provider: str
 
+    @property
+    def abreast(self) -> bool:
+        """See `Backend.abreast`."""
+        return self.provider == PROVIDERS[""]
+
     def version(self) -> str:
         """See `Backend.version`; the execution provider is the one that was asked for."""
         return f"onnxruntime {onnxruntime.__version__} {self.provider}"

@@ -31,6 +31,7 @@ class OpenVino:
     """Models compiled for one precision. Left to itself, OpenVINO would choose bfloat16 wherever the processor has it."""
 
     precision: str
+    abreast = True
 
     def version(self) -> str:
         """See `Backend.version`; the precision is the one that was asked for."""

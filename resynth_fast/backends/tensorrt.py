@@ -50,6 +50,8 @@ def backend(variant: str) -> TensorRt:
 class TensorRt:
     """A folder of plans and the device that runs them."""
 
+    abreast = False
+
     def __init__(self, plans: Path, device: Any, libraries: dict[str, Any]) -> None:
         """`libraries`: flavour → module of TensorRT-RTX or TensorRT."""
         self.plans, self.device, self._libraries = plans, device, libraries

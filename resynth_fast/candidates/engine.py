@@ -66,6 +66,7 @@ class EngineCandidate:
             decoder=graph_of(bundle.components["decoder"]),
             calls=len(self._table(steps).rows),
             rows=2 if bundle.guidance.doubled else 1,
+            abreast=self._pool.abreast(denoiser),
         )
 
     def _table(self, steps: int) -> StepTable:

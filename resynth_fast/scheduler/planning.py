@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 from ..bundle import Guidance
 from ..types import Request
@@ -43,6 +44,8 @@ class Work:
     """Model calls of a walk."""
     rows: int
     """Denoiser rows a sample: 2 where guidance doubles them."""
+    abreast: bool = False
+    """Whether its waves run on one thread each, beside others."""
 
     def uses(self, pictures: int, costs: CostTable) -> tuple[Use, Use]:
         """Denoising and decoding of so many pictures."""
@@ -67,6 +70,21 @@ class Wave:
     requests: tuple[Request, ...]
     key: BatchKey | None = None
     uses: tuple[Use, ...] = ()
+    abreast: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Forecast of the computing."""
+        return sum(use.seconds for use in self.uses)
+
+
+class Parts(NamedTuple):
+    """A plan's waves by how they run: texts before those that run side by side, a server's beside them, the others after them."""
+
+    abreast: tuple[Wave, ...]
+    texts: tuple[TextWave, ...]
+    served: tuple[Wave, ...]
+    others: tuple[TextWave | Wave, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,15 @@ class Plan:
     def uses(self) -> list[Use]:
         """All of it, graph by graph."""
         return [use for wave in self.waves for use in wave.uses]
+
+    @property
+    def parts(self) -> Parts:
+        """The waves, each in one part; where none run side by side, the texts are among the others, in order."""
+        waves = [wave for wave in self.waves if isinstance(wave, Wave)]
+        abreast = tuple(wave for wave in waves if wave.abreast)
+        texts = tuple(wave for wave in self.waves if isinstance(wave, TextWave) and abreast)
+        served = tuple(wave for wave in waves if wave.key is None)
+        return Parts(abreast, texts, served, tuple(wave for wave in self.waves if wave not in {*abreast, *texts, *served}))
 
     @property
     def seconds(self) -> float:
@@ -96,6 +123,7 @@ def plan(
     resident: Collection[str] = (),
     max_rows: int = MAX_ROWS,
     cheapest_first: bool = False,
+    lanes: int = 1,
 ) -> Plan:
     """Waves of at most `max_rows`, a candidate's one after another so that its weights are loaded once.
 
@@ -104,7 +132,8 @@ def plan(
     the order that a fake clock finds the shortest, among a few rules and their pairwise exchanges: what is `resident`
     (hashes) first; Johnson's rule for loading, then computing (Naval Research Logistics Quarterly 1, 1954). A prompt is
     encoded once for all candidates that share a text component, just before the first of them. `cheapest_first` is for
-    who may have to stop before the end.
+    who may have to stop before the end. With several `lanes`, small candidates' waves are no larger than fills them all,
+    and the longest begin, so that the lanes end together (Graham, Bounds on Multiprocessing Timing Anomalies, 1969).
     """
     by_candidate: dict[str, list[Request]] = {}
     for request in dict.fromkeys(requests):
@@ -114,9 +143,12 @@ def plan(
     mine = {name: rows for name, rows in by_candidate.items() if name in works}
     if not mine:
         return Plan(tuple(foreign))
-    jobs = _Jobs(mine, works, costs, budget_bytes, frozenset(resident))
+    jobs = _Jobs(mine, works, costs, budget_bytes, frozenset(resident), lanes)
     order = jobs.cheapest_first() if cheapest_first else jobs.order()
-    return Plan((*foreign, *jobs.waves(order, max_rows)), jobs.pinned())
+    waves = list(jobs.waves(order, max_rows))
+    if lanes > 1:
+        waves.sort(key=lambda wave: (isinstance(wave, Wave), 0.0 if cheapest_first or isinstance(wave, TextWave) else -wave.seconds))
+    return Plan((*foreign, *waves), jobs.pinned())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +160,7 @@ class _Jobs:
     costs: CostTable
     budget_bytes: int | None
     resident: frozenset[str]
+    lanes: int
 
     def cheapest_first(self) -> list[str]:
         computing = self._computing()
@@ -151,15 +184,17 @@ class _Jobs:
 
     def waves(self, order: Sequence[str], max_rows: int) -> Iterator[TextWave | Wave]:
         encoded: set[str] = set()
+        shared = sum(len(rows) for name, rows in self.requests.items() if self.works[name].abreast)
         for name in order:
             work = self.works[name]
+            size = min(max_rows, -(-shared // self.lanes)) if work.abreast else max_rows
             if work.text.sha256 not in encoded:
                 encoded.add(work.text.sha256)
                 sharing = tuple(n for n in order if self.works[n].text == work.text)
                 prompts = tuple(dict.fromkeys(r.prompt for n in sharing for r in self.requests[n]))
                 yield TextWave(sharing, prompts, (self._text_use(work.text, len(prompts)),))
-            for part in _parts(self.requests[name], max_rows):
-                yield Wave(name, tuple(part), work.key, work.uses(len(part), self.costs))
+            for part in _parts(self.requests[name], size):
+                yield Wave(name, tuple(part), work.key, work.uses(len(part), self.costs), work.abreast and self.lanes > 1)
 
     def pinned(self) -> frozenset[str]:
         """Small ones with little to compute first: their loading hides behind nothing."""

@@ -53,6 +53,11 @@ class Torch:
     kernels: Any = None
     """Those of `_cuda`, or what stands in for them; None: `_cuda` on a GPU, and on the CPU arrays are NumPy's."""
 
+    @property
+    def abreast(self) -> bool:
+        """See `Backend.abreast`: torch has one number of threads for the process."""
+        return False
+
     def version(self) -> str:
         """See `Backend.version`; device and precision are those that were asked for."""
         return f"torch {torch.__version__} {self.device}{' compiled' if self.compiled else ''} {self.precision}"

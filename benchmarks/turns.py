@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ class Turn:
     seconds: float
     cpu_s: float
     engines_s: float = float("nan")
-    """Of `seconds`, inside engines; for who has such."""
+    """Of `seconds`, inside engines, where several run at once their mean; for who has such."""
     peak_mb: float = float("nan")
     """Of the process, since it began."""
 
@@ -53,7 +54,8 @@ class Ours:
 
         self.chunk = chunk
         self.attributor = Attributor.from_zoo(**options)
-        self.clock = self.attributor.pool.backend = Clocked(self.attributor.pool.backend)
+        pool = self.attributor.pool
+        self.clock = pool.backend = Clocked(pool.backend, pool.lanes.count)
 
     def __call__(self, probes: Sequence[Probe]) -> list[Answer]:
         parts = [probes[i : i + self.chunk] for i in range(0, len(probes), self.chunk)]
@@ -65,11 +67,15 @@ class Ours:
 
 
 class Clocked:
-    """A backend that adds up what its engines take."""
+    """A backend that adds up what its engines take, of which `lanes` may run at once."""
 
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
+    def __init__(self, backend: Any, lanes: int) -> None:
+        self._backend, self._lanes, self._lock = backend, lanes, threading.Lock()
         self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        with self._lock:
+            self.seconds += seconds / self._lanes
 
     @property
     def abreast(self) -> bool:
@@ -90,7 +96,7 @@ class _ClockedEngine:
     def run(self, inputs: Any) -> Any:
         start = time.perf_counter()
         outputs = self._engine.run(inputs)
-        self._clock.seconds += time.perf_counter() - start
+        self._clock.add(time.perf_counter() - start)
         return outputs
 
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,17 @@ from .verdict import Decision, decide
 
 if TYPE_CHECKING:
     from .gallery.kept import Kept
+
+
+class Looked(NamedTuple):
+    """Probes that were captioned and described."""
+
+    probes: Sequence[Picture]
+    captions: Sequence[Caption]
+    described: Sequence[tuple[npt.NDArray[np.float32], Doubles, list[Doubles]]]
+    """Features, point, and points of perturbed copies, of each"""
+    watches: dict[str, Stopwatch]
+    """What it took, by stage"""
 
 
 class Attributor:
@@ -110,18 +121,30 @@ class Attributor:
 
     def attribute(self, probes: Sequence[Picture], read_ms: float = 0.0) -> list[Verdict]:
         """As calling, for pictures already read; `read_ms` is what their reading took."""
+        return self.answer(self.look(probes, read_ms))
+
+    def look(self, probes: Sequence[Picture], read_ms: float = 0.0) -> Looked:
+        """Caption and describe: what can be done while other probes' pictures are made."""
+        watches = {stage: Stopwatch() for stage in ("read", "caption", "generate", "features", "score")}
+        watches["read"].ms = read_ms
+        with watches["caption"]:
+            said = words.captions(self.options.caption, probes, self.captioner) if probes else []
+        with watches["features"]:
+            described = self.pool.lanes.map(self._described, probes)
+        return Looked(probes, said, described, watches)
+
+    def answer(self, looked: Looked) -> list[Verdict]:
+        """Verdicts of probes that were looked at."""
+        probes, said, described, watches = looked
         if not probes:
             return []
-        until = None if self.options.deadline is None else time.monotonic() + self.options.deadline * len(probes) - read_ms / 1000
-        watches = {stage: Stopwatch() for stage in ("read", "caption", "generate", "features", "score")}
-        watches["read"].ms, before = read_ms, self.pool.account
-        with watches["caption"]:
-            said = words.captions(self.options.caption, probes, self.captioner)
-            captions = [caption.text for caption in said]
+        left_s = (self.options.deadline or 0.0) * len(probes) - sum(watch.ms for watch in watches.values()) / 1000
+        until, before = time.monotonic() + left_s if self.options.deadline else None, self.pool.account
+        captions = [caption.text for caption in said]
+        features, points, copies = zip(*described, strict=True)
         with watches["generate"]:
             known = [self.given.known(probe) for probe in probes]
         with watches["features"]:
-            features, points, copies = self._describe(probes)
             chosen = [self.given.choose(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
         drawn = self.drawing(captions, points, watches, until)
         drawn = [self.drawing.filled(d, row, probe.sha256) for d, row, probe in zip(drawn, features, probes, strict=True)]
@@ -192,16 +215,12 @@ class Attributor:
     def _calibrated(self, references: Sequence[Doubles]) -> Point:
         return self.space.calibration.at(max(map(len, references)), self.options.steps)
 
-    def _describe(self, probes: Sequence[Picture]) -> tuple[npt.NDArray[np.float32], list[Doubles], list[list[Doubles]]]:
-        """Features and points of the probes, and points of their perturbed copies."""
+    def _described(self, probe: Picture) -> tuple[npt.NDArray[np.float32], Doubles, list[Doubles]]:
+        """Features and point of a probe, and points of its perturbed copies, (d,) each."""
         changes = [perturbations.perturbation(name) for name in perturbations.MILD]
-
-        def described(probe: Picture) -> tuple[npt.NDArray[np.float32], Doubles]:
-            features = self.space.features([probe.pixels, *(change(probe.pixels) for change in changes)])
-            return features[0], self.space.points(features)
-
-        found = self.pool.lanes.map(described, probes)
-        return np.stack([features for features, _ in found]), [points[0] for _, points in found], [list(points[1:]) for _, points in found]
+        features = self.space.features([probe.pixels, *(change(probe.pixels) for change in changes)])
+        point, *copies = self.space.points(features)
+        return features[0], point, copies
 
     def _references(self, drawn: Drawn, chosen: Sequence[Chosen]) -> list[Doubles]:
         """Points (K, d) of each candidate's references: what it made of the caption, or was chosen of what it gave."""

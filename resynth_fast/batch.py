@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import images, record
-from .attributor import Attributor
+from .attributor import Attributor, Looked
 from .errors import InputError
 from .images import Picture
 from .record import Record
+from .stopwatch import Stopwatch
 from .types import Verdict
 
 CHUNK = 8
@@ -32,23 +35,30 @@ def run(attributor: Attributor, inputs: Sequence[str], progress: Progress) -> It
     """A result for every file that `inputs` stand for, in their order."""
     files = images.paths(inputs)
     size = len(files) if attributor.options.joint else CHUNK
-    for start in range(0, len(files), size or 1):
-        progress(start, len(files))
-        yield from _chunk(attributor, files[start : start + size])
+    chunks = [files[start : start + size] for start in range(0, len(files), size or 1)]
+    # While one chunk's pictures are made, the next one is read, captioned and described: a captioner may be a server, or slow.
+    with ThreadPoolExecutor(1, thread_name_prefix="resynth-look") as ahead:
+        coming = deque(ahead.submit(_look, attributor, chunk) for chunk in chunks[:1])
+        for number, chunk in enumerate(chunks):
+            progress(number * size, len(files))
+            looked, failed = coming.popleft().result()
+            coming.extend(ahead.submit(_look, attributor, after) for after in chunks[number + 1 : number + 2])
+            verdicts = iter(attributor.answer(looked))
+            yield from (failed.get(path) or _result(attributor, path, next(verdicts)) for path in chunk)
     progress(len(files), len(files))
 
 
-def _chunk(attributor: Attributor, files: Sequence[Path]) -> list[Result]:
-    pictures: dict[Path, Picture] = {}
-    results: dict[Path, Result] = {}
-    for path in files:
-        try:
-            pictures[path] = images.read(path)
-        except InputError as error:
-            results[path] = Result(record.failed(str(path), error))
-    for path, verdict in zip(pictures, attributor(pictures.values()), strict=True):
-        results[path] = _result(attributor, path, verdict)
-    return [results[path] for path in files]
+def _look(attributor: Attributor, files: Sequence[Path]) -> tuple[Looked, dict[Path, Result]]:
+    """What there is to see of those that can be read, and the errors of the others."""
+    pictures: list[Picture] = []
+    failed: dict[Path, Result] = {}
+    with Stopwatch() as reading:
+        for path in files:
+            try:
+                pictures.append(images.read(path))
+            except InputError as error:
+                failed[path] = Result(record.failed(str(path), error))
+    return attributor.look(pictures, read_ms=reading.ms), failed
 
 
 def _result(attributor: Attributor, path: Path, verdict: Verdict) -> Result:

@@ -1,0 +1,67 @@
+"""Many files: in order, bad ones in their places, and the next ones are looked at while others' pictures are made."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from resynth_fast import Attributor, batch
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Nineteen, of which three cannot be read."""
+    for i in range(19):
+        shutil.copy(EXAMPLES[i % 3], tmp_path / f"{i:02}.png")
+    for i in (0, 9, 18):
+        (tmp_path / f"{i:02}.png").write_bytes(b"no picture")
+    return [str(path) for path in sorted(tmp_path.iterdir())]
+
+
+@pytest.mark.parametrize("deadline", [None, 1000.0])
+def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, monkeypatch, deadline):
+    attributor = Attributor.from_zoo(["zoo:zoo-sd-v"], references=1, steps=1, threads=1, deadline=deadline)
+    look, answer, looked, chunks = attributor.look, attributor.answer, threading.Semaphore(0), []
+
+    def looking(probes, read_ms):
+        found = look(probes, read_ms)
+        looked.release()
+        return found
+
+    def answering(found):
+        chunks.append(len(found.probes))
+        assert looked.acquire(timeout=20)
+        if len(chunks) < 3:
+            assert looked.acquire(timeout=20), "the next chunk waits for this one"
+            looked.release()
+        return answer(found)
+
+    monkeypatch.setattr(attributor, "look", looking)
+    monkeypatch.setattr(attributor, "answer", answering)
+    told = []
+    results = list(batch.run(attributor, files, lambda done, of: told.append((done, of))))
+    assert [r.record["input"]["path"] for r in results] == files
+    assert [i for i, r in enumerate(results) if r.record["error"]] == [0, 9, 18]
+    assert chunks == [7, 7, 2]
+    assert told == [(0, 19), (8, 19), (16, 19), (19, 19)]
+
+
+def test_an_error_of_what_was_looked_at_ahead_is_raised(files, monkeypatch):
+    attributor = Attributor.from_zoo(["zoo:zoo-sd-v"], references=1, steps=1, threads=1)
+    look = attributor.look
+
+    def failing(probes, read_ms):
+        if len(started) == 1:
+            raise RuntimeError("the captioner is gone")
+        started.append(probes)
+        return look(probes, read_ms)
+
+    started = []
+    monkeypatch.setattr(attributor, "look", failing)
+    results = batch.run(attributor, files, lambda done, of: None)
+    assert len([next(results) for _ in range(8)]) == 8
+    with pytest.raises(RuntimeError, match="the captioner is gone"):
+        next(results)

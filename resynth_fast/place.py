@@ -25,6 +25,9 @@ class Place(Protocol):
     def here(self, values: Array) -> Array:
         """`values`, wherever they are, at this place."""
 
+    def host(self, values: Array) -> npt.NDArray[Any]:
+        """`values` of this place as a NumPy array."""
+
     def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Array:
         """See `noise.normal_rows`; the same bits."""
 
@@ -67,6 +70,11 @@ class Host:
     def here(self, values: Array) -> Array:
         """See `Place.here`."""
         return values
+
+    def host(self, values: Array) -> npt.NDArray[Any]:
+        """See `Place.host`."""
+        found: npt.NDArray[Any] = values
+        return found
 
     def full(self, rows: int, value: float) -> Array:
         """See `Place.full`."""

@@ -10,43 +10,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...noise import words
+from ...device_place import DevicePlace
 
 
-class TorchPlace:
-    """See `resynth_fast.place.Place`.
-
-    `kernels` has the functions of `resynth_fast._cuda`; on the CPU those of `resynth_fast._native` stand in for them.
-    """
+class TorchPlace(DevicePlace):
+    """See `DevicePlace`."""
 
     def __init__(self, device: torch.device, kernels: Any) -> None:
-        self.device, self._kernels = device, kernels
+        super().__init__(kernels)
+        self.device = device
 
     def here(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
         """See `Place.here`."""
         return (values if isinstance(values, Tensor) else torch.from_numpy(np.require(values, None, ("C", "W")))).to(self.device)
 
-    def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-        """See `Place.normal_rows`."""
-        keys, counters = (self.here(each) for each in words(seeds, calls))
-        out = torch.empty((len(keys), *shape), dtype=torch.float32, device=self.device)
-        self._kernels.noise(keys, counters, out.view(len(keys), -1), **self._stream())
-        return out
+    def host(self, values: Tensor) -> npt.NDArray[Any]:
+        """See `Place.host`."""
+        found: npt.NDArray[Any] = values.cpu().numpy()
+        return found
 
-    def step(
-        self,
-        weights: Tensor,
-        samples: Sequence[Tensor],
-        outputs: Sequence[Tensor],
-        *,
-        out: Tensor,
-        unconditional: Tensor | None = None,
-        noise: Tensor | None = None,
-        guided: Tensor | None = None,
-        scaled: Tensor | None = None,
-    ) -> None:
-        """See `Place.step`."""
-        self._kernels.step(weights, samples, outputs, unconditional, noise, out, guided, scaled, **self._stream())
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Tensor:
+        """See `DevicePlace.empty`; torch gives memory out in the order of the stream."""
+        return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), device=self.device)
 
     def empty_like(self, values: Tensor) -> Tensor:
         """See `Place.empty_like`."""

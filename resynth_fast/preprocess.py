@@ -76,6 +76,27 @@ def preprocess(
     return out
 
 
+def fitted(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
+    """n squares (S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
+    if not _compiled:
+        return preprocess([picture.astype(np.float32) / np.float32(255) for picture in pictures], side).clip(0, 1)
+    out = np.empty((len(pictures), 3, side, side), np.float32)
+    for planes, picture in zip(out, pictures, strict=True):
+        _native.fit(_with_whole_rows(picture), "bicubic", planes)
+    return out
+
+
+def levels(image: Floats) -> Bytes:
+    """(n, 3, H, W) finite float32 in [0, 1] → (n, H, W, 3) uint8: the nearest level, of two the even one; what is beyond is clipped."""
+    if not _compiled:
+        nearest: Bytes = np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)
+        return nearest
+    count, _, height, width = image.shape
+    out = np.empty((count, height, width, 3), np.uint8)
+    _native.levels(np.ascontiguousarray(image), out)
+    return out
+
+
 def jpeg_round_trip(pixels: Bytes, quality: int) -> Bytes:
     """(H, W, 3) uint8 → what libjpeg decodes from a file of this quality, 1 … 100, with 4:2:0 chroma.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resynth_fast.extractors.texture import TextureExtractor
-from resynth_fast.preprocess import FILTERS, jpeg_round_trip, preprocess
+from resynth_fast.preprocess import FILTERS, fitted, jpeg_round_trip, levels, preprocess, resize
 
 ROOT = Path(__file__).parents[1]
 COUNTED = {"srm", "srm_half", "lbp", "chroma"}
@@ -83,6 +83,25 @@ def test_emulated_planes_are_those_of_the_processor(emulated: dict[str, ctypes.C
     assert run(address(square), *shape, FILTERS.index(filter), address(scale), address(shift), address(got)) == 0
     want = preprocess([square], size, mean=mean.tolist(), std=std.tolist(), filter=filter)[0]  # type: ignore[arg-type]
     np.testing.assert_allclose(got, want, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(("source", "side"), [(50, 31), (20, 33), (1, 7)])
+def test_emulated_squares_are_those_of_the_processor(emulated: dict[str, ctypes.CDLL], source: int, side: int) -> None:
+    square = (noise(source, source + 5) // 128 * 255)[:, 2 : source + 2]  # a view; black beside white makes every clip work
+    shape = [ctypes.c_int64(value) for value in (square.strides[0], source, side)]
+    bytes_, floats = np.empty((side, side, 3), np.uint8), np.empty((3, side, side), np.float32)
+    assert emulated["preprocess"].emulated_resize(address(square), *shape, address(bytes_)) == 0
+    np.testing.assert_array_equal(bytes_, resize(square, side, side))
+    assert emulated["preprocess"].emulated_fit(address(square), *shape, address(floats)) == 0
+    np.testing.assert_array_equal(floats, fitted([square], side)[0])
+
+
+def test_emulated_levels_are_those_of_the_processor(emulated: dict[str, ctypes.CDLL]) -> None:
+    image = (np.arange(-90, 2 * 3 * 7 * 31 - 90, dtype=np.float32) / np.float32(510)).reshape(2, 3, 7, 31)  # halves of levels, and beyond
+    got = np.empty((2, 7, 31, 3), np.uint8)
+    shape = [ctypes.c_int64(value) for value in (2, 7, 31)]
+    assert emulated["preprocess"].emulated_levels(address(image), *shape, address(got)) == 0
+    np.testing.assert_array_equal(got, levels(image))
 
 
 @pytest.mark.parametrize("quality", [1, 75, 90])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resynth_fast import _native, preprocess
-from resynth_fast.preprocess import FILTERS, Filter, centre_square, jpeg_round_trip, resize
+from resynth_fast.preprocess import FILTERS, Filter, centre_square, fitted, jpeg_round_trip, levels, resize
 
 SIDES = (1, 7, 31, 33, 65, 97)
 KINDS = ("noise", "black and white", "constant", "smooth")
@@ -89,6 +89,25 @@ def test_floats_are_normalised_as_they_are() -> None:
     np.testing.assert_allclose(got[0], want.transpose(2, 0, 1), rtol=0, atol=ATOL * 4)
 
 
+@given(pictures, sides)
+def test_pictures_are_fitted_like_pillow_in_floating_point(pixels: np.ndarray, side: int) -> None:
+    square = centre_square(pixels, 0.1)  # a view, whose rows are further apart than they are long
+    [found] = fitted([square], side)
+    for channel in range(3):
+        unit = square[..., channel].astype(np.float32) / np.float32(255)
+        np.testing.assert_allclose(found[channel], pillow(unit, side, side, "bicubic").clip(0, 1), rtol=0, atol=ATOL)
+    np.testing.assert_array_equal(fitted([square], len(square))[0], square.transpose(2, 0, 1) / np.float32(255))
+
+
+def test_levels_are_the_nearest_ones_and_of_two_the_even_one() -> None:
+    between = np.arange(512, dtype=np.float32) / np.float32(510)  # 0, half a level, one level, …
+    around = np.concatenate([np.nextafter(between, -1), between, np.nextafter(between, 2), [-9, -0.0, 1.5, 1e30]]).astype(np.float32)
+    image = np.resize(around, (2, 3, 23, 40))
+    got = levels(image.transpose(0, 1, 3, 2))  # any order in memory
+    want = np.rint(image.clip(0, 1) * np.float32(255)).astype(np.uint8)
+    np.testing.assert_array_equal(got, want.transpose(0, 3, 2, 1))
+
+
 @settings(max_examples=200)
 @given(pictures, st.sampled_from([1, 10, 49, 50, 75, 90, 95, 100]) | st.integers(1, 100))
 def test_the_round_trip_is_libjpegs(pixels: np.ndarray, quality: int) -> None:
@@ -164,5 +183,11 @@ def test_the_kernels_refuse_what_does_not_fit() -> None:
         _native.preprocess(pixels, "box", three, three, np.empty((4, 5, 3), np.float32))
     with pytest.raises(ValueError, match=r"^out has shape \(8, 8, 3\); it must have \(8, 9, 3\), as pixels has$"):
         _native.jpeg_round_trip(pixels, 90, np.empty((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"out has shape \(4, 5, 3\); it must have 3 channels first"):
+        _native.fit(pixels, "box", np.empty((4, 5, 3), np.float32))
+    with pytest.raises(ValueError, match=r"image has shape \(1, 4, 5, 6\); it must have 3 channels first"):
+        _native.levels(np.zeros((1, 4, 5, 6), np.float32), np.empty((1, 5, 6, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"out has shape \(1, 6, 5, 3\); it must have \(1, 5, 6, 3\), as image has"):
+        _native.levels(np.zeros((1, 3, 5, 6), np.float32), np.empty((1, 6, 5, 3), np.uint8))
     with pytest.raises(TypeError, match="incompatible function arguments"):
         _native.resize(pixels, "box", np.empty((4, 5, 3), np.float32))  # type: ignore[call-overload]

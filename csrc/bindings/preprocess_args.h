@@ -54,6 +54,18 @@ Normalisation normalisation(const Numbers& scale, const Numbers& shift) {
     return result;
 }
 
+template <class Image, class Out>
+LevelsArgs levels_args(const Image& image, const Out& out) {
+    const long long count = extent(image, 0), height = extent(image, 2), width = extent(image, 3);
+    if (extent(image, 1) != 3)
+        fail("image has shape (%lld, %lld, %lld, %lld); it must have 3 channels first", count, extent(image, 1), height,
+             width);
+    if (extent(out, 0) != count || extent(out, 1) != height || extent(out, 2) != width || extent(out, 3) != 3)
+        fail("out has shape (%lld, %lld, %lld, %lld); it must have (%lld, %lld, %lld, 3), as image has", extent(out, 0),
+             extent(out, 1), extent(out, 2), extent(out, 3), count, height, width);
+    return {.image = image.data(), .count = count, .height = height, .width = width, .out = out.data()};
+}
+
 template <class Pixels, class Out>
 void check_jpeg(const Pixels& pixels, int quality, const Out& out) {
     check_channels("pixels", pixels, 2);

@@ -35,31 +35,93 @@ __global__ void weights_kernel(Side side) {
     for (int64_t k = 0; k < taps.count; ++k) side.weights[at * side.most + k] = fixed_weight(exact[k]);
 }
 
-__device__ uint8_t blend(const uint8_t* pixels, int64_t step, const int32_t* weights, int64_t count) {
-    int32_t sum = fixed_half;
-    for (int64_t k = 0; k < count; ++k) sum += pixels[k * step] * weights[k];
-    return to_byte(sum >> weight_bits);
+// One number of one side, of bytes in fixed point or of floats in double. Bytes that are to become floats are of 0 … 1.
+template <class Between, class Number>
+__device__ Between blend(const Number* pixels, int64_t step, const Side& side, int64_t at) {
+    const Taps taps = side.taps[at];
+    pixels += taps.first * step;
+    if constexpr (sizeof(Between) == 1) {
+        const int32_t* weights = side.weights + at * side.most;
+        int32_t sum = fixed_half;
+        for (int64_t k = 0; k < taps.count; ++k) sum += pixels[k * step] * weights[k];
+        return to_byte(sum >> weight_bits);
+    } else {
+        const double* weights = side.exact + at * side.most;
+        double sum = 0;
+        for (int64_t k = 0; k < taps.count; ++k) {
+            if constexpr (sizeof(Number) == 1)
+                sum += unit_of(pixels[k * step]) * weights[k];
+            else
+                sum += pixels[k * step] * weights[k];
+        }
+        return static_cast<Between>(sum);
+    }
 }
 
 // planes: (3, source height, width), a thread a number.
-__global__ void rows_kernel(ResizeArgs<uint8_t> args, Side side, uint8_t* planes) {
+template <class Between>
+__global__ void rows_kernel(ResizeArgs<uint8_t> args, Side side, Between* planes) {
     const int64_t i = item(), plane = args.source_height * args.width;
     if (i >= 3 * plane) return;
     const int64_t channel = i / plane, y = i % plane / args.width, x = i % args.width;
-    const uint8_t* row = args.pixels + y * args.row_step + channel;
-    const Taps taps = side.taps[x];
-    planes[i] = blend(row + 3 * taps.first, 3, side.weights + x * side.most, taps.count);
+    planes[i] = blend<Between>(args.pixels + y * args.row_step + channel, 3, side, x);
 }
 
-__global__ void columns_kernel(ResizeArgs<uint8_t> args, Side side, const uint8_t* planes, Normalisation normalisation,
-                               float* out) {
+template <class Between, class Write>
+__global__ void columns_kernel(ResizeArgs<uint8_t> args, Side side, const Between* planes, Write write) {
     const int64_t i = item(), plane = args.height * args.width;
     if (i >= 3 * plane) return;
     const int64_t channel = i / plane, y = i % plane / args.width, x = i % args.width;
-    const Taps taps = side.taps[y];
-    const uint8_t* column = planes + (channel * args.source_height + taps.first) * args.width + x;
-    const uint8_t value = blend(column, args.width, side.weights + y * side.most, taps.count);
-    out[i] = static_cast<float>(value) * normalisation.scale[channel] + normalisation.shift[channel];
+    write(channel, i % plane, plane,
+          blend<Between>(planes + channel * args.source_height * args.width + x, args.width, side, y));
+}
+
+// What becomes of a number of `channel` at pixel `at` of a plane.
+struct Interleaved {
+    uint8_t* out;
+    __device__ void operator()(int64_t channel, int64_t at, int64_t, uint8_t value) const {
+        out[3 * at + channel] = value;
+    }
+};
+
+struct Normalised {
+    Normalisation by;
+    float* out;
+    __device__ void operator()(int64_t channel, int64_t at, int64_t plane, uint8_t value) const {
+        out[channel * plane + at] = static_cast<float>(value) * by.scale[channel] + by.shift[channel];
+    }
+};
+
+struct Clipped {
+    float* out;
+    __device__ void operator()(int64_t channel, int64_t at, int64_t plane, float value) const {
+        out[channel * plane + at] = in_unit(value);
+    }
+};
+
+template <class Between, class Write>
+cudaError_t resample(const ResizeArgs<uint8_t>& args, void* workspace, const Write& write, cudaStream_t stream) {
+    Workspace pieces(workspace);
+    const Side horizontal = side_of(args.source_width, args.width, args.filter, pieces);
+    const Side vertical = side_of(args.source_height, args.height, args.filter, pieces);
+    const int64_t between = 3 * args.source_height * args.width, total = 3 * args.height * args.width;
+    Between* planes = pieces.take<Between>(between);
+    cudaError_t error = launch(weights_kernel, blocks_for(args.width, threads), threads, stream, horizontal);
+    if (error == cudaSuccess)
+        error = launch(weights_kernel, blocks_for(args.height, threads), threads, stream, vertical);
+    if (error == cudaSuccess)
+        error = launch(rows_kernel<Between>, blocks_for(between, threads), threads, stream, args, horizontal, planes);
+    if (error == cudaSuccess)
+        error = launch(columns_kernel<Between, Write>, blocks_for(total, threads), threads, stream, args, vertical,
+                       planes, write);
+    return error;
+}
+
+__global__ void levels_kernel(LevelsArgs args) {
+    const int64_t i = item(), plane = args.height * args.width;  // a thread a pixel
+    if (i >= args.count * plane) return;
+    const float* from = args.image + i / plane * 3 * plane + i % plane;
+    for (int64_t channel = 0; channel < 3; ++channel) args.out[3 * i + channel] = level_of(from[channel * plane]);
 }
 
 // --- JPEG ---
@@ -173,26 +235,26 @@ int64_t resize_workspace_bytes(const ResizeArgs<uint8_t>& args) {
     Workspace workspace(nullptr);
     side_of(args.source_width, args.width, args.filter, workspace);
     side_of(args.source_height, args.height, args.filter, workspace);
-    workspace.take<uint8_t>(3 * args.source_height * args.width);
+    workspace.take<float>(3 * args.source_height * args.width);
     return workspace.used();
+}
+
+cudaError_t resize_cuda(const ResizeArgs<uint8_t>& args, void* workspace, uint8_t* out, cudaStream_t stream) {
+    return resample<uint8_t>(args, workspace, Interleaved{out}, stream);
 }
 
 cudaError_t resize_to_planes_cuda(const ResizeArgs<uint8_t>& args, const Normalisation& normalisation, void* workspace,
                                   float* out, cudaStream_t stream) {
-    Workspace pieces(workspace);
-    const Side horizontal = side_of(args.source_width, args.width, args.filter, pieces);
-    const Side vertical = side_of(args.source_height, args.height, args.filter, pieces);
-    uint8_t* planes = pieces.take<uint8_t>(3 * args.source_height * args.width);
-    const int64_t between = 3 * args.source_height * args.width, total = 3 * args.height * args.width;
-    cudaError_t error = launch(weights_kernel, blocks_for(args.width, threads), threads, stream, horizontal);
-    if (error == cudaSuccess)
-        error = launch(weights_kernel, blocks_for(args.height, threads), threads, stream, vertical);
-    if (error == cudaSuccess)
-        error = launch(rows_kernel, blocks_for(between, threads), threads, stream, args, horizontal, planes);
-    if (error == cudaSuccess)
-        error = launch(columns_kernel, blocks_for(total, threads), threads, stream, args, vertical, planes,
-                       normalisation, out);
-    return error;
+    return resample<uint8_t>(args, workspace, Normalised{normalisation, out}, stream);
+}
+
+cudaError_t resize_to_unit_cuda(const ResizeArgs<uint8_t>& args, void* workspace, float* out, cudaStream_t stream) {
+    return resample<float>(args, workspace, Clipped{out}, stream);
+}
+
+cudaError_t levels_cuda(const LevelsArgs& args, cudaStream_t stream) {
+    const int64_t pixels = args.count * args.height * args.width;
+    return pixels ? launch(levels_kernel, blocks_for(pixels, threads), threads, stream, args) : cudaSuccess;
 }
 
 int64_t jpeg_workspace_bytes(int64_t height, int64_t width) {

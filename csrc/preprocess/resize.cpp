@@ -153,6 +153,32 @@ void resize_to_planes(const ResizeArgs<Number>& args, const Normalisation& norma
     });
 }
 
+void resize_to_unit(const ResizeArgs<uint8_t>& args, float* out) {
+    static thread_local Scratch<float> scratch;
+    const int64_t step = 3 * args.source_width;
+    float* units = scratch.of(args.source_height * step);
+    for (int64_t y = 0; y < args.source_height; ++y)
+        for (int64_t i = 0; i < step; ++i) units[y * step + i] = unit_of(args.pixels[y * args.row_step + i]);
+    const ResizeArgs<float> of_units{units,       step,       args.source_height, args.source_width,
+                                     args.height, args.width, args.filter};
+    resizer<float>().run(of_units, [&](int64_t y, const float* rows, int64_t between) {
+        for (int channel = 0; channel < 3; ++channel)
+            for (int64_t x = 0; x < args.width; ++x)
+                out[(channel * args.height + y) * args.width + x] = in_unit(rows[channel * between + x]);
+    });
+    scratch.trim();
+}
+
+void levels(const LevelsArgs& args) {
+    const int64_t plane = args.height * args.width;
+    for (int64_t n = 0; n < args.count; ++n)
+        for (int64_t channel = 0; channel < 3; ++channel) {
+            const float* from = args.image + (3 * n + channel) * plane;
+            uint8_t* to = args.out + 3 * n * plane + channel;
+            for (int64_t i = 0; i < plane; ++i) to[3 * i] = level_of(from[i]);
+        }
+}
+
 template void resize(const ResizeArgs<uint8_t>&, uint8_t*);
 template void resize(const ResizeArgs<float>&, float*);
 template void resize_to_planes(const ResizeArgs<uint8_t>&, const Normalisation&, float*);

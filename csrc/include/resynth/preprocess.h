@@ -22,16 +22,28 @@ struct Normalisation {
     float scale[3], shift[3];  // value -> value * scale + shift, by channel
 };
 
-// Both run on the calling thread with the kernel of isa() (dispatch.h); that thread keeps their scratch.
+// They run on the calling thread with the kernel of isa() (dispatch.h); that thread keeps their scratch.
 template <class Number>
 void resize(const ResizeArgs<Number>& args, Number* out);  // (height, width, 3)
 template <class Number>
 void resize_to_planes(const ResizeArgs<Number>& args, const Normalisation& normalisation, float* out);  // (3, h, w)
+// Bytes become 0 … 1, are resampled as floats and clipped to that range.
+void resize_to_unit(const ResizeArgs<uint8_t>& args, float* out);  // (3, h, w)
 
 extern template void resize(const ResizeArgs<uint8_t>&, uint8_t*);
 extern template void resize(const ResizeArgs<float>&, float*);
 extern template void resize_to_planes(const ResizeArgs<uint8_t>&, const Normalisation&, float*);
 extern template void resize_to_planes(const ResizeArgs<float>&, const Normalisation&, float*);
+
+// A batch of pictures of 0 … 1, a plane a channel, to interleaved bytes: clipped, rounded to the nearest, halves to
+// even.
+struct LevelsArgs {
+    const float* image;  // (count, 3, height, width)
+    int64_t count, height, width;
+    uint8_t* out;  // (count, height, width, 3)
+};
+
+void levels(const LevelsArgs& args);
 
 // What a JPEG file of this quality, 1 … 100, with 4:2:0 chroma decodes to; pixels and out: (height, width, 3) sRGB.
 void jpeg_round_trip(const uint8_t* pixels, int64_t height, int64_t width, int quality, uint8_t* out);

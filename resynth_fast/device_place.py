@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from .noise import words
 from .place import Array
+
+FILTER = "bicubic"
 
 
 class DevicePlace(ABC):
@@ -53,3 +55,49 @@ class DevicePlace(ABC):
     ) -> None:  # fmt: skip
         """See `Place.step`."""
         self._kernels.step(weights, samples, outputs, unconditional, noise, out, guided, scaled, **self._stream())
+
+    def levels(self, image: Array) -> Array:
+        """See `Place.levels`."""
+        count, _, height, width = image.shape
+        out = self.empty((count, height, width, 3), "uint8")
+        self._kernels.levels(image, out, **self._stream())
+        return out
+
+    def resized(self, pictures: Sequence[Array], side: int) -> Array:
+        """See `Place.resized`."""
+        out = self.empty((len(pictures), side, side, 3), "uint8")
+        self._one_by_one(self._kernels.resize, pictures, side, out)
+        return out
+
+    def fitted(self, pictures: Array, side: int) -> Array:
+        """See `Place.fitted`."""
+        out = self.empty((len(pictures), 3, side, side), "float32")
+        self._one_by_one(self._kernels.fit, pictures, side, out)
+        return out
+
+    def through_jpeg(self, pictures: Array, quality: int) -> Array:
+        """See `Place.through_jpeg`."""
+        count, height, width, _ = pictures.shape
+        workspace = self._workspace(self._kernels.jpeg_workspace_bytes(height, width))
+        out = self.empty((count, height, width, 3), "uint8")
+        for i in range(count):
+            self._kernels.jpeg_round_trip(pictures[i], quality, out[i], workspace, **self._stream())
+        return out
+
+    def textures(self, pictures: Array, dimension: int) -> Array:
+        """See `Place.textures`."""
+        count, side = pictures.shape[:2]
+        workspace = self._workspace(self._kernels.texture_workspace_bytes(count, side))
+        out = self.empty((count, dimension), "float32")
+        self._kernels.texture(pictures, out, workspace, **self._stream())
+        return out
+
+    def _one_by_one(self, kernel: Callable[..., None], pictures: Sequence[Array] | Array, side: int, out: Array) -> None:
+        """`kernel`, which resamples one picture, over all: on one stream, so that they may share the workspace."""
+        sizes = {tuple(picture.shape[:2]) for picture in pictures}
+        workspace = self._workspace(max(self._kernels.preprocess_workspace_bytes(*size, side, side, FILTER) for size in sizes))
+        for i, picture in enumerate(pictures):
+            kernel(picture, FILTER, out[i], workspace, **self._stream())
+
+    def _workspace(self, size_bytes: int) -> Array:
+        return self.empty((size_bytes,), "uint8")

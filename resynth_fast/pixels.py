@@ -5,13 +5,15 @@ Probe, resyntheses and gallery go through the same recipe, so that size, border 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from resynth_fast.errors import ConfigError, InputError
-from resynth_fast.preprocess import centre_square, jpeg_round_trip, resize
+from resynth_fast.place import HOST, Array, Place
+from resynth_fast.preprocess import centre_square
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +37,19 @@ class PixelRecipe:
             raise ConfigError(f"jpeg_quality is {self.jpeg_quality}; it must be 1 … 100, or none")
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 sRGB -> (S, S, 3) uint8 with S = working_size.
+        """`normalised` for one picture."""
+        result: npt.NDArray[np.uint8] = self.normalised([pixels])[0]
+        return result
+
+    def normalised(self, pictures: Sequence[npt.NDArray[np.uint8]] | Array, place: Place = HOST) -> Array:
+        """n pictures (H, W, 3) uint8 sRGB, on the host or at `place` -> (n, S, S, 3) uint8 there, S = working_size.
 
         Centre square, border dropped, antialiased bicubic, then JPEG with 4:2:0 chroma and back. Raises InputError
         for another shape or dtype.
         """
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
-            raise InputError(f"pixels are {pixels.shape} {pixels.dtype}; they must be (H, W, 3) uint8")
-        resized = resize(centre_square(pixels, self.border), self.working_size, self.working_size)
-        return resized if self.jpeg_quality is None else jpeg_round_trip(resized, self.jpeg_quality)
+        for picture in pictures:
+            if isinstance(picture, np.ndarray) and (picture.shape[2:] != (3,) or picture.dtype != np.uint8 or 0 in picture.shape):
+                raise InputError(f"pixels are {picture.shape} {picture.dtype}; they must be (H, W, 3) uint8")
+        # What lies on the host is cropped there: what is cut off need not be copied.
+        resized = place.resized([place.here(centre_square(picture, self.border)) for picture in pictures], self.working_size)
+        return resized if self.jpeg_quality is None else place.through_jpeg(resized, self.jpeg_quality)

@@ -1,7 +1,7 @@
-"""Where arrays are: the dozen things that a walk does to them, here on the host, on a GPU in the backend that runs there.
+"""Where arrays are: what a walk and a description do to them, here on the host, on a GPU in the backend that runs there.
 
 An engine that computes elsewhere than on the host has a `place` like this one. What it is given as the arrays of its place it
-answers as such, and nothing of the walk is copied until its pictures are.
+answers as such. Of a walk nothing is copied to the host but its pictures as bytes, of a description nothing but the features.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .noise import normal_rows
+from .preprocess import fitted, jpeg_round_trip, levels, resize
 from .step import step
+from .texture import textures
 
 Array = Any
 """(b, …): a NumPy array, or what takes its operators, indices and `len` as one does."""
@@ -55,8 +57,20 @@ class Place(Protocol):
     def floats(self, values: Array) -> Array:
         """`values` in float32."""
 
-    def pixels(self, image: Array) -> npt.NDArray[np.uint8]:
-        """(b, 3, H, W) float32 in [0, 1] → (b, H, W, 3) on the host."""
+    def levels(self, image: Array) -> Array:
+        """See `preprocess.levels`; the same bits."""
+
+    def resized(self, pictures: Sequence[Array], side: int) -> Array:
+        """Pictures (H, W, 3) uint8, each of its own size → (n, side, side, 3), see `preprocess.resize`."""
+
+    def through_jpeg(self, pictures: Array, quality: int) -> Array:
+        """(n, H, W, 3) uint8 → the same; see `preprocess.jpeg_round_trip`."""
+
+    def fitted(self, pictures: Array, side: int) -> Array:
+        """See `preprocess.fitted`."""
+
+    def textures(self, pictures: Array, dimension: int) -> Array:
+        """See `texture.textures`."""
 
 
 class Host:
@@ -64,6 +78,9 @@ class Host:
 
     normal_rows = staticmethod(normal_rows)
     step = staticmethod(step)
+    levels = staticmethod(levels)
+    fitted = staticmethod(fitted)
+    textures = staticmethod(textures)
     empty_like = staticmethod(np.empty_like)
     joined = staticmethod(np.concatenate)
 
@@ -92,10 +109,13 @@ class Host:
         """See `Place.floats`."""
         return values.astype(np.float32)
 
-    def pixels(self, image: Array) -> npt.NDArray[np.uint8]:
-        """See `Place.pixels`."""
-        levels: npt.NDArray[np.uint8] = np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)
-        return levels
+    def resized(self, pictures: Sequence[Array], side: int) -> Array:
+        """See `Place.resized`."""
+        return np.stack([resize(picture, side, side) for picture in pictures])
+
+    def through_jpeg(self, pictures: Array, quality: int) -> Array:
+        """See `Place.through_jpeg`."""
+        return np.stack([jpeg_round_trip(picture, quality) for picture in pictures])
 
 
 HOST = Host()
@@ -105,3 +125,8 @@ def place_of(engine: object) -> Place:
     """Where `engine` takes and gives its arrays."""
     found: Place = getattr(engine, "place", HOST)
     return found
+
+
+def moved(values: Array, place: Place, to: Place) -> Array:
+    """`values` of `place` at the place `to`: as they are where that is the same, else by way of the host."""
+    return values if place is to else to.here(place.host(values))

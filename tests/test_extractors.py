@@ -34,7 +34,6 @@ from resynth_fast.cli import app
 from resynth_fast.engines import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.export import encoders, extractors, preprocessing
-from resynth_fast.extractors.network import fitted
 from resynth_fast.extractors.space import open_space
 
 # torch's older exporter writes the graphs that most published encoders come in; it warns of its age, and of tracing.
@@ -206,14 +205,6 @@ def test_what_is_no_encoder_is_refused(tmp_path):
     onnx.save(onnx.helper.make_model(relu, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), tmp_path / "relu.onnx")
     with pytest.raises(ConfigError, match="no residual stream"):
         extractors.read(tmp_path / "relu.onnx", [1])
-
-
-def test_pictures_are_fitted_like_pillow_in_floating_point():
-    batch = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3)).astype(np.uint8)
-    found = fitted(batch, 24)
-    plane = Image.fromarray(batch[1, :, :, 2].astype(np.float32) / 255).resize((24, 24), Image.Resampling.BICUBIC)
-    np.testing.assert_allclose(found[1, 2], np.asarray(plane).clip(0, 1), atol=1e-6)
-    np.testing.assert_array_equal(fitted(batch, 40), batch.transpose(0, 3, 1, 2) / np.float32(255))
 
 
 # --- straight from transformers -------------------------------------------------------------------------------------

@@ -5,26 +5,46 @@ Without a GPU tensors on the CPU and the kernels of the CPU stand in for a devic
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 _native = pytest.importorskip("resynth_fast._native")
 
 from resynth_fast import backends, zoo  # noqa: E402
 from resynth_fast.backends.torch import CudaGraphs, Torch  # noqa: E402
 from resynth_fast.backends.torch.place import TorchPlace  # noqa: E402
-from resynth_fast.bundle import Guidance  # noqa: E402
+from resynth_fast.bundle import Component, File, Guidance, Tensor  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
 from resynth_fast.engines import EnginePool  # noqa: E402
+from resynth_fast.extractors.network import NetworkExtractor  # noqa: E402
+from resynth_fast.extractors.space import FeatureSpace, open_space  # noqa: E402
+from resynth_fast.pixels import PixelRecipe  # noqa: E402
 from resynth_fast.place import HOST  # noqa: E402
 from resynth_fast.sampling import rescaled  # noqa: E402
 
-AWAY = Torch("cpu", compiled=False, precision="f32", kernels=_native)
-PLACE = TorchPlace(torch.device("cpu"), _native)
+
+class StandIn:
+    """The functions of `_cuda`, done by those of `_native`, which bring the memory that they work in."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.endswith("_workspace_bytes"):
+            return lambda *sizes: 256
+        kernel: Callable[..., Any] = getattr(_native, name)
+        return (lambda *given: kernel(*given[:-1])) if name in ("fit", "jpeg_round_trip", "resize", "texture") else kernel
+
+
+KERNELS = StandIn()
+AWAY = Torch("cpu", compiled=False, precision="f32", kernels=KERNELS)
+PLACE = TorchPlace(torch.device("cpu"), KERNELS)
 PROMPTS, SEEDS = zoo.prompts()[:2], [7, 1 << 40]
 
 
@@ -52,7 +72,7 @@ def test_operations_give_what_the_host_gives(work: Callable[..., Any]) -> None:
 
 def test_what_is_not_finite_is_seen_and_levels_are_rounded_alike() -> None:
     x = floats(2, 3, 4, 4)
-    np.testing.assert_array_equal(PLACE.pixels(PLACE.here(x)), HOST.pixels(x))
+    np.testing.assert_array_equal(PLACE.host(PLACE.levels(PLACE.here(x))), HOST.levels(x))
     for harm in (np.nan, np.inf):
         x[1, 2, 3, 3] = harm
         assert not PLACE.finite(PLACE.here(x))
@@ -68,26 +88,83 @@ def test_pictures_are_the_same_wherever_their_arrays_are(name: str) -> None:
     np.testing.assert_array_equal(away, here)
 
 
-def test_nothing_but_the_pictures_is_copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    candidate = EngineCandidate(zoo.bundle("zoo-sd"), EnginePool(AWAY))
+TEXTURE = open_space(zoo.bundle(zoo.TEXTURE))
+
+
+def encoder(folder: Path, pool: EnginePool) -> FeatureSpace:
+    """A space whose network answers sums over the pixels that it is given, in 24 px, three pictures a call."""
+    inputs, outputs = {"pixels": ("b", 3, 24, 24)}, {"nc": ("b", 3), "nw": ("b", 24)}
+    nodes = [onnx.helper.make_node("Einsum", ["pixels"], [tap], equation=f"nchw->{tap}") for tap in outputs]
+    ends = ([onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in each.items()] for each in (inputs, outputs))
+    imports = [onnx.helper.make_opsetid("", 18)]
+    graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", *ends), opset_imports=imports, ir_version=8)
+    (path := folder / "network.onnx").write_bytes(graph.SerializeToString())
+    given, found = ({name: Tensor("float32", shape) for name, shape in each.items()} for each in (inputs, outputs))
+    component = Component(File(path, hashlib.sha256(path.read_bytes()).hexdigest()), "float32", given, found)
+    facts = {"taps": list(outputs), "max_batch": 3}
+    bundle: Any = SimpleNamespace(folder=folder, components={"network": component}, manifest=facts, get=lambda name, kind: facts[name])
+    return replace(TEXTURE, pixels=PixelRecipe(working_size=40), extractor=NetworkExtractor(bundle, pool, 40))
+
+
+@pytest.mark.parametrize("jpeg_quality", [90, None])
+def test_descriptors_made_at_a_place_are_the_hosts(jpeg_quality: int | None) -> None:
+    here = replace(TEXTURE, pixels=replace(TEXTURE.pixels, jpeg_quality=jpeg_quality))
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 97, 80, 3), np.uint8)
+    expected = here.features(list(pictures))
+    np.testing.assert_array_equal(here.features(PLACE.here(pictures), PLACE), expected)
+    of_many_sizes = [pictures[0], pictures[1, 3:40, 5:], pictures[2, ::-1]]  # of the host, not all of whole rows
+    np.testing.assert_array_equal(here.features(of_many_sizes, PLACE), here.features(of_many_sizes))
+
+
+def test_squares_are_fitted_alike() -> None:
+    squares = np.random.default_rng(2).integers(0, 2, (2, 30, 30, 3), np.uint8) * 255  # black beside white: bicubic goes beyond both
+    expected = HOST.fitted(squares, 41)
+    np.testing.assert_array_equal(PLACE.host(PLACE.fitted(PLACE.here(squares), 41)), expected)
+    assert (expected.min(), expected.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("backend", [AWAY, backends.get("torch")], ids=["away", "here"])
+@pytest.mark.parametrize("place", [PLACE, HOST], ids=["away", "here"])
+def test_an_encoder_is_given_its_pixels_where_it_runs(backend: Torch, place: Any, tmp_path: Path) -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (4, 50, 60, 3), np.uint8)
+    expected = encoder(tmp_path, EnginePool(backends.get("onnxruntime"))).features(list(pictures))
+    found = encoder(tmp_path, EnginePool(backend)).features(place.here(pictures), place)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.ptp(expected, 0).min() > 0
+
+
+def test_nothing_but_features_and_pictures_is_copied_to_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = EnginePool(AWAY)
+    candidate, spaces = EngineCandidate(zoo.bundle("zoo-sd"), pool), (TEXTURE, encoder(tmp_path, pool))
     candidate.make(PROMPTS, SEEDS, 1)  # text states are kept on the host, once for all candidates
-    copied: list[tuple[str, Any]] = []
+    copied: list[tuple[Any, ...]] = []
 
     def watched(method: str) -> Callable[..., Any]:
         original = getattr(torch.Tensor, method)
 
         def call(self: Any, *arguments: Any, **settings: Any) -> Any:
-            copied.append((method, self.dtype))
+            copied.append((method, self.dtype, *self.shape))
             return original(self, *arguments, **settings)
 
         return call
 
-    for method in ("__array__", "cpu", "numpy", "tolist"):
+    for method in ("__array__", "cpu", "item", "numpy", "tolist"):
         monkeypatch.setattr(torch.Tensor, method, watched(method))
-    pictures = candidate.make(PROMPTS, SEEDS, 4)
+    place, pictures = candidate.draw(PROMPTS, SEEDS, 4)
+    drawn = copied.copy()
+    for each in spaces:
+        each.features(pictures, place)
+    found = place.host(pictures)
     monkeypatch.undo()
-    assert copied == [("cpu", torch.uint8), ("numpy", torch.uint8)]
-    assert pictures[0].shape == (64, 64, 3)
+    assert drawn == []
+    expected = [
+        (torch.float32, 2, TEXTURE.extractor.dimension),
+        (torch.float32, 2, 3),
+        (torch.float32, 2, 24),
+        (torch.uint8, 2, 64, 64, 3),
+    ]
+    assert copied == [(method, *each) for each in expected for method in ("cpu", "numpy")]
+    np.testing.assert_array_equal(found, candidate.make(PROMPTS, SEEDS, 4))
 
 
 def test_recorded_calls_are_one_for_each_shape_and_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +200,22 @@ def test_pictures_of_a_gpu_are_those_of_the_cpu(name: str) -> None:
         EngineCandidate(zoo.bundle(name), EnginePool(backend, strict=True)).make(PROMPTS, SEEDS, 4) for backend in ("torch:cuda", "torch")
     )
     assert np.abs(np.array(gpu, np.int16) - np.array(cpu)).max() <= 2
+
+
+@pytest.mark.gpu
+def test_pictures_are_described_on_a_gpu_as_on_the_host() -> None:
+    from resynth_fast import _cuda
+
+    gpu, image = TorchPlace(torch.device("cuda"), _cuda), floats(2, 3, 80, 80)
+    pictures = HOST.levels(image)
+    there = gpu.here(pictures)
+    np.testing.assert_array_equal(gpu.host(gpu.levels(gpu.here(image))), pictures)
+    np.testing.assert_array_equal(gpu.host(gpu.through_jpeg(there, 90)), HOST.through_jpeg(pictures, 90))
+    # a weight that a fused multiply-add rounds the other way may move a value by one level
+    moved = gpu.host(gpu.resized([there[0], there[1, 7:60, 9:62]], 64)).astype(int) - HOST.resized(
+        [pictures[0], pictures[1, 7:60, 9:62]], 64
+    )
+    assert np.abs(moved).max() <= 1
+    np.testing.assert_allclose(gpu.host(gpu.fitted(there, 96)), HOST.fitted(pictures, 96), rtol=0, atol=1e-6)
+    features = TEXTURE.features(pictures), TEXTURE.features(there, gpu)
+    assert 1 - np.sum(np.prod([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in features], 0), 1).min() < 1e-4

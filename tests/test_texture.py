@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from resynth_fast import _native
+from resynth_fast import _native, texture
 from resynth_fast.errors import ConfigError, InputError
-from resynth_fast.extractors import texture, texture_reference
+from resynth_fast.extractors import texture_reference
 from resynth_fast.extractors.texture import TextureExtractor, describe
 from resynth_fast.extractors.texture_reference import BLOCKS, Planes
 

@@ -12,7 +12,7 @@ from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
 from ..engines import EnginePool, graph_of
 from ..errors import BundleError
-from ..place import HOST, Place, place_of
+from ..place import HOST, Array, Place, moved, place_of
 from ..sampling import Latents, rescaled, walk
 from ..scheduler import BatchKey, Work
 from ..types import Pixels
@@ -35,7 +35,12 @@ class EngineCandidate:
         self._tables: dict[int, StepTable] = {}
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
-        """See `Candidate.make`; BundleError if a network gives anything that is not finite."""
+        """See `Maker.make`; BundleError if a network gives anything that is not finite."""
+        place, levels = self.draw(prompts, seeds, steps)
+        return list(place.host(levels))
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Place, Array]:
+        """Where the pictures of `make` came to be, and they (b, H, W, 3) uint8, left there."""
         table = self._table(steps)
         conditions = self._encode(prompts)
         guidance = self.bundle.guidance
@@ -46,10 +51,10 @@ class EngineCandidate:
             denoise = self._denoiser(engine, place, conditions)
             latents = walk(table, lambda call: place.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, place)
         with self._pool.hold(self.bundle.components["decoder"], rows=len(seeds)) as engine:
-            place = place_of(engine)
-            image = engine.run({"latents": place.here(latents)})["image"]
-            self._check(place.finite(image), "decoder")
-        return list(place.pixels(image))
+            there = place_of(engine)
+            image = engine.run({"latents": moved(latents, place, there)})["image"]
+            self._check(there.finite(image), "decoder")
+            return there, there.levels(image)
 
     def encode(self, prompts: Sequence[str]) -> None:
         """Encode `prompts` ahead of `make`, so that their states need not be asked for again; each distinct one once."""

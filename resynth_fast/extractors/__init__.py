@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from ..place import Array, Place
 
 
 class Extractor(Protocol):
@@ -24,5 +27,8 @@ class Extractor(Protocol):
     def dimension(self) -> int:
         """Number of columns: the sum of block_sizes."""
 
-    def extract(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(n, S, S, 3) uint8 sRGB -> (n, dimension) float32, finite, unscaled; a row never depends on the others."""
+    def extract(self, batch: Array, place: Place = ...) -> npt.NDArray[np.float32]:
+        """(n, S, S, 3) uint8 sRGB at `place`, by default the host -> (n, dimension) float32, finite, unscaled, on the host.
+
+        A row never depends on the others.
+        """

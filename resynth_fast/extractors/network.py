@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..bundle import Bundle, Component
 from ..engines import EnginePool
 from ..errors import BundleError
-from ..preprocess import preprocess
+from ..place import HOST, Array, Place, moved, place_of
 
 NETWORK, LAST = "network", "last"
 """Components: the graph cut after its last tap; and, for the paper's own score alone, the whole one."""
@@ -42,24 +42,25 @@ class NetworkExtractor:
     def dimension(self) -> int:
         return sum(self.block_sizes.values())
 
-    def extract(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def extract(self, batch: Array, place: Place = HOST) -> npt.NDArray[np.float32]:
         """See `Extractor.extract`."""
-        return self._run(self._component, batch, self.taps)
+        return self._run(self._component, batch, self.taps, place)
 
-    def extract_last(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def extract_last(self, batch: Array, place: Place = HOST) -> npt.NDArray[np.float32]:
         """(n, S, S, 3) uint8 → the encoder's own embedding (n, e); BundleError if it was not exported."""
         component = self._get(LAST)
-        return self._run(component, batch, tuple(component.outputs))
+        return self._run(component, batch, tuple(component.outputs), place)
 
     def has(self, component: str) -> bool:
         return component in self._bundle.components
 
-    def _run(self, component: Component, batch: npt.NDArray[np.uint8], taps: tuple[str, ...]) -> npt.NDArray[np.float32]:
+    def _run(self, component: Component, batch: Array, taps: tuple[str, ...], place: Place) -> npt.NDArray[np.float32]:
         engine = self._pool.get(component)
-        rows = []
+        there = place_of(engine)
+        batch, rows = moved(batch, place, there), []
         for start in range(0, len(batch), self._rows):
-            found = engine.run({"pixels": fitted(batch[start : start + self._rows], self.side)})
-            rows.append(np.concatenate([found[tap] for tap in taps], axis=1))
+            found = engine.run({"pixels": there.fitted(batch[start : start + self._rows], self.side)})
+            rows.append(np.concatenate([there.host(found[tap]) for tap in taps], axis=1))
         return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
 
     def _get(self, name: str) -> Component:
@@ -68,8 +69,3 @@ class NetworkExtractor:
                 f"{self._bundle.folder}: no component {name!r}, it has {', '.join(self._bundle.components)}; export the extractor again"
             )
         return self._bundle.components[name]
-
-
-def fitted(batch: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
-    """(n, S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
-    return preprocess([picture.astype(np.float32) / np.float32(255) for picture in batch], side).clip(0, 1)

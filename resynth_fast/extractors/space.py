@@ -16,6 +16,7 @@ from ..engines import EnginePool
 from ..errors import BundleError, ConfigError
 from ..fit import Fit
 from ..pixels import PixelRecipe
+from ..place import HOST, Array, Place
 from ..recipe import Constants, Doubles, Moment, Prior, Whitening
 from ..types import Pixels
 from . import Extractor
@@ -54,9 +55,13 @@ class FeatureSpace:
         scaled = self.constants.scaled(features)
         return np.concatenate([self.whitening(row[None]) for row in scaled]) if len(scaled) else scaled
 
-    def features(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on."""
-        features = self.extractor.extract(np.stack([self.pixels.normalise(picture) for picture in pictures]))
+    def features(self, pictures: Sequence[Pixels] | Array, place: Place = HOST) -> npt.NDArray[np.float32]:
+        """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on. BundleError if not finite.
+
+        They are made at `place` of pictures of the host, or of (n, H, W, 3) that lie there, and brought to the host: 12 kB a
+        picture of the descriptor. Whitening and scores are in float64, and stay there.
+        """
+        features = self.extractor.extract(self.pixels.normalised(pictures, place), place)
         if not np.isfinite(features).all():
             raise BundleError(f"{self.name}: a feature is not finite; verify or export the extractor again")
         return features

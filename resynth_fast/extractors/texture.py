@@ -15,15 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, InputError
-from . import texture_reference
-
-# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
-try:
-    import resynth_fast._native as _native
-
-    _compiled = True
-except ModuleNotFoundError:
-    _compiled = False
+from ..place import HOST, Array, Place
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -56,20 +48,15 @@ class TextureExtractor:
         """Number of columns of `extract`."""
         return sum(self.block_sizes.values())
 
-    def extract(self, batch: Bytes) -> Floats:
-        """(n, S, S, 3) uint8 -> (n, dimension) float32, finite, the blocks side by side and unscaled.
+    def extract(self, batch: Array, place: Place = HOST) -> Floats:
+        """(n, S, S, 3) uint8 at `place` -> (n, dimension) float32 on the host, finite, the blocks side by side and unscaled.
 
         A picture's row is the same to the last bit whatever else is in the batch. Raises InputError for another shape.
         """
         size = self.working_size
-        if batch.ndim != 4 or batch.shape[1:] != (size, size, 3) or batch.dtype != np.uint8:
+        if batch.shape[1:] != (size, size, 3) or (isinstance(batch, np.ndarray) and batch.dtype != np.uint8):
             raise InputError(f"batch is {batch.shape} {batch.dtype}; it must be (n, {size}, {size}, 3) uint8")
-        features = np.empty((len(batch), self.dimension), np.float32)
-        if _compiled:
-            _native.texture(np.ascontiguousarray(batch), features)
-        else:
-            for row, pixels in zip(features, batch, strict=True):
-                np.concatenate(list(texture_reference.describe(pixels).values()), out=row)
+        features = place.host(place.textures(batch, self.dimension))
         assert np.isfinite(features).all()
         return features
 

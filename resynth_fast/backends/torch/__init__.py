@@ -7,6 +7,7 @@ On a GPU the calls are CUDA graphs. The only files of the runtime that import to
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import threading
 from collections import OrderedDict
@@ -78,7 +79,7 @@ class Torch:
             module = _OneAtATime(module)
         fallback = "" if there else "torch finds no CUDA device, the CPU runs instead"
         kernels = self.kernels or (_cuda_kernels() if device.type == "cuda" else None)
-        return TorchEngine(module, translated, TorchPlace(device, kernels) if kernels else HOST, device, fallback)
+        return TorchEngine(module, translated, _place(device, kernels) if kernels else HOST, device, fallback)
 
 
 class TorchEngine:
@@ -175,6 +176,10 @@ def _captured(module: Callable[..., Tensors], inputs: Tensors) -> tuple[Tensors,
     with torch.cuda.graph(graph, pool=_pool[0]):
         outputs = module(*inputs)
     return outputs, graph.replay
+
+
+_place = functools.cache(TorchPlace)
+"""One a device, for all its engines: what is at the place of one is at that of the others."""
 
 
 def _cuda_kernels() -> Any:

@@ -57,11 +57,6 @@ class TorchPlace(DevicePlace):
         """See `Place.floats`."""
         return values.float()
 
-    def pixels(self, image: Tensor) -> npt.NDArray[np.uint8]:
-        """See `Place.pixels`: of the floats nothing leaves the device."""
-        levels: npt.NDArray[np.uint8] = (image.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        return levels
-
     def _stream(self) -> dict[str, int]:
         """Where torch puts its own work, so that ours is done in its turn."""
         return {"stream": torch.cuda.current_stream(self.device).cuda_stream} if self.device.type == "cuda" else {}

@@ -14,6 +14,7 @@ from . import scheduler
 from .bundle import Bundle, Component
 from .candidates import Maker
 from .engines import EnginePool
+from .place import HOST, Array, Place
 from .scheduler import Plan, TextWave, Wave, Work
 from .types import Pixels, Request
 
@@ -30,9 +31,13 @@ class Engined(Protocol):
     def encode(self, prompts: list[str]) -> None:
         """Encode prompts ahead of their pictures."""
 
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Place, Array]:
+        """Pictures (b, H, W, 3) uint8, left where they came to be."""
+
 
 Features = npt.NDArray[np.float32]
-Describe = Callable[[Sequence[Pixels]], Features]
+Describe = Callable[[Sequence[Pixels] | Array, Place], Features]
+"""n pictures, and where they are → (n, d) on the host."""
 
 
 class Made(NamedTuple):
@@ -127,9 +132,12 @@ class Executor:
 
     def _make(self, wave: Wave, describe: Describe | None) -> dict[Request, Made]:
         prompts, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-        pictures = self.candidates[wave.candidate].make(prompts, seeds, self.steps)
-        features = describe(pictures) if describe else np.empty((len(pictures), 0), np.float32)
-        return dict(zip(wave.requests, map(Made, pictures, features), strict=True))
+        if ours := self._ours.get(wave.candidate):
+            place, pictures = ours.draw(prompts, seeds, self.steps)
+        else:
+            place, pictures = HOST, self.candidates[wave.candidate].make(prompts, seeds, self.steps)
+        features = describe(pictures, place) if describe else np.empty((len(pictures), 0), np.float32)
+        return dict(zip(wave.requests, map(Made, place.host(pictures), features), strict=True))
 
     def _forecast(self, wave: TextWave | Wave) -> float:
         """Seconds; nothing where nothing was measured, so that a guess never stops anybody."""

@@ -11,6 +11,7 @@ import numpy as np
 from .executor import Executor, Features, Made
 from .extractors.space import FeatureSpace
 from .options import LOOK_UP
+from .place import Array, Place
 from .recipe import Doubles
 from .stopwatch import Stopwatch
 from .types import Pixels, Request
@@ -65,10 +66,10 @@ class Supply:
             return {}
         return self._executor(wanted, describe=self._describe, until=self._until, describe_s=self._describe_s)
 
-    def _describe(self, pictures: Sequence[Pixels]) -> Features:
-        """In the thread that made them, so that others are made meanwhile; counted as a stage of its own."""
+    def _describe(self, pictures: Sequence[Pixels] | Array, place: Place) -> Features:
+        """Where they were made, by the thread that made them, so that others are made meanwhile; counted as a stage of its own."""
         with Stopwatch() as watch:
-            features = self._space.features(pictures)
+            features = self._space.features(pictures, place)
         with self._lock:
             ms = watch.ms / self._executor.pool.lanes.count
             self._watches["features"].ms += ms

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from loopback import Server
 
 # Timings of shared machines are noise, and a suite that gates a merge must not depend on luck.
 settings.register_profile("resynth", deadline=None, derandomize=True)
@@ -70,3 +71,10 @@ def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], c
         return ctypes.CDLL(str(library))
 
     return build
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """For one test, which says what is answered."""
+    with Server() as server:
+        yield server

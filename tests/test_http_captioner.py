@@ -6,13 +6,12 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from loopback import Server
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
@@ -23,7 +22,6 @@ from resynth_fast.engines import EnginePool
 from resynth_fast.errors import ConfigError, SourceError
 
 SECRET = "sk-verysecret"
-Answer = tuple[int, bytes]
 
 
 def says(text: object) -> bytes:
@@ -36,42 +34,11 @@ def sent_picture(body: dict[str, Any]) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"), validate=True)))
 
 
-class Server:
-    """Says how bright a picture is, unless `respond` is changed, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.respond: Callable[[dict[str, Any], int], Answer] = lambda body, _: (
-            200,
-            says(f"grey {np.asarray(sent_picture(body)).mean():.0f}"),
-        )
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append((self.path, dict(self.headers), body))
-                status, content = outer.respond(body, len(outer.requests))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.http.shutdown()
-    thread.join()
-    server.http.server_close()
+def server(server: Server) -> Server:
+    """Says how bright a picture is, unless it is told otherwise."""
+    server.respond = lambda body, _: (200, {}, says(f"grey {np.asarray(sent_picture(body)).mean():.0f}"))
+    return server
 
 
 def captioner(server: Server, settings: str = "") -> HttpCaptioner:
@@ -117,7 +84,7 @@ def test_a_large_picture_is_sent_smaller(server: Server) -> None:
     ],
 )
 def test_an_answer_becomes_one_clean_line(server: Server, answer: str, caption: str) -> None:
-    server.respond = lambda *_: (200, says(answer))
+    server.respond = lambda *_: (200, {}, says(answer))
     assert captioner(server).caption([grey(0)]) == [caption]
 
 
@@ -127,23 +94,23 @@ def test_an_answer_becomes_one_clean_line(server: Server, answer: str, caption: 
      (says(None), "gave no caption"), (says(" \n"), "gave no caption"), (says([{"type": "text"}]), "gave no caption")],
 )  # fmt: skip
 def test_an_answer_that_is_no_caption_is_an_error(server: Server, content: bytes, said: str) -> None:
-    server.respond = lambda *_: (200, content)
+    server.respond = lambda *_: (200, {}, content)
     with pytest.raises(SourceError, match=f"captioner: 127.0.0.1 .*{said}|captioner: 127.0.0.1 {said}"):
         captioner(server).caption([grey(0)])
 
 
 def test_what_may_pass_is_repeated_and_what_does_not_is_an_error(server: Server) -> None:
-    server.respond = lambda _, number: (503, b"") if number < 3 else (200, says("a cat"))
+    server.respond = lambda _, number: (503, {}, b"") if number < 3 else (200, {}, says("a cat"))
     assert captioner(server).caption([grey(0)]) == ["a cat"]
     assert len(server.requests) == 3
-    server.respond = lambda *_: (500, b"")
+    server.respond = lambda *_: (500, {}, b"")
     with pytest.raises(SourceError, match=r"captioner: 127\.0\.0\.1 answered 500: nothing, 5 times; try again later"):
         captioner(server).caption([grey(0)])
 
 
 def test_a_refusal_never_shows_the_key(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_KEY", SECRET)
-    server.respond = lambda *_: (401, json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode())
+    server.respond = lambda *_: (401, {}, json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode())
     with pytest.raises(SourceError, match="answered 401: bad key …; check the key") as caught:
         captioner(server, "key=ACME_KEY").caption([grey(0)])
     assert SECRET not in str(caught.value)
@@ -152,7 +119,7 @@ def test_a_refusal_never_shows_the_key(server: Server, monkeypatch: pytest.Monke
 
 def test_a_server_that_is_silent_is_given_up(server: Server) -> None:
     release = threading.Event()
-    server.respond = lambda *_: (200, says("late") if release.wait(10) else b"")
+    server.respond = lambda *_: (200, {}, says("late") if release.wait(10) else b"")
     try:
         with pytest.raises(SourceError, match=r"captioner: 127\.0\.0\.1 took more than 0\.2 s; raise timeout="):
             captioner(server, "timeout=0.2").caption([grey(0)])

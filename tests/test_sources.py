@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from loopback import Answer, Server
 from PIL import Image
 
 from resynth_fast import Attributor, images, report, zoo
@@ -193,63 +191,14 @@ def png(seed: int = 0, side: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-Answer = tuple[int, dict[str, str], bytes]
-
-
 def good(body: dict[str, Any], number: int) -> Answer:
     return 200, {}, json.dumps({"created": 1, "data": [{"b64_json": base64.b64encode(png(number)).decode()}]}).encode()
 
 
-class Server:
-    """Answers requests as `respond` says, and remembers them."""
-
-    def __init__(self) -> None:
-        self.respond: Callable[[dict[str, Any], int], Answer] = good
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.under_way = self.most = 0
-        self.piece, self.pause_s = 2**20, 0.0
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.requests.append((self.path, dict(self.headers), body))
-                    number = len(outer.requests)
-                    outer.under_way += 1
-                    outer.most = max(outer.most, outer.under_way)
-                status, headers, content = outer.respond(body, number)
-                with lock:
-                    outer.under_way -= 1
-                self.send_response(status)
-                for name, value in ({"Content-Length": str(len(content))} | headers).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                with contextlib.suppress(OSError):  # a client that has gone
-                    for i in range(0, len(content), outer.piece):
-                        self.wfile.write(content[i : i + outer.piece])
-                        time.sleep(outer.pause_s)
-
-            def do_GET(self) -> None:
-                outer.requests.append((self.path, {}, {}))
-                self.send_error(404)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.http.shutdown()
-    thread.join()
-    server.http.server_close()
+def server(server: Server) -> Server:
+    server.respond = good
+    return server
 
 
 class Waits:

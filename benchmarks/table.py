@@ -1,6 +1,7 @@
 """Gathers what the benchmarks print into benchmarks/results, and makes the table of benchmarks/README.md from there.
 
-python benchmarks/table.py               run every bench_*.py, keep its rows, write the table
+python benchmarks/table.py               run every short bench_*.py, keep its rows, write the table
+python benchmarks/table.py --all         the long ones too, which take hours together
 python benchmarks/table.py topk step     the same for these two only
 python benchmarks/table.py --table       write the table from the rows that are kept
 """
@@ -20,28 +21,34 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+LONG = ("backends", "cold", "end_to_end", "gpu", "memory", "racing", "scaling", "steps")
+"""Whole attributions and large networks: many minutes each, run where they are named."""
 BEGIN, END = "<!-- table: written by benchmarks/table.py -->", "<!-- end of table -->"
 
 
 def main() -> None:
     """Run, keep, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="benchmarks to run, without bench_ and .py; all unless given")
+    parser.add_argument("names", nargs="*", help="benchmarks to run, without bench_ and .py; all short ones unless given")
+    parser.add_argument("--all", action="store_true", help="the long ones too")
     parser.add_argument("--gpu", action="store_true", help="the rows of the GPU")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     if not arguments.table:
-        for name in arguments.names or names():
+        for name in arguments.names or names(long=arguments.all):
             gather(name, gpu=arguments.gpu)
+        if not (arguments.names or arguments.all):
+            print(f"left out, for they are long: {', '.join(LONG)}; name them, or --all", file=sys.stderr)
     readme = HERE / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{BEGIN}\n\n{table()}\n{END}{after}")
 
 
-def names() -> list[str]:
-    """Every benchmark of this folder."""
-    return sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+def names(*, long: bool) -> list[str]:
+    """The benchmarks of this folder, with the long ones or without."""
+    found = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    return [name for name in found if long or name not in LONG]
 
 
 def gather(name: str, *, gpu: bool) -> None:

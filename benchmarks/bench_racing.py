@@ -23,12 +23,11 @@ import numpy.typing as npt
 from resynth_fast import perturbations, zoo
 from resynth_fast.attributor import Attributor
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.evaluation import metrics
+from resynth_fast.evaluation import metrics, racing
 from resynth_fast.evaluation.zoo import draw, references
 from resynth_fast.images import Picture
-from resynth_fast.race import Standing
 from resynth_fast.recipe import Doubles, Integers
-from resynth_fast.types import Pixels, Request
+from resynth_fast.types import Pixels
 from resynth_fast.verdict import Decision
 
 FEWER, AGREEMENT, POINTS = 2.0, 0.99, 1.0
@@ -50,6 +49,10 @@ class Drawn:
     """(n, m, d)"""
     references: Doubles
     """(n, C, K, d)"""
+
+    def each(self) -> list[list[Doubles]]:
+        """For each probe, every candidate's references (K, d)."""
+        return [list(probe) for probe in self.references]
 
 
 def main() -> None:
@@ -124,34 +127,14 @@ def probes_of(attributor: Attributor, count: int, seed: int, start: int) -> tupl
     return owners, pixels
 
 
-def race(attributor: Attributor, drawn: Drawn) -> list[Standing]:
-    """The race of every probe, on what was drawn."""
-    names, seeds = list(attributor.candidates), attributor.seeds
-    found = {
-        Request(name, caption, seed): drawn.references[i, g, k]
-        for i, caption in enumerate(drawn.captions) for g, name in enumerate(names) for k, seed in enumerate(seeds)
-    }  # fmt: skip
-    known = [attributor.space.prior(names)] * len(drawn.truth)
-    return attributor.drawing.race()(
-        drawn.captions, list(drawn.points), known, lambda wanted: {request: found[request] for request in wanted}
-    )
-
-
-def judged(attributor: Attributor, drawn: Drawn, counts: npt.NDArray[np.int64]) -> list[Decision]:
-    """Decisions on the first `counts` (n, C) references."""
-    taken = [[drawn.references[i, g, :n] for g, n in enumerate(row)] for i, row in enumerate(counts.tolist())]
-    return attributor.judge(drawn.captions, list(drawn.points), [list(c) for c in drawn.copies], taken)
-
-
 def check(attributor: Attributor, seed: int) -> None:
     """That the attributor draws and answers as the race on what was drawn does."""
     _, pixels = probes_of(attributor, CHECKED, seed, 0)
     verdicts = attributor.attribute([picture(p) for p in pixels])
     drawn = draw_all(attributor, CHECKED, seed)
-    standings = race(attributor, drawn)
-    for verdict, standing in zip(verdicts, standings, strict=True):
+    for verdict, row in zip(verdicts, racing.race(attributor, drawn.captions, list(drawn.points), drawn.each()), strict=True):
         counts = {c.name: len(c.resyntheses) for c in verdict.candidates}
-        expected = dict(zip(attributor.candidates, standing.counts.tolist(), strict=True))
+        expected = dict(zip(attributor.candidates, row.tolist(), strict=True))
         if counts != expected:
             raise SystemExit(f"the attributor drew {counts}, the race on what was drawn {expected}")
 
@@ -165,26 +148,22 @@ def picture(pixels: Pixels) -> Picture:
 def compare(attributor: Attributor, drawn: Drawn) -> list[Row]:
     """Rows: denoiser calls, agreement where the exhaustive run attributes, accuracy; the details of each in its name."""
     n, candidates, most = drawn.references.shape[:3]
-    standings = race(attributor, drawn)
-    counts = np.stack([standing.counts for standing in standings])
-    exhaustive = judged(attributor, drawn, np.full((n, candidates), most))
-    raced = judged(attributor, drawn, counts)
-    works = [c.work(attributor.options.steps) for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
-    rows = np.array([work.calls * work.rows for work in works])
-    first, expected = (np.array([d.order[0] for d in decisions]) for decisions in (raced, exhaustive))
-    attributed = np.array([d.status == "attributed" for d in exhaustive])
-    known = drawn.truth >= 0
-    agree = (first == expected)[attributed]
-    hits, all_hits = ((labels == drawn.truth)[known] for labels in (first, expected))
+    given = drawn.captions, list(drawn.points), [list(c) for c in drawn.copies], drawn.each()
+    counts = racing.race(attributor, drawn.captions, list(drawn.points), drawn.each())
+    raced = racing.judged(attributor, *given, counts)
+    exhaustive = racing.judged(attributor, *given, np.full((n, candidates), most))
     prompts = np.unique(np.array(drawn.captions), return_inverse=True)[1]
-    low, high = metrics.interval(hits.astype(float) - all_hits, prompts[known])
-    difference = 100 * float(hits.mean() - all_hits.mean())
-    agreement_low, _ = metrics.interval(agree.astype(float), prompts[attributed])
-    unknown = [float(np.mean([d.status == "unknown" for d, k in zip(ds, known, strict=True) if not k])) for ds in (raced, exhaustive)]
-    rejected = [float(np.mean([d.status == "unknown" for d, k in zip(ds, known, strict=True) if k])) for ds in (raced, exhaustive)]
-    gone = [d.status == "unknown" for d, a in zip(raced, attributed, strict=True) if a]
-    each, calls = (counts * rows).sum(1), float(rows.sum() * most)
-    ours_calls, own_calls = float(each.mean()), float(each[known].mean())
+    found = racing.agreement(attributor, raced, exhaustive, counts, drawn.truth, prompts)
+    known = drawn.truth >= 0
+    ours, theirs = ([d for d, k in zip(ds, known, strict=True) if k] for ds in (raced, exhaustive))
+    own = racing.agreement(attributor, ours, theirs, counts[known], drawn.truth[known], prompts[known])
+    unknown, rejected = (
+        [float(np.mean([d.status == "unknown" for d, k in zip(ds, known, strict=True) if k == of])) for ds in (raced, exhaustive)]
+        for of in (False, True)
+    )
+    gone = [d.status == "unknown" for d, e in zip(raced, exhaustive, strict=True) if e.status == "attributed"]
+    rows, all_rows = found["denoiser_rows"], found["of_denoiser_rows"]
+    low, high = (100 * end for end in found["difference_ci95"])
 
     def row(case: str, unit: str, ours: float, peer: float, ratio: float, goal: float | None, met: bool | None) -> Row:
         return Row(
@@ -193,18 +172,18 @@ def compare(attributor: Attributor, drawn: Drawn) -> list[Row]:
         )  # fmt: skip
 
     return [
-        row("denoiser rows", "rows a probe", ours_calls, calls, calls / ours_calls, FEWER, calls / ours_calls >= FEWER),
-        row("denoiser rows, candidates' own probes alone", "rows a probe", own_calls, calls, calls / own_calls, None, None),
-        row("pictures", "pictures a probe", float(counts.sum(1).mean()), float(candidates * most), candidates * most / float(counts.sum(1).mean()), None, None),
+        row("denoiser rows", "rows a probe", rows, all_rows, all_rows / rows, FEWER, all_rows / rows >= FEWER),
+        row("denoiser rows, candidates' own probes alone", "rows a probe", own["denoiser_rows"], all_rows, all_rows / own["denoiser_rows"], None, None),
+        row("pictures", "pictures a probe", found["pictures"], found["of_pictures"], found["of_pictures"] / found["pictures"], None, None),
         row(
-            f"same first candidate where the exhaustive run attributes ({int((~agree).sum())} of {len(agree)} differ, 95 % from {agreement_low:.3f})",
-            "share", float(agree.mean()), 1.0, float(agree.mean()), AGREEMENT, bool(agree.mean() >= AGREEMENT),
+            f"same first candidate where the exhaustive run attributes ({found['differ']} of {found['attributed']} differ, 95 % from {found['agreement_ci95'][0]:.3f})",
+            "share", found["agreement"], 1.0, found["agreement"], AGREEMENT, found["agreement"] >= AGREEMENT,
         ),
         row("answered unknown where the exhaustive run attributes", "share", float(np.mean(gone)), 0.0, 1 - float(np.mean(gone)), None, None),
-        row("same first candidate, all", "share", float((first == expected).mean()), 1.0, float((first == expected).mean()), None, None),
+        row("same first candidate, all", "share", found["agreement_all"], 1.0, found["agreement_all"], None, None),
         row(
-            f"accuracy: {difference:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]", "share", float(hits.mean()), float(all_hits.mean()),
-            float(hits.mean() / all_hits.mean()), 1 - POINTS / 100 / float(all_hits.mean()), abs(difference) <= POINTS,
+            f"accuracy: {100 * found['difference']:+.2f} points [{low:+.2f}, {high:+.2f}]", "share", found["accuracy"], found["of_accuracy"],
+            found["accuracy"] / found["of_accuracy"], 1 - POINTS / 100 / found["of_accuracy"], abs(100 * found["difference"]) <= POINTS,
         ),
         row("withheld generators answered unknown", "share", unknown[0], unknown[1], unknown[0] / max(unknown[1], 1e-9), None, None),
         row("candidates' own pictures answered unknown", "share", rejected[0], rejected[1], rejected[0] / max(rejected[1], 1e-9), None, None),

@@ -201,6 +201,7 @@ def evaluate(
     probes: Annotated[int, typer.Option(help="zoo: how many probes, spread evenly over the candidates.")] = 400,
     steps: StepsOption = 8,
     probe_steps: Annotated[int, typer.Option(help="zoo: denoising steps of a probe.")] = 20,
+    race: Annotated[bool, typer.Option("--race", help="zoo: judge with racing too, and say how far the two agree.")] = False,
     format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write result.json, result.csv, plots and a page into this folder.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps features between runs; default: the user's cache.")] = None,
@@ -227,7 +228,9 @@ def evaluate(
             raise ConfigError(
                 f"{folder_only[0]!r}: --without, --leave-out and --degradation are for datasets in a folder; leave them out with zoo:"
             )
-        result = of_zoo(recipe or "one-shot", probes=probes, steps=steps, probe_steps=probe_steps, extractor=extractor, **common)
+        result = of_zoo(recipe or "one-shot", probes=probes, steps=steps, probe_steps=probe_steps, race=race, extractor=extractor, **common)
+    elif race:
+        raise ConfigError("--race is for zoo:, whose references are drawn; in a folder they are there already: leave it out")
     else:
         result = of_folder(
             Path(dataset), protocol, recipe or "default", extractor=extractor, draws=draws, without=without, leave_out=leave_out,

@@ -87,10 +87,22 @@ def evaluation(result: dict[str, Any], format: str) -> None:
     )
     unknown = "" if result["auroc_unknown"] is None else f"; unknown generators: AUROC {result['auroc_unknown']:.3f}"
     print(f"{result['n']} probes, chance {result['chance']:.3f}{unknown}; {result['seconds_per_probe']:.2f} s a probe")
+    if race := result.get("race"):
+        print(_raced(race))
     if result.get("unjudged"):
         print(f"{result['unjudged']} probes were not judged: a candidate has no picture of their prompt beside themselves")
     for skipped in result.get("skipped", ()):
         print(f"skipped: {skipped}")
+
+
+def _raced(race: dict[str, Any]) -> str:
+    """What racing has saved and changed, in words."""
+    agreement = "none was attributed" if race["agreement"] is None else f"{race['differ']} of {race['attributed']} attributed differ"
+    low, high = (100 * end for end in race["difference_ci95"])
+    return (
+        f"racing drew {race['pictures']:.1f} of {race['of_pictures']} pictures a probe, {race['denoiser_rows']:.0f} of "
+        f"{race['of_denoiser_rows']} denoiser rows; first candidate: {agreement}; accuracy {100 * race['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    )
 
 
 def evaluation_csv(rows: Sequence[dict[str, Any]]) -> list[str]:

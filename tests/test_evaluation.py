@@ -559,8 +559,24 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache, tmp_path):
         assert shown in text
     with pytest.raises(ConfigError, match="zoo: knows closed"):
         evaluate("zoo:", cache, "--protocol", "open")
+    with pytest.raises(ConfigError, match="--race is for zoo:"):
+        evaluate(tmp_path, cache, "--race")
     with pytest.raises(ConfigError, match=r"'gallery': --without, .* are for datasets in a folder"):
         evaluate("zoo:", cache, "--without", "gallery")
+
+
+def test_racing_is_told_beside_the_exhaustive_run(cache, tmp_path):
+    result = evaluate(
+        "zoo:", cache, "--probes", 8, "--references", 3, "--steps", 1, "--probe-steps", 1, "--seed", 3, "--race", "--out", tmp_path
+    )
+    race, conditions = result["race"], result["conditions"]
+    assert 4 <= race["pictures"] < race["of_pictures"] == 12
+    assert race["denoiser_rows"] < race["of_denoiser_rows"] == 3 * (2 + 2 + 2 + 1)  # zoo-flux has no second row for guidance
+    assert race["accuracy"] == conditions["tagger, racing"]["top1"]
+    assert race["of_accuracy"] == conditions["tagger"]["top1"]
+    assert race["attributed"] >= conditions["tagger"]["status"]["attributed"]  # of the withheld generator's too
+    assert race["differ"] <= race["attributed"]
+    assert "Pictures when racing" in Page((tmp_path / "index.html").read_text()).text
 
 
 # --- the page ------------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ ZOO = "zoo:"
 
 
 def of_zoo(
-    recipe: str, *, probes: int, steps: int, probe_steps: int, extractor: Path | None, references: int, seed: int, together: int, backend: str,
-    threads: int, progress: Progress,
+    recipe: str, *, probes: int, steps: int, probe_steps: int, extractor: Path | None, references: int, seed: int, together: int, race: bool,
+    backend: str, threads: int, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fresh probes of held-out captions, drawn by the embedded zoo's own generators."""
+    """Fresh probes of held-out captions, drawn by the embedded zoo's own generators; `race`: judged without and with racing."""
     from ..attributor import Attributor
     from . import zoo
 
@@ -27,7 +27,7 @@ def of_zoo(
         raise ConfigError(f"--together is {together}; zoo: lends the resyntheses of all its probes")
     attributor = Attributor.from_zoo(
         [ZOO], extractor=extractor, backend=backend, threads=threads or None, references=references, steps=steps, seed=0,
-        together=recipe == "together",
+        together=recipe == "together", race=race,
     )  # fmt: skip
     return zoo.evaluate(attributor, probes=probes, seed=seed, probe_steps=probe_steps, progress=progress)
 

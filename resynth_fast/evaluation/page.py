@@ -110,6 +110,14 @@ def _figures(result: dict[str, Any]) -> list[dict[str, Any]]:
                 "note": f"Candidates in it, on average; it holds the maker in {100 * conformal['coverage']:.1f} % of cases",
             }
         )
+    if race := result.get("race"):
+        agreement = (
+            "none attributed"
+            if race["agreement"] is None
+            else f"first candidate as without in {100 * race['agreement']:.1f} % of those attributed"
+        )
+        note = f"A probe, of {race['of_pictures']}; {agreement}; accuracy {100 * race['difference']:+.1f} points"
+        found.append({"label": "Pictures when racing", "value": race["pictures"], "as": "count", "note": note})
     found.append(
         {
             "label": "Time per probe",

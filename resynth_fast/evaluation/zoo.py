@@ -16,11 +16,12 @@ from ..errors import ConfigError
 from ..recipe import Doubles
 from ..types import Pixels, Request
 from ..verdict import Decision
-from . import metrics
+from . import metrics, racing
 
 PROBE_SEEDS = 1 << 40
 """Where the seeds of probes begin: far from any reference's, so that none shares its noise."""
 CHUNK = 16
+RACED = "tagger, racing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def evaluate(
 
     Captions: the captioner's (what `resynth attribute` uses), the true one (an upper bound), the one of another probe
     that has most words in common with it, and any other probe's (what is left when the caption says nothing). All are
-    judged on the same probes.
+    judged on the same probes. An attributor that races is judged without and with racing, on the same pictures.
     """
     names = list(attributor.candidates)
     if probes < len(names):
@@ -74,8 +75,11 @@ def evaluate(
     copies = [list(attributor.space([change(p.pixels) for change in changes])) for p in everything]
     points_of = dict(references(attributor, list(dict.fromkeys(written)), progress))
 
+    def drawn(texts: list[str]) -> list[list[Doubles]]:
+        return [[points_of[text, candidate] for candidate in names] for text in texts]
+
     def judge(texts: list[str]) -> list[Decision]:
-        return attributor.judge(texts, list(points), copies, [[points_of[text, candidate] for candidate in names] for text in texts])
+        return attributor.judge(texts, list(points), copies, drawn(texts))
 
     judged = {"tagger": judge(written)}
     seconds = time.perf_counter() - start  # what an attribution takes; the other conditions are the evaluation's own
@@ -84,6 +88,12 @@ def evaluate(
     judged |= {"true": judge(truly), "nearest": judge(_nearest(truly)), "random": judge([*truly[1:], truly[0]])}
     truth = np.array([p.truth for p in known])
     prompt = np.unique(np.array(described), return_inverse=True)[1]
+    raced = {}
+    if attributor.options.race:
+        counts = racing.race(attributor, written, list(points), drawn(written))
+        judged[RACED] = racing.judged(attributor, written, list(points), copies, drawn(written), counts)
+        everyone, texts = np.concatenate([truth, np.full(len(unknown), -1)]), np.unique(np.array(truly), return_inverse=True)[1]
+        raced = {"race": racing.agreement(attributor, judged[RACED], judged["tagger"], counts, everyone, texts)}
     groups = np.array([names.index(relatives(attributor)[name]) for name in names])
     rows = {name: _summary(decisions[: len(known)], truth, prompt, groups) for name, decisions in judged.items()}
     main = rows["tagger"]
@@ -116,6 +126,7 @@ def evaluate(
         },
         "unknown": {"n": len(unknown), "answered_unknown": _rate(judged["tagger"][len(known) :]), "known_answered_unknown": _rate(judged["tagger"][: len(known)])},
         "auroc_unknown": metrics.auroc(consistency[: len(known)], consistency[len(known) :]) if unknown else None,
+        **raced,
         "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], described, strict=True)])),
         "seconds_per_probe": seconds / len(everything),
         "provenance": attributor.provenance(),

@@ -1,7 +1,7 @@
 """The similarity kernel beside the paper's SciPy loop, NumPy, and whatever nearest-neighbour library is installed."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
-from timing import Row, compare, measured, processor, run
+from timing import Row, allowed, compare, measured, processor, run
 
 # isort: split
 import os
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
+from bits import in_batches
 from numpy.typing import NDArray
 
 from resynth_fast.similarity import backend, similarity
@@ -24,8 +25,8 @@ Best = NDArray[np.int64]
 def main() -> None:
     """Time the paper's case (one probe, one resynthesis a candidate) and the segmented batch that no library has."""
     run(
-        cpu=lambda: [*on_cpu(1, 14, 1), *on_cpu(32, 14, 4, best=3.0), *under_load(32, 14, 1)],
-        gpu=lambda: [*on_gpu(1, 14, 1), *on_gpu(32, 14, 4), *on_gpu(1024, 14, 4)],
+        cpu=lambda: [*on_cpu(1, 14, 1), *on_cpu(32, 14, 4, best=3.0), *under_load(32, 14, 1), bits("similarity", host_scores, processor())],
+        gpu=lambda: [*on_gpu(1, 14, 1, allowed_us=6.0), *on_gpu(32, 14, 4), *on_gpu(1024, 14, 4), device_bits()],
     )
 
 
@@ -75,8 +76,36 @@ def require_extension() -> None:
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
 
 
-def on_gpu(count: int, candidates: int, per_candidate: int) -> list[Row]:
-    """Beside torch on the same device, which needs groups of equal size."""
+def bits(bench: str, scores: Callable[[Floats, Floats, NDArray[np.int64]], Floats], device: str) -> Row:
+    """Sixteen probes' scores, alone and beside others."""
+    probes, references, offsets = problem(16, 14, 1)
+    own = references.reshape(16, 14, DIMENSION)
+    return in_batches(bench, lambda rows: scores(probes[rows], own[rows].reshape(-1, DIMENSION), offsets[: 14 * len(rows) + 1]), device)
+
+
+def host_scores(probes: Floats, references: Floats, offsets: NDArray[np.int64]) -> Floats:
+    return similarity(probes, references, offsets).scores
+
+
+def device_bits() -> Row:
+    """The same on a GPU."""
+    import torch
+
+    from resynth_fast import _cuda
+
+    def scores(*arrays: NDArray[np.generic]) -> Floats:
+        probes, references, offsets = (torch.from_numpy(array).cuda() for array in arrays)
+        found = torch.empty((len(probes), 14), device="cuda")
+        best, margin = torch.empty(len(probes), dtype=torch.int64, device="cuda"), torch.empty(len(probes), device="cuda")
+        _cuda.similarity(probes, references, offsets, "max", found, best, margin, torch.cuda.current_stream().cuda_stream)
+        values: Floats = found.cpu().numpy()
+        return values
+
+    return bits("similarity-cuda", scores, torch.cuda.get_device_name())
+
+
+def on_gpu(count: int, candidates: int, per_candidate: int, allowed_us: float | None = None) -> list[Row]:
+    """Beside torch on the same device, which needs groups of equal size; `allowed_us`: what a call may take on an H100."""
     import torch
 
     from resynth_fast import _cuda
@@ -95,7 +124,7 @@ def on_gpu(count: int, candidates: int, per_candidate: int) -> list[Row]:
         cosines = torch.nn.functional.cosine_similarity(cube, probes[:, None], dim=2)
         return cosines.view(count, candidates, -1).amax(2).argmax(1)
 
-    return compare(
+    rows = compare(
         "similarity-cuda",
         name_of(count, candidates, per_candidate),
         ours,
@@ -106,6 +135,7 @@ def on_gpu(count: int, candidates: int, per_candidate: int) -> list[Row]:
         device=torch.cuda.get_device_name(),
         finish=torch.cuda.synchronize,
     )
+    return rows if allowed_us is None else [*rows, allowed(rows[0], allowed_us)]
 
 
 def name_of(count: int, candidates: int, per_candidate: int) -> str:

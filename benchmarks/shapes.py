@@ -16,7 +16,7 @@ from resynth_fast.export import pipelines, tiny
 
 PROMPT = "a red house"
 DEPTH = 1 / 4
-"""Share of FLUX's and T5's layers that is exported: all of them would take a quarter of an hour, and 70 GB of memory."""
+"""Share of FLUX's and T5's layers that is exported unless told otherwise: all of them take a quarter of an hour, and 70 GB of memory."""
 
 
 def stable_diffusion_15() -> Any:
@@ -74,28 +74,30 @@ def flux_schnell(depth: float = 1.0) -> Any:
     )  # fmt: skip
 
 
-FULL: dict[str, Callable[[], Any]] = {
-    "sd15": stable_diffusion_15, "sdxl": stable_diffusion_xl, "sdxl-turbo": sdxl_turbo,
-    "flux-schnell": functools.partial(flux_schnell, DEPTH),
-}  # fmt: skip
+FULL: dict[str, Callable[[], Any]] = {"sd15": stable_diffusion_15, "sdxl": stable_diffusion_xl, "sdxl-turbo": sdxl_turbo}
+DEEP: dict[str, Callable[[float], Any]] = {"flux-schnell": flux_schnell}
+"""Of which a share of the layers may be had."""
 TINY: dict[str, Callable[[], Any]] = {
     "sd15": lambda: tiny.stable_diffusion(diffusers.PNDMScheduler(**_noise(), skip_prk_steps=True)),
     "sdxl-turbo": lambda: tiny.stable_diffusion_xl(_turbo()), "flux-schnell": lambda: tiny.flux(guidance_embeds=False),
 }  # fmt: skip
 
 
-def exported(name: str, work: Path, *, small: bool) -> tuple[Path, Bundle]:
+def exported(name: str, work: Path, *, small: bool, depth: float = DEPTH) -> tuple[Path, Bundle]:
     """Checkpoint and bundle of a pipeline in the folder `work`, made there unless they are; one step, no guidance.
 
     `small`: the tiny pipeline of the same family. Compared with torch and diffusers as every export is; the full ones take minutes.
+    `depth` is part of the name where a share of the layers is exported.
     """
+    make = TINY[name] if small else FULL.get(name) or functools.partial(DEEP[name], depth)
+    name = name if small or name in FULL else f"{name}-{depth:g}"
     folder, to = work / name, work / "bundles"
     if not (to / name).exists():
         before = torch.get_default_dtype()
         torch.manual_seed(0)
         torch.set_default_dtype(before if small else torch.float16)
         try:
-            (TINY if small else FULL)[name]().save_pretrained(folder, safe_serialization=True)
+            make().save_pretrained(folder, safe_serialization=True)
         finally:
             torch.set_default_dtype(before)
         pipelines.export(folder, to, name=name, licence="random weights", steps=(1,), guidance_scale=1.0, prompts=(PROMPT,))

@@ -567,11 +567,11 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache, tmp_path):
 
 def test_racing_is_told_beside_the_exhaustive_run(cache, tmp_path):
     result = evaluate(
-        "zoo:", cache, "--probes", 8, "--references", 3, "--steps", 1, "--probe-steps", 1, "--seed", 3, "--race", "--out", tmp_path
+        "zoo:", cache, "--probes", 4, "--references", 2, "--steps", 1, "--probe-steps", 1, "--seed", 3, "--race", "--out", tmp_path
     )
     race, conditions = result["race"], result["conditions"]
-    assert 4 <= race["pictures"] < race["of_pictures"] == 12
-    assert race["denoiser_rows"] < race["of_denoiser_rows"] == 3 * (2 + 2 + 2 + 1)  # zoo-flux has no second row for guidance
+    assert 4 <= race["pictures"] < race["of_pictures"] == 8
+    assert race["denoiser_rows"] < race["of_denoiser_rows"] == 2 * (2 + 2 + 2 + 1)  # zoo-flux has no second row for guidance
     assert race["accuracy"] == conditions["tagger, racing"]["top1"]
     assert race["of_accuracy"] == conditions["tagger"]["top1"]
     assert race["attributed"] >= conditions["tagger"]["status"]["attributed"]  # of the withheld generator's too

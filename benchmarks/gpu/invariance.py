@@ -1,0 +1,71 @@
+"""G7: what a row's features, noise and steps are, in batches of any size and on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from timing import Row, measured
+
+from gpu.peers import by_us
+from gpu.setting import SD15, SDXL, Setting
+from resynth_fast import zoo
+from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.extractors.space import open_space
+from resynth_fast.noise import normal_rows
+from resynth_fast.place import HOST, Place, place_of
+from resynth_fast.step import INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH
+
+DRIFT = 2e-3  # of the cosine between batches
+
+
+def invariance(s: Setting) -> Iterator[Row]:
+    """Batches of 1 to 16; SystemExit where they differ."""
+    space = open_space(zoo.bundle(zoo.TEXTURE))
+    for name in (SDXL, SD15):
+        _, bundle = s.shaped(name)
+        pool = s.pool(s.ours(name))
+        candidate = EngineCandidate(bundle, pool)
+        place = place_of(pool.get(bundle.components["denoiser"]))
+        seeds = list(range(16))
+        noise = torch.as_tensor(place.normal_rows(seeds, seeds, bundle.latents)).cpu().numpy()
+        if noise.tobytes() != normal_rows(seeds, seeds, bundle.latents).tobytes():
+            raise SystemExit(f"{name}: noise on the device is not the host's bit for bit")
+        _step_bits(place, torch.from_numpy(noise))
+        alone = _unit(space([by_us(candidate, pool, [seed])[0] for seed in seeds]))
+        drift = 0.0
+        for batch in (2, 3, 8, 16):
+            together = _unit(space(by_us(candidate, pool, seeds[:batch])))
+            cosines = together @ alone.T
+            if cosines.argmax(1).tolist() != seeds[:batch]:
+                raise SystemExit(f"{name}: in a batch of {batch} a picture is nearer to another's than to its own alone")
+            drift = max(drift, float(1 - cosines.diagonal().min()))
+        if not drift <= DRIFT:
+            raise SystemExit(f"{name}: cosine drifts by {drift:.1e} between batches, allowed is {DRIFT:.0e}")
+        yield measured(
+            "gpu invariance", f"{name}, batches 1 to 16; noise and steps bit for bit", ours=max(drift, 1e-6), peer=DRIFT,
+            peer_name="allowance", goal=1.0, unit="of the cosine", device=s.label,
+        )  # fmt: skip
+
+
+def _step_bits(place: Place, noise: torch.Tensor) -> None:
+    """SystemExit unless the step kernel's bits at `place` are the host's."""
+    weights = np.zeros((len(noise), WIDTH), np.float32)
+    weights[:, [SAMPLES.start, OUTPUTS.start, INPUT_SCALE]] = 0.7, -1.3, 1.0
+    found = []
+    for each in (HOST, place):
+        sample, output = each.here(noise.numpy()), each.here(noise.numpy()[::-1].copy())
+        out = each.empty_like(sample)
+        each.step(each.here(weights), [sample], [output], out=out)
+        found.append(torch.as_tensor(out).cpu().numpy().tobytes())
+    if found[0] != found[1]:
+        raise SystemExit("a step on the device is not the host's bit for bit")
+
+
+def _unit(features: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Rows of length 1."""
+    found: npt.NDArray[Any] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return found

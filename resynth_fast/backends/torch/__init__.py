@@ -173,7 +173,8 @@ def _captured(module: Callable[..., Tensors], inputs: Tensors) -> tuple[Tensors,
             module(*inputs)
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool[0]):
+    # Of this thread alone: another may be loading an engine meanwhile, and by default that would end the recording.
+    with torch.cuda.graph(graph, pool=_pool[0], capture_error_mode="thread_local"):
         outputs = module(*inputs)
     return outputs, graph.replay
 

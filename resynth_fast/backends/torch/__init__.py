@@ -11,7 +11,8 @@ import functools
 import importlib.util
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,8 @@ class Torch:
         device = torch.device(self.device if there else "cpu")
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        translated = translate(model, device, NARROW.get(self.precision))
+        with _aside(device):
+            translated = translate(model, device, NARROW.get(self.precision))
         module: Callable[..., Tensors] = translated.module
         if self.compiled:
             module = torch.compile(module)
@@ -158,6 +160,25 @@ class CudaGraphs:
             return tuple(each.clone() for each in outputs)
 
 
+@contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """While open, weights come to a GPU on a stream of their own, beside what others compute, and are there when it closes.
+
+    They may get the memory of an engine that has gone, so they wait for the calls that were under way when it opened.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    if not _loading:
+        _loading.append(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+    _loading[0].wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(_loading[0]):
+        yield
+    _loading[0].synchronize()
+
+
+_loading: list[Any] = []
+"""One stream for all, once there is any: what one engine leaves is what another may take."""
 _playing = threading.Lock()
 """All graphs work in one pool of memory: the outputs of one are copied before another is played."""
 _pool: list[Any] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -204,6 +206,21 @@ def test_a_network_becomes_an_exported_program_of_any_batch_size() -> None:
     program = torch.export.export(made.module, (latents[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     for rows in (latents, latents[:1]):
         assert torch.equal(program.module()(rows)[0], made.module(rows)[0])
+
+
+def test_an_engine_that_goes_takes_its_weights_with_it() -> None:
+    """At once, as a memory budget needs it, and not when Python next looks for circles of references."""
+    component = zoo.bundle("zoo-sd").components["text"]
+    engine = backends.get("torch").load(component.model(), threads=1)
+    weights = [weakref.ref(each) for each in engine._module.parameters()]
+    gc.collect()
+    gc.disable()
+    try:
+        del engine
+        assert weights
+        assert not any(each() is not None for each in weights)
+    finally:
+        gc.enable()
 
 
 def test_in_16_bits_products_are_narrow_and_the_rest_is_not() -> None:

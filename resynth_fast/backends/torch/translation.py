@@ -80,6 +80,7 @@ class _Translation:
         self.graph.output(tuple(self._argument(self._floats(self.values[each.name], torch.float32)) for each in graph.output))
         self.graph.eliminate_dead_code()
         self.module = torch.fx.GraphModule(self.root, self.graph).to(device)
+        self.module.graph.owning_module = None  # a circle: the weights of an engine that has gone would stay until Python looks for such
 
     def _add(self, node: Any) -> None:
         attributes = {each.name: _text(helper.get_attribute_value(each)) for each in node.attribute}

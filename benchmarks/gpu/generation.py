@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,8 +25,11 @@ STEP_US = 130e3
 
 def export(s: Setting) -> Iterator[Row]:
     """Every pipeline's checkpoint and bundle, for the stages behind; no rows."""
+    if s.tiny:
+        gc.disable()  # which takes a quarter of the time of small exports, and frees gigabytes in large ones
     for name in NAMES:
         s.shaped(name)
+    gc.enable()
     yield from ()
 
 

@@ -48,6 +48,9 @@ class Place(Protocol):
     def full(self, rows: int, value: float) -> Array:
         """(rows,) float32, all `value`."""
 
+    def wait(self) -> None:
+        """Until all that was asked of the place is done."""
+
     def finite(self, values: Array) -> bool:
         """Whether all are finite."""
 
@@ -96,6 +99,9 @@ class Host:
     def full(self, rows: int, value: float) -> Array:
         """See `Place.full`."""
         return np.full(rows, value, np.float32)
+
+    def wait(self) -> None:
+        """See `Place.wait`: it always is."""
 
     def finite(self, values: Array) -> bool:
         """See `Place.finite`."""

@@ -23,7 +23,10 @@ INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
 
 
 class Engine(Protocol):
-    """A loaded component. Several threads may run it at once. One that runs on a device may have a `place` (see `resynth_fast.place`)."""
+    """A loaded component. Several threads may run it at once.
+
+    One that runs on a device may have a `place` (see `resynth_fast.place`); calls of several threads are then merged (`resynth_fast.merging`).
+    """
 
     @property
     def fallback(self) -> str:

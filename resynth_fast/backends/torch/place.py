@@ -45,6 +45,11 @@ class TorchPlace(DevicePlace):
         """See `Place.full`."""
         return torch.full((rows,), value, dtype=torch.float32, device=self.device)
 
+    def wait(self) -> None:
+        """See `Place.wait`; of the stream that torch puts its work on."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+
     def finite(self, values: Tensor) -> bool:
         """See `Place.finite`."""
         return bool(torch.isfinite(values).all())

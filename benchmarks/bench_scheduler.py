@@ -1,4 +1,4 @@
-"""The request scheduler: a fake clock over full-size candidates, and its own cost beside engines that do nothing.
+"""The request scheduler: a fake clock over full-size candidates, its own cost beside engines that do nothing, and merged calls.
 
     python benchmarks/bench_scheduler.py [--json]
 
@@ -6,28 +6,34 @@ Times of the fake clock come from `full_size.json`: calculated from parameters a
 is a server that takes requests in their order, loads what it needs and keeps what was used last (FIFO with LRU); the
 order of arrival with our residency tells what of the difference is prefetching and eviction by the coming uses, and what
 is the order. `limit_pct` is the bound, max(all computing, all weights once over the bus), over our makespan.
+
+Calls of several clients that meet at one engine are merged on devices (`resynth_fast.merging`). Here that is measured on the
+processor, which takes several calls at once, and where it therefore is not done: beside engines as they are.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
-from timing import Row, commit, processor, show
+from timing import Row, commit, interleave, measured, processor, show
 
 # isort: split
 import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resynth_fast import zoo
-from resynth_fast.backends import Arrays
+from resynth_fast import backends, zoo
+from resynth_fast.backends import Arrays, Engine
 from resynth_fast.bundle import Bundle, File, Guidance
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines import EnginePool
 from resynth_fast.executor import Executor
+from resynth_fast.merging import Merging
 from resynth_fast.model import Model
 from resynth_fast.scheduler import BatchKey, Cost, CostTable, Graph, Residency, Use, Work, plan, simulate
 from resynth_fast.types import Request
@@ -37,6 +43,8 @@ MEMORY_GB = 72  # of an 80 GB card, the rest for activations
 BOUND, BETTER, OVERHEAD_US = 1.10, 1.5, 50.0
 CASES = ((1, 1), (4, 1), (8, 1), (32, 1), (1, 4), (8, 2))
 NULL_CANDIDATES, NULL_STEPS, ROUNDS = 10, 8, 31
+UNCONTENDED_US = 2.0
+CLIENTS, CALLS, CLIENT_THREADS, CLIENT_ROUNDS = 4, 8, 2, 11
 
 
 def main() -> None:
@@ -46,7 +54,10 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=MEMORY_GB, help="GB for weights on the fake machine")
     arguments = parser.parse_args()
     rows = [row for probes, references in CASES for row in simulated(probes, references, int(1e9 * arguments.memory))]
-    show([*rows, overhead()], as_json=arguments.json)
+    show(
+        [*rows, overhead(), uncontended(), *(clients(name, rows) for name in ("zoo-sd", "zoo-flux") for rows in (1, 4))],
+        as_json=arguments.json,
+    )
 
 
 def simulated(probes: int, references: int, budget_bytes: int) -> list[Row]:
@@ -118,6 +129,50 @@ def overhead() -> Row:
         ratio=OVERHEAD_US / float(np.median(ours)), goal=1.0, met=bool(np.median(ours) <= OVERHEAD_US), limit_pct=None,
         device=processor(), threads=1, commit=commit(),
     )  # fmt: skip
+
+
+def uncontended() -> Row:
+    """Microseconds that merging adds to a call that meets no other."""
+    engine = _NullEngine({"model_output": ("batch", 1)})
+    samples = interleave(
+        {name: partial(each.run, {"latents": np.zeros((1, 1))}) for name, each in (("", engine), ("merged", Merging(engine)))}
+    )
+    added = np.subtract(samples["merged"], samples[""])
+    return measured(
+        "scheduler", "merging, a call that finds its engine free", ours=float(np.median(added)), ours_p90=float(np.percentile(added, 90)),
+        peer=UNCONTENDED_US, peer_name="allowance", goal=1.0,
+    )  # fmt: skip
+
+
+def clients(name: str, rows: int) -> Row:
+    """Milliseconds a row of a denoiser that several clients ask at once, merged and not."""
+    component = zoo.bundle(name).components["denoiser"]
+    engine = backends.get("onnxruntime").load(component.model(), threads=CLIENT_THREADS)
+    rng = np.random.default_rng(0)
+    inputs = {
+        key: rng.standard_normal([rows, *(int(size) for size in tensor.shape[1:])]).astype(tensor.dtype)
+        for key, tensor in component.inputs.items()
+    }
+
+    def ask(engine: Engine, client: int) -> None:
+        for call in range(CALLS):
+            engine.run({**inputs, "timestep": np.full(rows, 100.0 * client + call, np.float32)})
+
+    samples: dict[str, list[float]] = {"merged": [], "unmerged": []}
+    with ThreadPoolExecutor(CLIENTS) as workers:
+        for number in range(-1, CLIENT_ROUNDS):  # the first warms up
+            for way, asked in (("merged", Merging(engine)), ("unmerged", engine)):
+                start = time.perf_counter()
+                list(workers.map(partial(ask, asked), range(CLIENTS)))
+                if number >= 0:
+                    samples[way].append(1e3 * (time.perf_counter() - start) / (CLIENTS * CALLS * rows))
+    ours, peer = samples["merged"], samples["unmerged"]
+    row = measured(
+        "scheduler", f"{CLIENTS} clients at once, {name} denoiser, {rows} rows a call, merged", ours=float(np.median(ours)),
+        ours_p90=float(np.percentile(ours, 90)), peer=float(np.median(peer)), peer_p90=float(np.percentile(peer, 90)),
+        peer_name="unmerged", ratio=float(np.median(np.divide(peer, ours))), goal=None, unit="milliseconds a row",
+    )  # fmt: skip
+    return replace(row, threads=CLIENT_THREADS)
 
 
 class NullBundle(Bundle):

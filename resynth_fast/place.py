@@ -18,7 +18,7 @@ from .step import step
 from .texture import textures
 
 Array = Any
-"""(b, …): a NumPy array, or what takes its operators, indices and `len` as one does."""
+"""(b, …): a NumPy array, or what has `shape`, `len`, `reshape`, and integers and slices as indices, which give views."""
 
 
 class Place(Protocol):
@@ -54,11 +54,8 @@ class Place(Protocol):
     def finite(self, values: Array) -> bool:
         """Whether all are finite."""
 
-    def deviation(self, values: Array) -> Array:
-        """Standard deviation of each row, (b, 1, 1, 1) float64."""
-
-    def floats(self, values: Array) -> Array:
-        """`values` in float32."""
+    def deviation(self, values: Array) -> npt.NDArray[np.float64]:
+        """Standard deviation of each row of (b, c, h, w), (b,) on the host."""
 
     def levels(self, image: Array) -> Array:
         """See `preprocess.levels`; the same bits."""
@@ -107,13 +104,10 @@ class Host:
         """See `Place.finite`."""
         return bool(np.isfinite(values).all())
 
-    def deviation(self, values: Array) -> Array:
+    def deviation(self, values: Array) -> npt.NDArray[np.float64]:
         """See `Place.deviation`."""
-        return values.std(axis=(1, 2, 3), keepdims=True, dtype=np.float64)
-
-    def floats(self, values: Array) -> Array:
-        """See `Place.floats`."""
-        return values.astype(np.float32)
+        found: npt.NDArray[np.float64] = values.std(axis=(1, 2, 3), dtype=np.float64)
+        return found
 
     def resized(self, pictures: Sequence[Array], side: int) -> Array:
         """See `Place.resized`."""

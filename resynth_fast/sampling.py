@@ -41,9 +41,10 @@ def walk(
     """
     weights = weights_of(table, guidance)
     kept_samples, kept_outputs = (max(len(getattr(row, kind)) for row in table.rows) for kind in ("samples", "outputs"))
-    x = noise(0) * table.init_noise_sigma
-    scaled = x * table.rows[0].input_scale
-    weights = place.here(weights.repeat(len(x), axis=1))
+    start = noise(0)
+    weights = place.here(weights.repeat(len(start), axis=1))
+    x, scaled = place.empty_like(start), place.empty_like(start)
+    place.step(weights[0], [start], [start], out=x, scaled=scaled)
     samples: list[Latents] = [x]
     outputs: list[Latents] = []
     for call, row in enumerate(table.rows, start=1):
@@ -53,7 +54,7 @@ def walk(
         outputs = [output, *outputs][:kept_outputs]
         out = samples[-1] if len(samples) == kept_samples else place.empty_like(x)  # over the oldest, read for the last time
         place.step(
-            weights[call - 1],
+            weights[call],
             samples,
             outputs,
             out=out,
@@ -67,11 +68,12 @@ def walk(
 
 
 def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[np.float32]:
-    """(calls, 1, 11): what `step` multiplies in each model call; rows at different steps take different ones."""
+    """(1 + calls, 1, 11): what `step` multiplies for the start and in each model call; rows at different steps take different ones."""
     if not table.rows:
         raise BundleError(f"step table of {table.noise_scheduler} has no rows; export the bundle again")
-    weights = np.zeros((len(table.rows), 1, WIDTH), np.float32)
-    for call, (row, of_row) in enumerate(zip(table.rows, weights[:, 0], strict=True), start=1):
+    weights = np.zeros((1 + len(table.rows), 1, WIDTH), np.float32)
+    weights[0, 0, SAMPLES.start], weights[0, 0, INPUT_SCALE] = table.init_noise_sigma, table.rows[0].input_scale
+    for call, (row, of_row) in enumerate(zip(table.rows, weights[1:, 0], strict=True), start=1):
         for kind, columns, values in (("samples", SAMPLES, row.samples), ("outputs", OUTPUTS, row.outputs)):
             if not 1 <= len(values) <= min(call, HISTORY):
                 raise BundleError(
@@ -91,6 +93,10 @@ def rescaled(output: Latents, guidance: Guidance, place: Place = HOST) -> Latent
     """
     half = len(output) // 2
     unconditional, conditional = output[:half], output[half:]
-    guided = unconditional + guidance.scale * (conditional - unconditional)
-    ratio = place.deviation(conditional) / place.deviation(guided)
-    return place.floats(guidance.rescale * guided * ratio + (1 - guidance.rescale) * guided)
+    guided = place.empty_like(conditional)
+    weights = np.zeros((half, WIDTH), np.float32)
+    weights[:, OUTPUTS.start], weights[:, GUIDANCE] = 1.0, guidance.scale
+    place.step(place.here(weights), [conditional], [conditional], out=guided, unconditional=unconditional)
+    weights[:, OUTPUTS.start] = guidance.rescale * place.deviation(conditional) / place.deviation(guided) + (1 - guidance.rescale)
+    place.step(place.here(weights), [guided], [guided], out=guided)
+    return guided

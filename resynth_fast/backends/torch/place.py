@@ -54,13 +54,9 @@ class TorchPlace(DevicePlace):
         """See `Place.finite`."""
         return bool(torch.isfinite(values).all())
 
-    def deviation(self, values: Tensor) -> Tensor:
+    def deviation(self, values: Tensor) -> npt.NDArray[np.float64]:
         """See `Place.deviation`."""
-        return values.double().std((1, 2, 3), correction=0, keepdim=True)
-
-    def floats(self, values: Tensor) -> Tensor:
-        """See `Place.floats`."""
-        return values.float()
+        return self.host(values.double().std((1, 2, 3), correction=0))
 
     def _stream(self) -> dict[str, int]:
         """Where torch puts its own work, so that ours is done in its turn."""

@@ -1,8 +1,11 @@
 from collections.abc import Sequence
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+class Dlpack(Protocol):
+    def __dlpack__(self, **asked: object) -> object: ...
 
 def isa() -> str: ...
 def supported_isas() -> list[str]: ...
@@ -16,6 +19,10 @@ def similarity(
     best: NDArray[np.int64],
     margin: NDArray[np.float32],
 ) -> None: ...
+def at_address(
+    address: int, shape: Sequence[int], strides: Sequence[int], kind: str, bits: int, device: tuple[int, int], owner: object
+) -> Dlpack: ...
+def faults(values: NDArray[np.float32], found: NDArray[np.int32]) -> None: ...
 def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: NDArray[np.float32]) -> None: ...
 def step(
     weights: NDArray[np.float32],

@@ -67,6 +67,7 @@ NB_MODULE(_cuda, m) {
         "margin (P,).\n\nNever synchronises: a group with a non-finite row or with invalid offsets scores NaN, and its "
         "probe gets best -1 and margin NaN.");
 
+    resynth::bindings::bind_finite_cuda(m);
     resynth::bindings::bind_noise_cuda(m);
     resynth::bindings::bind_step_cuda(m);
     resynth::bindings::bind_preprocess_cuda(m);

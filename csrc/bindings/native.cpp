@@ -48,6 +48,8 @@ NB_MODULE(_native, m) {
           "reduce"_a, "scores"_a.noconvert(), "best"_a.noconvert(), "margin"_a.noconvert(),
           "Writes scores (P, C), best (P,) and margin (P,); see resynth_fast.similarity.similarity.");
 
+    resynth::bindings::bind_at_address(m);
+    resynth::bindings::bind_finite(m);
     resynth::bindings::bind_noise(m);
     resynth::bindings::bind_step(m);
     resynth::bindings::bind_preprocess(m);

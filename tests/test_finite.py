@@ -1,0 +1,53 @@
+"""What is not finite is found wherever it stands: by the processor's kernel, and by CUDA's under the emulation header."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+_native = pytest.importorskip("resynth_fast._native")
+
+Faults = Callable[[Any, Any], None]
+
+
+@pytest.fixture(params=["processor", "emulated CUDA"])
+def faults(request: pytest.FixtureRequest) -> Faults:
+    if request.param == "processor":
+        return _native.faults  # type: ignore[no-any-return]
+    function = request.getfixturevalue("emulated_finite")
+
+    def run(values: Any, found: Any) -> None:
+        pointers = ctypes.c_void_p(values.ctypes.data), ctypes.c_int64(values.size), ctypes.c_void_p(found.ctypes.data)
+        assert function(*pointers) == 0
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def emulated_finite(emulated_cuda: Callable[[str], ctypes.CDLL]) -> Any:
+    return emulated_cuda("finite").emulated_faults
+
+
+@pytest.mark.parametrize("size", [1, 33, 255, 256, 2049])
+def test_one_number_anywhere_is_enough(faults: Faults, size: int) -> None:
+    largest = np.finfo(np.float32).max
+    values = np.resize(np.array([0.0, -0.0, 1e-45, -largest, largest], np.float32), size)
+    found = np.zeros(1, np.int32)
+    faults(values, found)
+    assert found == 0
+    for at in {0, size // 2, size - 1}:
+        for harm in (np.nan, np.inf, -np.inf):
+            values[at], kept, before = harm, values[at], found.copy()
+            faults(values, found)
+            assert found > before
+            values[at] = kept
+
+
+def test_of_nothing_all_is_finite(faults: Faults) -> None:
+    found = np.full(1, 3, np.int32)
+    faults(np.zeros((0, 4), np.float32), found)
+    assert found == 3

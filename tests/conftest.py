@@ -6,7 +6,9 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from loopback import Server
@@ -78,3 +80,74 @@ def server() -> Iterator[Server]:
     """For one test, which says what is answered."""
     with Server() as server:
         yield server
+
+
+class HostDevice:
+    """Memory of the host in place of a device's, under its own addresses; what is freed holds no number any more."""
+
+    kind, dlpack, stream, compute_capability = "cpu", (1, 0), 7, "8.9"
+
+    def __init__(self) -> None:
+        self.memory: dict[int, Any] = {}
+        self.freed: list[Any] = []
+        self.waited = 0
+        self.copied: list[tuple[str, Any]] = []
+
+    @property
+    def kernels(self) -> Any:
+        """Those of the processor, called as a device's are; they bring the memory that they work in."""
+        from resynth_fast import _native
+
+        class Kernels:
+            def __getattr__(self, name: str) -> Callable[..., Any]:
+                if name.endswith("_workspace_bytes"):
+                    return lambda *sizes: 256
+                kernel: Callable[..., Any] = getattr(_native, name)
+                with_workspace = name in ("fit", "jpeg_round_trip", "resize", "texture")
+
+                def enqueued(*arguments: Any, stream: int) -> Any:
+                    assert stream == HostDevice.stream
+                    return kernel(*arguments[: -1 if with_workspace else None])
+
+                return enqueued
+
+        return Kernels()
+
+    def enter(self) -> None: ...
+
+    def wait(self) -> None:
+        self.waited += 1
+
+    def allocate(self, size_bytes: int) -> int:
+        buffer = np.full(size_bytes + 256, 0xFF, np.uint8)
+        address = -(-buffer.ctypes.data // 256) * 256
+        self.memory[address] = buffer
+        return address
+
+    def free(self, address: int) -> None:
+        buffer = self.memory.pop(address)
+        buffer[:] = 0xFF
+        self.freed.append(buffer)  # so that nobody else gets the address
+
+    def upload(self, address: int, values: Any) -> None:
+        self.copied.append(("up", values.dtype))
+        ctypes.memmove(address, np.ascontiguousarray(values).ctypes.data, values.nbytes)
+
+    def download(self, address: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.copied.append(("down", dtype))
+        values = np.empty(shape, dtype)
+        ctypes.memmove(values.ctypes.data, address, values.nbytes)
+        return values
+
+    def copy(self, address: int, source: int, size_bytes: int) -> None:
+        ctypes.memmove(address, source, size_bytes)
+
+    def fill(self, address: int, word: int, count: int) -> None:
+        values = np.full(count, word, np.uint32)
+        ctypes.memmove(address, values.ctypes.data, values.nbytes)
+
+
+@pytest.fixture
+def host_device() -> HostDevice:
+    """A device without a GPU."""
+    return HostDevice()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 from pathlib import Path
@@ -15,38 +16,12 @@ pytest.importorskip("tensorrt_rtx")
 
 from resynth_fast import backends, cuda_driver
 from resynth_fast.backends.tensorrt import TensorRt, TensorRtEngine
+from resynth_fast.device_array import DeviceArray
 from resynth_fast.errors import BundleError, DeviceError
 from resynth_fast.model import Model
 
 GRAPH = b"some graph"
-MOST = 4
-
-
-class HostDevice:
-    """Addresses of host memory in place of a device's."""
-
-    compute_capability, stream = "8.9", 7
-
-    def __init__(self) -> None:
-        self.memory: dict[int, Any] = {}
-        self.freed: list[int] = []
-
-    def enter(self) -> None: ...
-
-    def allocate(self, size_bytes: int) -> int:
-        address = 1000 + len(self.memory)
-        self.memory[address] = np.zeros(size_bytes, np.uint8)
-        return address
-
-    def free(self, address: int) -> None:
-        self.freed.append(address)
-
-    def upload(self, address: int, values: Any) -> None:
-        assert values.flags.c_contiguous
-        self.memory[address][: values.nbytes] = values.reshape(-1).view(np.uint8)
-
-    def download(self, address: int, shape: tuple[int, ...]) -> Any:
-        return self.memory[address][: 4 * int(np.prod(shape))].view(np.float32).reshape(shape).copy()
+MOST, STREAM = 4, 7
 
 
 class Plan:
@@ -54,8 +29,7 @@ class Plan:
 
     num_io_tensors = 3
 
-    def __init__(self, device: HostDevice) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.calls = 0
@@ -86,13 +60,17 @@ class Plan:
         self.addresses[name] = address
 
     def execute_async_v3(self, stream: int) -> bool:
-        assert stream == HostDevice.stream
+        assert stream == STREAM
+        assert all(address % 256 == 0 for address in self.addresses.values())
         self.calls += 1
-        memory, count = self.device.memory, self.shapes["x"][0]
-        x = memory[self.addresses["x"]][: 12 * count].view(np.float32).reshape(count, 3)
-        i = memory[self.addresses["i"]][: 8 * count].view(np.int64)
-        memory[self.addresses["sum"]][: 12 * count] = (x + i[:, None]).astype(np.float32).reshape(-1).view(np.uint8)
+        x, i, out = (self.at(name) for name in ("x", "i", "sum"))
+        out[:] = x + i[:, None]
         return True
+
+    def at(self, name: str) -> Any:
+        kind = ctypes.c_int64 if name == "i" else ctypes.c_float
+        shape = self.shapes["i" if name == "i" else "x"]
+        return np.ctypeslib.as_array(ctypes.cast(self.addresses[name], ctypes.POINTER(kind)), shape)
 
 
 LIBRARY = SimpleNamespace(
@@ -104,25 +82,43 @@ def inputs(rows: int) -> dict[str, Any]:
     return {"x": np.random.default_rng(rows).standard_normal((rows, 3)).astype(np.float32), "i": np.arange(rows)}
 
 
-def test_any_number_of_rows_is_run_and_memory_grows_but_never_leaks() -> None:
-    device = HostDevice()
-    plan = Plan(device)
-    engine = TensorRtEngine(plan, LIBRARY, device)
+def test_any_number_of_rows_is_run_and_memory_never_leaks(host_device: Any) -> None:
+    plan = Plan()
+    engine = TensorRtEngine(plan, LIBRARY, host_device)
     for rows in (1, 2, 4, 3, 11, 1):
         given = inputs(rows)
         found = engine.run(given)
         assert set(found) == {"sum"}
         np.testing.assert_array_equal(found["sum"], given["x"] + given["i"][:, None].astype(np.float32))
+        assert not host_device.memory
     assert plan.calls == 1 + 1 + 1 + 1 + 3 + 1
-    assert len(device.memory) == 9  # three tensors, at 1, 2 and 4 rows
-    assert len(device.freed) == 6
-    del engine
-    assert sorted(device.freed) == sorted(device.memory)
 
 
-def test_inputs_are_given_as_the_plan_takes_them() -> None:
-    device = HostDevice()
-    engine = TensorRtEngine(Plan(device), LIBRARY, device)
+@pytest.mark.parametrize("rows", [1, 4, 11])
+def test_arrays_of_the_device_stay_there(host_device: Any, rows: int) -> None:
+    """However many calls their rows take."""
+    given = inputs(rows)
+    engine = TensorRtEngine(Plan(), LIBRARY, host_device)
+    here = {name: DeviceArray.of(host_device, values) for name, values in given.items()}
+    host_device.copied.clear()
+    found = engine.run(here)["sum"]
+    mixed = engine.run({"x": here["x"], "i": given["i"]})["sum"]
+    assert host_device.copied == [("up", np.int64)]
+    for each in (found, mixed):
+        np.testing.assert_array_equal(each.host(), given["x"] + given["i"][:, None].astype(np.float32))
+    del here, found, mixed, each
+    assert not host_device.memory
+
+
+def test_arrays_of_another_type_than_the_plan_takes_are_refused(host_device: Any) -> None:
+    engine = TensorRtEngine(Plan(), LIBRARY, host_device)
+    x, i = inputs(2).values()
+    with pytest.raises(BundleError, match="takes i as int64, it was given int32"):
+        engine.run({"x": x, "i": DeviceArray.of(host_device, i.astype(np.int32))})
+
+
+def test_inputs_are_given_as_the_plan_takes_them(host_device: Any) -> None:
+    engine = TensorRtEngine(Plan(), LIBRARY, host_device)
     given = inputs(3)
     expected = given["x"] + given["i"][:, None].astype(np.float32)
     turned = {"x": np.asfortranarray(given["x"]), "i": given["i"].astype(np.int32)}
@@ -134,9 +130,8 @@ def test_inputs_are_given_as_the_plan_takes_them() -> None:
     [lambda g: {"x": g["x"]}, lambda g: {**g, "more": g["x"]}, lambda g: {**g, "x": g["x"][:, :2]}, lambda g: {**g, "i": g["i"][:1]}],
     ids=["missing", "unknown", "shape", "rows"],
 )
-def test_inputs_that_the_plan_does_not_take_are_refused(spoil: Any) -> None:
-    device = HostDevice()
-    engine = TensorRtEngine(Plan(device), LIBRARY, device)
+def test_inputs_that_the_plan_does_not_take_are_refused(host_device: Any, spoil: Any) -> None:
+    engine = TensorRtEngine(Plan(), LIBRARY, host_device)
     with pytest.raises(BundleError):
         engine.run(spoil(inputs(2)))
     assert engine.run(inputs(2))["sum"].shape == (2, 3)
@@ -152,7 +147,7 @@ def written(folder: Path, content: bytes = b"a plan", name: str = "a", **changes
 
 
 def found(folder: Path, graph: bytes = GRAPH) -> tuple[str, bytes]:
-    return TensorRt(folder, HostDevice(), {"tensorrt-rtx": LIBRARY}).find(hashlib.sha256(graph).hexdigest())
+    return TensorRt(folder, SimpleNamespace(compute_capability="8.9"), {"tensorrt-rtx": LIBRARY}).find(hashlib.sha256(graph).hexdigest())
 
 
 def test_the_plan_of_this_graph_device_and_version_is_taken(tmp_path: Path) -> None:
@@ -182,18 +177,19 @@ def test_no_other_plan_is_ever_taken(tmp_path: Path, harm: str) -> None:
         found(tmp_path / "nowhere" if harm == "no folder" else tmp_path, b"another" if harm == "other graph" else GRAPH)
 
 
-def test_a_plan_that_the_library_refuses_is_an_error(tmp_path: Path) -> None:
+def test_a_plan_that_the_library_refuses_is_an_error(host_device: Any, tmp_path: Path) -> None:
     written(tmp_path)
     refusing = SimpleNamespace(**{
         **vars(LIBRARY), "Logger": type("Logger", (), {"ERROR": 0, "__init__": lambda self, level: None}),
         "Runtime": lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: None),
     })  # fmt: skip
     with pytest.raises(BundleError, match="does not take the plan"):
-        TensorRt(tmp_path, HostDevice(), {"tensorrt-rtx": refusing}).load(Model(GRAPH), threads=1)
+        TensorRt(tmp_path, host_device, {"tensorrt-rtx": refusing}).load(Model(GRAPH), threads=1)
 
 
 def test_without_a_driver_the_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda-that-is-not-there.so.1")
+    cuda_driver.device.cache_clear()
     with pytest.raises(DeviceError, match=r"no NVIDIA driver .* choose another backend"):
         backends.get("tensorrt")
 

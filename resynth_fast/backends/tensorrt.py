@@ -6,22 +6,22 @@ the library alone. Nothing is built here, and nothing else runs in a missing pla
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import json
-import math
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import platformdirs
 
-from ..cuda_driver import Device
+from .. import cuda_driver
+from ..cuda_place import cuda_place
+from ..device_array import DeviceArray
 from ..errors import BundleError, DeviceError
 from ..model import Model
+from ..place import HOST, Place
 from . import Arrays
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -44,7 +44,8 @@ LIBRARIES = _libraries()
 
 def backend(variant: str) -> TensorRt:
     """Plans of the folder `variant`; DeviceError if there is no GPU."""
-    return TensorRt(Path(variant) if variant else Path(platformdirs.user_cache_dir("resynth-fast")) / "plans", Device(), LIBRARIES)
+    plans = Path(variant) if variant else Path(platformdirs.user_cache_dir("resynth-fast")) / "plans"
+    return TensorRt(plans, cuda_driver.device(), LIBRARIES, cuda_place() or HOST)
 
 
 class TensorRt:
@@ -52,9 +53,9 @@ class TensorRt:
 
     abreast = False
 
-    def __init__(self, plans: Path, device: Any, libraries: dict[str, Any]) -> None:
-        """`libraries`: flavour → module of TensorRT-RTX or TensorRT."""
-        self.plans, self.device, self._libraries = plans, device, libraries
+    def __init__(self, plans: Path, device: Any, libraries: dict[str, Any], place: Place = HOST) -> None:
+        """`libraries`: flavour → module of TensorRT-RTX or TensorRT; `place`: where arrays can stay, on the device if there are kernels."""
+        self.plans, self.device, self._libraries, self.place = plans, device, libraries, place
 
     def version(self) -> str:
         """See `Backend.version`."""
@@ -70,7 +71,7 @@ class TensorRt:
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BundleError(f"{flavour} {library.__version__} does not take the plan; build it again with `resynth export plans`")
-        return TensorRtEngine(engine, library, self.device)
+        return TensorRtEngine(engine, library, self.device, self.place)
 
     def find(self, component_sha256: str) -> tuple[str, bytes]:
         """Flavour and content of the plan of a component; a plan that is not as it was written is an error."""
@@ -99,8 +100,8 @@ class TensorRtEngine:
 
     fallback = ""
 
-    def __init__(self, engine: Any, library: Any, device: Any) -> None:
-        self._engine, self._device = engine, device
+    def __init__(self, engine: Any, library: Any, device: Any, place: Place = HOST) -> None:
+        self._engine, self._device, self.place = engine, device, place
         self._context = engine.create_execution_context()
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._inputs = {
@@ -110,48 +111,40 @@ class TensorRtEngine:
         }
         self._outputs = [name for name in names if name not in self._inputs]
         self._most = min(next(iter(engine.get_tensor_profile_shape(name, 0)[2])) for name in self._inputs)
-        self._memory: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """See `Engine.run`."""
+    def run(self, inputs: Arrays) -> dict[str, Any]:
+        """See `Engine.run`; arrays of the place are answered by such."""
         if set(inputs) != set(self._inputs):
             raise BundleError(f"the plan takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
         rows = {len(values) for values in inputs.values()}
         if len(rows) != 1:
             raise BundleError(f"the inputs have {sorted(rows)} rows; they must agree")
+        stay = any(isinstance(values, DeviceArray) for values in inputs.values())
+        here = {name: self._here(name, values) for name, values in inputs.items()}
         with self._lock:
             self._device.enter()
             starts = range(0, rows.pop(), self._most)
-            parts = [self._run({name: values[start : start + self._most] for name, values in inputs.items()}) for start in starts]
-        return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+            parts = [self._run({name: values[start : start + self._most] for name, values in here.items()}) for start in starts]
+        found = {name: parts[0][name] if len(parts) == 1 else DeviceArray.joined([part[name] for part in parts]) for name in self._outputs}
+        return found if stay else {name: values.host() for name, values in found.items()}
 
-    def _run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+    def _here(self, name: str, values: Any) -> DeviceArray:
+        dtype = self._inputs[name]
+        if not isinstance(values, DeviceArray):
+            return DeviceArray.of(self._device, np.asarray(values, dtype))
+        if values.dtype != dtype:
+            raise BundleError(f"the plan takes {name} as {dtype}, it was given {values.dtype}; export the bundle again")
+        return values
+
+    def _run(self, inputs: dict[str, DeviceArray]) -> dict[str, DeviceArray]:
         for name, values in inputs.items():
             if not self._context.set_input_shape(name, values.shape):
                 raise BundleError(f"the plan does not take {name} of shape {values.shape}; export the bundle again")
-            values = np.ascontiguousarray(values, self._inputs[name])
-            self._device.upload(self._place(name, values.nbytes), values)
-        shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self._outputs}
-        places = {name: self._place(name, 4 * math.prod(shape)) for name, shape in shapes.items()}
+        outputs = {name: DeviceArray.empty(self._device, self._context.get_tensor_shape(name), np.float32) for name in self._outputs}
+        bound = {name: values.aligned() for name, values in inputs.items()} | outputs
+        for name, values in bound.items():
+            self._context.set_tensor_address(name, values.address)
         if not self._context.execute_async_v3(self._device.stream):
             raise BundleError("TensorRT failed to run the plan; build it again with `resynth export plans`")
-        return {name: self._device.download(places[name], shape) for name, shape in shapes.items()}
-
-    def _place(self, name: str, size_bytes: int) -> int:
-        """Device memory of a tensor, kept from call to call and replaced by more when it is too small."""
-        address, size = self._memory.get(name, (0, 0))
-        if size < size_bytes:
-            if address:
-                self._device.free(address)
-            self._memory.pop(name, None)
-            address = self._device.allocate(size_bytes)
-            self._memory[name] = address, size_bytes
-            self._context.set_tensor_address(name, address)
-        return address
-
-    def __del__(self) -> None:
-        with contextlib.suppress(DeviceError):  # at the end of the process the driver may be gone, and the memory with it
-            for address, _ in getattr(self, "_memory", {}).values():
-                self._device.enter()
-                self._device.free(address)
+        return outputs

@@ -50,6 +50,7 @@ class EngineCandidate:
             place = place_of(engine)
             denoise = self._denoiser(engine, place, conditions)
             latents = walk(table, lambda call: place.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, place)
+            self._check(place.finite(latents), "denoiser")  # asked once, as a device waits for it: what is not finite stays so
         with self._pool.hold(self.bundle.components["decoder"], rows=len(seeds)) as engine:
             there = place_of(engine)
             image = engine.run({"latents": moved(latents, place, there)})["image"]
@@ -93,7 +94,6 @@ class EngineCandidate:
         def denoise(latents: Latents, timestep: float) -> Latents:
             rows = latents if unconditional is None else place.joined([latents, latents])
             output = engine.run({"latents": rows, "timestep": place.full(len(rows), timestep), **inputs})["model_output"]
-            self._check(place.finite(output), "denoiser")
             return rescaled(output, self.bundle.guidance, place) if self.bundle.guidance.mode == "rescaled" else output
 
         return denoise

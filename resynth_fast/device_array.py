@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -129,5 +130,6 @@ class _Block:
             self.device.free(self.address)
 
 
+@lru_cache
 def _in_order(shape: tuple[int, ...]) -> Strides:
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))

@@ -5,15 +5,17 @@ Memory of the host and the kernels of the processor stand in for a device's.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("resynth_fast._native")
 pytest.importorskip("onnxruntime")
 
-from resynth_fast import backends, cuda_driver, cuda_place, zoo
+from resynth_fast import Attributor, backends, cuda_driver, cuda_place, zoo
 from resynth_fast.backends.onnxruntime import PROVIDERS, OnnxRuntime
 from resynth_fast.bundle import Guidance
 from resynth_fast.candidates.engine import EngineCandidate
@@ -155,6 +157,19 @@ def test_nothing_but_conditions_goes_up_and_nothing_but_pictures_and_features_co
     np.testing.assert_array_equal(space.features(place.here(np.stack(pictures)), place), space.features(pictures))
 
 
+def test_a_verdict_is_the_same_wherever_its_arrays_are(place: CudaPlace, tmp_path: Path) -> None:
+    Image.fromarray(of_bundle("zoo-sd").make(PROMPTS[:1], SEEDS[:1], 8)[0]).save(tmp_path / "probe.png")
+    verdicts = [
+        Attributor.from_zoo(["zoo:zoo-sd", "zoo:zoo-flux"], backend=OnnxRuntime(PROVIDERS["cpu"], where), threads=1, references=2, steps=2)(
+            [tmp_path / "probe.png"]
+        )[0]
+        for where in (place, None)
+    ]
+    assert verdicts[0].probability == verdicts[1].probability
+    assert [c.score for c in verdicts[0].candidates] == [c.score for c in verdicts[1].candidates]
+    assert not place.device.memory
+
+
 def test_memory_is_given_back_after_each_picture(place: CudaPlace) -> None:
     of_bundle("zoo-sd", place).make(PROMPTS, SEEDS, 2)
     assert not place.device.memory
@@ -167,6 +182,28 @@ def test_an_engine_takes_arrays_of_the_host_too(place: CudaPlace) -> None:
     image = engine.run({"latents": latents})["image"]
     assert isinstance(image, np.ndarray)
     np.testing.assert_array_equal(engine.run({"latents": place.here(latents)})["image"].host(), image)
+
+
+@pytest.mark.parametrize("variant", ["cuda", "tensorrt"])
+def test_a_gpu_is_asked_to_work_on_our_stream(place: CudaPlace, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    import onnxruntime
+
+    if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+        pytest.skip("there is a CUDA execution provider, which would take the stream for one")
+    asked: list[Any] = []
+    session = onnxruntime.InferenceSession
+
+    def watched(graph: bytes, options: Any, providers: Any, **more: Any) -> Any:
+        asked.extend(providers)
+        return session(graph, options, providers=providers, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    engine = OnnxRuntime(PROVIDERS[variant], place).load(zoo.bundle(zoo.TAGGER).components["tagger"].model(), threads=1)
+    ours = {"user_compute_stream": "7"}
+    assert asked[:-1] == [(PROVIDERS[name], ours) for name in dict.fromkeys([variant, "cuda"])]
+    assert asked[-1] == (PROVIDERS["cpu"], {})  # what neither takes
+    assert engine.fallback
+    assert place_of(engine) is HOST
 
 
 @pytest.mark.parametrize(

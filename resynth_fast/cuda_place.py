@@ -56,6 +56,10 @@ class CudaPlace(DevicePlace):
         self._kernels.faults(values, found, **self._stream())
         return not found.host().any()
 
+    def wait(self) -> None:
+        """Until all that was put on the stream is done."""
+        self.device.wait()
+
     def deviation(self, values: DeviceArray) -> npt.NDArray[np.float64]:
         """See `Place.deviation`; latents are small, and go through the host."""
         return HOST.deviation(values.host())

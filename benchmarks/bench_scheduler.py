@@ -135,7 +135,10 @@ def uncontended() -> Row:
     """Microseconds that merging adds to a call that meets no other."""
     engine = _NullEngine({"model_output": ("batch", 1)})
     samples = interleave(
-        {name: partial(each.run, {"latents": np.zeros((1, 1))}) for name, each in (("", engine), ("merged", Merging(engine)))}
+        {
+            name: partial(each.run, {"latents": np.zeros((1, 1))})
+            for name, each in (("", engine), ("merged", Merging(engine, lambda: CLIENTS)))
+        }
     )
     added = np.subtract(samples["merged"], samples[""])
     return measured(
@@ -161,7 +164,7 @@ def clients(name: str, rows: int) -> Row:
     samples: dict[str, list[float]] = {"merged": [], "unmerged": []}
     with ThreadPoolExecutor(CLIENTS) as workers:
         for number in range(-1, CLIENT_ROUNDS):  # the first warms up
-            for way, asked in (("merged", Merging(engine)), ("unmerged", engine)):
+            for way, asked in (("merged", Merging(engine, lambda: CLIENTS)), ("unmerged", engine)):
                 start = time.perf_counter()
                 list(workers.map(partial(ask, asked), range(CLIENTS)))
                 if number >= 0:

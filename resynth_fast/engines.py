@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from . import backends, heap
@@ -214,7 +215,8 @@ class EnginePool:
         """Outside the lock; the graph is resident afterwards, or nowhere."""
         start = time.perf_counter()
         try:
-            engine = merging(self.backend.load(component.model(), threads=1 if self.abreast(component) else self.threads))
+            engine = self.backend.load(component.model(), threads=1 if self.abreast(component) else self.threads)
+            engine = merging(engine, users=partial(self._memory.users, graph))
             self._note(engine.fallback)
         except BaseException:
             with self._changed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
@@ -24,9 +24,12 @@ MOST_ROWS = 32
 """Of a call that is made of several."""
 
 
-def merging(engine: Engine) -> Engine:
-    """`engine`, its calls merged if it runs on a device, which takes them one by one. A processor gains nothing: `benchmarks/bench_scheduler.py`."""
-    return engine if place_of(engine) is HOST else Merging(engine)
+def merging(engine: Engine, users: Callable[[], int]) -> Engine:
+    """`engine`, its calls merged if it runs on a device, which takes them one by one; `users` says how many threads hold it.
+
+    A processor gains nothing: `benchmarks/bench_scheduler.py`.
+    """
+    return engine if place_of(engine) is HOST else Merging(engine, users)
 
 
 def others_s(engine: Engine) -> float:
@@ -37,13 +40,14 @@ def others_s(engine: Engine) -> float:
 class Merging:
     """An engine that one thread runs at a time, for others too: calls of the same inputs, but for the number of rows.
 
-    A turn lasts until the device is done, not only told: who asks for outputs looks at them at once, and waits for them anyway.
+    Where it has several users a turn lasts until the device is done, not only told, so that the others come together meanwhile;
+    one alone is let run ahead of the device.
     What fails together is run again call by call, so that an error, of memory too, reaches only who would have had it alone.
     """
 
-    def __init__(self, engine: Engine, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, engine: Engine, users: Callable[[], int], most_rows: int = MOST_ROWS) -> None:
         self.fallback, self.place, self.clock = engine.fallback, place_of(engine), _Clock()
-        self._engine, self._most = engine, most_rows
+        self._engine, self._users, self._most = engine, users, most_rows
         self._lock = threading.Lock()
         self._queue: list[_Call] = []
         """In the order they came; the first has the turn. Changed under the lock, which nobody keeps while the engine runs."""
@@ -111,7 +115,8 @@ class Merging:
 
     def _run(self, inputs: Arrays) -> dict[str, Any]:
         outputs = self._engine.run(inputs)
-        self.place.wait()
+        if self._users() > 1:
+            self.place.wait()
         return outputs
 
     def _joined(self, parts: Sequence[Any]) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from loopback import Server
+from stand_in import StandIn
 
 # Timings of shared machines are noise, and a suite that gates a merge must not depend on luck.
 settings.register_profile("resynth", deadline=None, derandomize=True)
@@ -95,23 +96,8 @@ class HostDevice:
 
     @property
     def kernels(self) -> Any:
-        """Those of the processor, called as a device's are; they bring the memory that they work in."""
-        from resynth_fast import _native
-
-        class Kernels:
-            def __getattr__(self, name: str) -> Callable[..., Any]:
-                if name.endswith("_workspace_bytes"):
-                    return lambda *sizes: 256
-                kernel: Callable[..., Any] = getattr(_native, name)
-                with_workspace = name in ("fit", "jpeg_round_trip", "resize", "texture")
-
-                def enqueued(*arguments: Any, stream: int) -> Any:
-                    assert stream == HostDevice.stream
-                    return kernel(*arguments[: -1 if with_workspace else None])
-
-                return enqueued
-
-        return Kernels()
+        """See `StandIn`."""
+        return StandIn(self.stream)
 
     def enter(self) -> None: ...
 

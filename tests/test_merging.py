@@ -63,6 +63,10 @@ def meet(merged, engine, calls, run=None):
     return futures
 
 
+def several():
+    return 2
+
+
 def until(done):
     deadline = time.monotonic() + SOON_S
     while not done():
@@ -70,9 +74,17 @@ def until(done):
         time.sleep(0.0005)
 
 
+@pytest.mark.parametrize("users", [1, 2])
+def test_one_alone_runs_ahead_of_the_device_and_several_let_it_finish(users):
+    engine, waited = Engine(), []
+    engine.place.wait = lambda: waited.append(engine.calls[-1])
+    Merging(engine, lambda: users).run(rows(3))
+    assert waited == [[3]][: users - 1]
+
+
 def test_calls_that_meet_are_run_in_their_order_as_far_as_they_are_alike_and_fit():
     engine = Engine()
-    merged = Merging(engine, most_rows=4)
+    merged = Merging(engine, several, most_rows=4)
     calls = [
         rows(0), rows(1, 2), rows(3, width=2), rows(4), rows(5, dtype=np.float64), rows(6), rows(7, 8), rows(9, 10, 11), rows(12, 13, 14)
     ]  # fmt: skip
@@ -84,7 +96,7 @@ def test_calls_that_meet_are_run_in_their_order_as_far_as_they_are_alike_and_fit
 
 def test_rows_of_a_call_are_the_first_ones_doubled_so_that_devices_see_few_sizes():
     engine = Engine()
-    for future in meet(Merging(engine), engine, [rows(i, i) for i in range(7)]):
+    for future in meet(Merging(engine, several), engine, [rows(i, i) for i in range(7)]):
         future.result()
     assert [len(call) for call in engine.calls] == [8, 4]
 
@@ -92,7 +104,7 @@ def test_rows_of_a_call_are_the_first_ones_doubled_so_that_devices_see_few_sizes
 def test_who_gets_an_error_alone_gets_it_and_nobody_else():
     engine = Engine()
     calls = [rows(0), rows(1), rows(np.nan), rows(3), {}, rows(5)]
-    futures = meet(Merging(engine), engine, calls)
+    futures = meet(Merging(engine, several), engine, calls)
     for i in (0, 1, 3, 5):
         np.testing.assert_array_equal(futures[i].result()["y"], rows(2 * i)["x"])
     with pytest.raises(BundleError, match="not a number"):
@@ -103,7 +115,7 @@ def test_who_gets_an_error_alone_gets_it_and_nobody_else():
 
 def test_what_memory_is_too_small_for_is_run_call_by_call_and_not_tried_again():
     engine = Engine(holds=2)
-    merged = Merging(engine)
+    merged = Merging(engine, several)
     for tries in (1, 0):
         for i, future in enumerate(meet(merged, engine, [rows(i) for i in range(5)])):
             np.testing.assert_array_equal(future.result()["y"], rows(2 * i)["x"])
@@ -112,14 +124,14 @@ def test_what_memory_is_too_small_for_is_run_call_by_call_and_not_tried_again():
 
 def test_an_engine_whose_outputs_are_not_rows_answers_each_call_alone():
     engine = Engine()
-    merged = Merging(SimpleNamespace(fallback="", place=engine.place, run=lambda inputs: {"sum": engine.run(inputs)["y"].sum(0)}))
+    merged = Merging(SimpleNamespace(fallback="", place=engine.place, run=lambda inputs: {"sum": engine.run(inputs)["y"].sum(0)}), several)
     for i, future in enumerate(meet(merged, engine, [rows(i) for i in range(4)])):
         np.testing.assert_array_equal(future.result()["sum"], [2 * i] * 3)
 
 
 def test_an_interrupt_inside_the_engine_is_of_its_own_thread():
     engine = Engine()
-    merged = Merging(engine)
+    merged = Merging(engine, several)
 
     def interrupted(inputs):
         found = engine.run(inputs)
@@ -162,7 +174,7 @@ class Interrupt(BaseException):
 def test_interrupts_at_any_moment_leave_nobody_waiting():
     """The main thread is interrupted again and again, in its queueing, waiting, running and leaving; the others get all their rows."""
     engine = Engine()
-    merged = Merging(engine)
+    merged = Merging(engine, several)
     armed, interrupts, over = False, 0, False
 
     def interrupt(signum, frame):
@@ -207,7 +219,7 @@ def test_many_calls_of_many_threads_are_all_answered_with_their_own_rows():
         time.sleep(1e-4)  # others come meanwhile
         return engine.run(inputs)
 
-    merged = Merging(SimpleNamespace(fallback="", place=engine.place, run=run), most_rows=8)
+    merged = Merging(SimpleNamespace(fallback="", place=engine.place, run=run), several, most_rows=8)
 
     def work(seed):
         rng, asked = random.Random(seed), 0

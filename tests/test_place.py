@@ -19,6 +19,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 _native = pytest.importorskip("resynth_fast._native")
 
+from stand_in import StandIn  # noqa: E402
+
 from resynth_fast import backends, zoo  # noqa: E402
 from resynth_fast.backends.torch import CudaGraphs, Torch  # noqa: E402
 from resynth_fast.backends.torch.place import TorchPlace  # noqa: E402
@@ -30,17 +32,6 @@ from resynth_fast.extractors.space import FeatureSpace, open_space  # noqa: E402
 from resynth_fast.pixels import PixelRecipe  # noqa: E402
 from resynth_fast.place import HOST  # noqa: E402
 from resynth_fast.sampling import rescaled  # noqa: E402
-
-
-class StandIn:
-    """The functions of `_cuda`, done by those of `_native`, which bring the memory that they work in."""
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.endswith("_workspace_bytes"):
-            return lambda *sizes: 256
-        kernel: Callable[..., Any] = getattr(_native, name)
-        return (lambda *given: kernel(*given[:-1])) if name in ("fit", "jpeg_round_trip", "resize", "texture") else kernel
-
 
 KERNELS = StandIn()
 AWAY = Torch("cpu", compiled=False, precision="f32", kernels=KERNELS)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from timing import Row, measured
 
 from gpu.peers import by_us
@@ -31,10 +30,10 @@ def invariance(s: Setting) -> Iterator[Row]:
         candidate = EngineCandidate(bundle, pool)
         place = place_of(pool.get(bundle.components["denoiser"]))
         seeds = list(range(16))
-        noise = torch.as_tensor(place.normal_rows(seeds, seeds, bundle.latents)).cpu().numpy()
+        noise = place.host(place.normal_rows(seeds, seeds, bundle.latents))
         if noise.tobytes() != normal_rows(seeds, seeds, bundle.latents).tobytes():
             raise SystemExit(f"{name}: noise on the device is not the host's bit for bit")
-        _step_bits(place, torch.from_numpy(noise))
+        _step_bits(place, noise)
         alone = _unit(space([by_us(candidate, pool, [seed])[0] for seed in seeds]))
         drift = 0.0
         for batch in (2, 3, 8, 16):
@@ -51,16 +50,16 @@ def invariance(s: Setting) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def _step_bits(place: Place, noise: torch.Tensor) -> None:
+def _step_bits(place: Place, noise: npt.NDArray[np.float32]) -> None:
     """SystemExit unless the step kernel's bits at `place` are the host's."""
     weights = np.zeros((len(noise), WIDTH), np.float32)
     weights[:, [SAMPLES.start, OUTPUTS.start, INPUT_SCALE]] = 0.7, -1.3, 1.0
     found = []
     for each in (HOST, place):
-        sample, output = each.here(noise.numpy()), each.here(noise.numpy()[::-1].copy())
+        sample, output = each.here(noise), each.here(noise[::-1].copy())
         out = each.empty_like(sample)
         each.step(each.here(weights), [sample], [output], out=out)
-        found.append(torch.as_tensor(out).cpu().numpy().tobytes())
+        found.append(each.host(out).tobytes())
     if found[0] != found[1]:
         raise SystemExit("a step on the device is not the host's bit for bit")
 

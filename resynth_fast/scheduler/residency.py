@@ -85,6 +85,10 @@ class Residency:
         self._sizes[sha] = self._sizes.pop(sha)
         self._position = max(self._position, min(self._next_use(sha) + 1, len(self._coming)) if sha in self._at else 0)
 
+    def users(self, graph: Graph) -> int:
+        """How many hold `graph` now."""
+        return self._held[graph.sha256]
+
     def drop(self, graph: Graph) -> None:
         """A use of `graph` ends."""
         self._held[graph.sha256] -= 1

@@ -28,11 +28,11 @@ from PIL import Image
 from turns import Contestants, Loop, Ours, Probe, Turn
 
 from resynth_fast import zoo
+from resynth_fast.batch import CHUNK
 
 NAIVE, BATCHED = "naive diffusers loop", "diffusers, references batched"
 WARM, WARM_BATCHED, MEMORY = 2.5, 1.4, 2.0
 BF16, UNCHANGED, TWO_THREADS, STREAM = 4.0, 0.99, 3.3, 10.0
-CHUNK = 8
 EVERY = 2
 """Of the stream's chunks, how often the parts are asked that are there to be compared; once a chunk, the loop, for one probe."""
 

@@ -47,12 +47,12 @@ class Turn:
 
 
 class Ours:
-    """An attributor of the zoo that is given `chunk` probes at a time; options as of `Attributor.from_zoo`."""
+    """An attributor of the zoo that is given `chunk` probes at a time, by default as many as `resynth attribute`; options as of `Attributor.from_zoo`."""
 
-    def __init__(self, *, chunk: int = 8, **options: Any) -> None:
-        from resynth_fast import Attributor
+    def __init__(self, *, chunk: int | None = None, **options: Any) -> None:
+        from resynth_fast import Attributor, batch
 
-        self.chunk = chunk
+        self.chunk = chunk or batch.CHUNK
         self.attributor = Attributor.from_zoo(**options)
         pool = self.attributor.pool
         self.clock = pool.backend = Clocked(pool.backend, pool.lanes.count)

@@ -17,7 +17,7 @@ from .record import Record
 from .stopwatch import Stopwatch
 from .types import Verdict
 
-CHUNK = 8
+CHUNK = 16
 """Probes whose resyntheses are batched together; results do not depend on it, unless probes are judged jointly: then they are one chunk."""
 
 Progress = Callable[[int, int], None]

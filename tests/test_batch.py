@@ -24,6 +24,7 @@ def files(tmp_path):
 @pytest.mark.parametrize("deadline", [None, 1000.0])
 def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, monkeypatch, deadline):
     attributor = Attributor.from_zoo(["zoo:zoo-sd-v"], references=1, steps=1, threads=1, deadline=deadline)
+    monkeypatch.setattr(batch, "CHUNK", 8)
     look, answer, looked, chunks = attributor.look, attributor.answer, threading.Semaphore(0), []
 
     def looking(probes, read_ms):
@@ -51,6 +52,7 @@ def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, m
 
 def test_an_error_of_what_was_looked_at_ahead_is_raised(files, monkeypatch):
     attributor = Attributor.from_zoo(["zoo:zoo-sd-v"], references=1, steps=1, threads=1)
+    monkeypatch.setattr(batch, "CHUNK", 8)
     look = attributor.look
 
     def failing(probes, read_ms):

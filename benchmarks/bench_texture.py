@@ -7,7 +7,7 @@ from timing import Row, compare, processor, run
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast.extractors import texture_reference
+from resynth_fast import texture_reference
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.similarity import backend
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .extractors import texture_reference
+from . import texture_reference
 
 # Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
 try:

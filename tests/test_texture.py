@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from resynth_fast import _native, texture
+from resynth_fast import _native, texture, texture_reference
 from resynth_fast.errors import ConfigError, InputError
-from resynth_fast.extractors import texture_reference
 from resynth_fast.extractors.texture import TextureExtractor, describe
-from resynth_fast.extractors.texture_reference import BLOCKS, Planes
+from resynth_fast.texture_reference import BLOCKS, Planes
 
 SIZES = [32, 40, 64, 72, 256]
 UNIT_ROWS = {"srm": 125, "srm_half": 125, "lbp": 256, "chroma": 81}  # square roots of frequencies

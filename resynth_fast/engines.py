@@ -27,7 +27,8 @@ MAPPED = 2
 """The same where weights stand beside the graph: they are mapped, and one layer's at a time is widened."""
 
 SMALL_FLOPS = 1 << 30
-"""Of a row: below it, several threads wait for one another for longer than they compute."""
+"""Of a row: below it one thread each. The zoo's networks, of less than half, gain 1.2 to 1.4 by a second thread and 1.9 side by side
+(`benchmarks/bench_end_to_end.py`, two threads); where large ones begin is chosen, not measured."""
 
 
 @dataclass(frozen=True, slots=True)

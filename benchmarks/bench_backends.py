@@ -36,7 +36,7 @@ from roofline import flops
 from resynth_fast import Attributor, backends, zoo
 from resynth_fast.bundle import Component
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import ResynthError
 from resynth_fast.evaluation.zoo import draw
 from resynth_fast.export.graphs import Network, Tensors
@@ -127,10 +127,17 @@ def compared(
         best_us = min(median[key] for key in limits()) * flops(network.module, example) / (2 * SIDE**3)
         for backend, peer in itertools.product(ours, peers):
             yield measured(
-                "backends", f"{name}, batch {batch}, {backend}", ours=median[backend], ours_p90=p90[backend], peer=median[peer],
-                peer_p90=p90[peer], peer_name=peer, limit_pct=100 * best_us / median[backend], error=errors[backend],
+                "backends",
+                f"{name}, batch {batch}, {backend}",
+                ours=median[backend],
+                ours_p90=p90[backend],
+                peer=median[peer],
+                peer_p90=p90[peer],
+                peer_name=peer,
+                limit_pct=100 * best_us / median[backend],
+                error=errors[backend],
                 goal=GOALS[name.split()[-1]].get(backend) if (batch, peer) == (1, "torch eager") else None,
-            )  # fmt: skip
+            )
     for pool in pools.values():
         pool.release(component)
 
@@ -189,9 +196,15 @@ def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
         ):
             share = float(np.mean(same))
             yield measured(
-                "backends", f"{count} probes, same {what}, {name}; probabilities differ by {furthest:.3f} at most", ours=share,
-                peer=1.0, peer_name=first, goal=AGREEMENT, unit="share", ratio=share,
-            )  # fmt: skip
+                "backends",
+                f"{count} probes, same {what}, {name}; probabilities differ by {furthest:.3f} at most",
+                ours=share,
+                peer=1.0,
+                peer_name=first,
+                goal=AGREEMENT,
+                unit="share",
+                ratio=share,
+            )
 
 
 def furthest_of(a: Verdict, b: Verdict) -> float:

@@ -98,12 +98,22 @@ def run(command: list[str]) -> Run:
 def row(case: str, ours: list[float], naive: list[float]) -> Row:
     ratio, goal = float(np.median(naive) / np.median(ours)), GOALS[case]
     return Row(
-        bench="cold", case=f"{case}, {REFERENCES} reference x {STEPS} steps, {len(ours)} pairs", unit=UNITS[case],
-        ours=float(np.median(ours)), ours_p90=float(np.percentile(ours, 90)),
-        peer=float(np.median(naive)), peer_p90=float(np.percentile(naive, 90)), peer_name="naive diffusers loop",
-        ratio=ratio, goal=goal, met=None if goal is None else ratio >= goal, limit_pct=None,
-        device=processor(), threads=1, commit=commit(),
-    )  # fmt: skip
+        bench="cold",
+        case=f"{case}, {REFERENCES} reference x {STEPS} steps, {len(ours)} pairs",
+        unit=UNITS[case],
+        ours=float(np.median(ours)),
+        ours_p90=float(np.percentile(ours, 90)),
+        peer=float(np.median(naive)),
+        peer_p90=float(np.percentile(naive, 90)),
+        peer_name="naive diffusers loop",
+        ratio=ratio,
+        goal=goal,
+        met=None if goal is None else ratio >= goal,
+        limit_pct=None,
+        device=processor(),
+        threads=1,
+        commit=commit(),
+    )
 
 
 if __name__ == "__main__":

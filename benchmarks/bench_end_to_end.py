@@ -81,7 +81,7 @@ def drawn(folder: Path, count: int, seed: int, steps: int) -> list[Probe]:
     """Picture files by the candidates in turn, with the captioner's captions."""
     from resynth_fast.candidates.engine import EngineCandidate
     from resynth_fast.captioners.tagger import Tagger
-    from resynth_fast.engines import EnginePool
+    from resynth_fast.engines.pool import EnginePool
     from resynth_fast.evaluation.zoo import draw
 
     pool = EnginePool(threads=1)
@@ -110,9 +110,15 @@ def one_by_one(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row
         _pairs(f"{case}: processor time", turns["ours"], turns[NAIVE], NAIVE, None, lambda turn: turn.cpu_s),
         *labels(probes, *([turn.answers[0] for turn in turns[name]] for name in ("ours", NAIVE))),
         measured(
-            "end to end", "peak memory, warm", ours=turns["ours"][-1].peak_mb, peer=turns[NAIVE][-1].peak_mb, peer_name=NAIVE, goal=MEMORY, unit="MB",
+            "end to end",
+            "peak memory, warm",
+            ours=turns["ours"][-1].peak_mb,
+            peer=turns[NAIVE][-1].peak_mb,
+            peer_name=NAIVE,
+            goal=MEMORY,
+            unit="MB",
         ),
-    ]  # fmt: skip
+    ]
     if "bf16" in turns:
         firsts = ([turn.answers[0].label for turn in turns[name]] for name in ("bf16", "ours"))
         rows.append(_pairs(f"{case}: OpenVINO bfloat16", turns["bf16"], turns[NAIVE], NAIVE, BF16))
@@ -133,13 +139,20 @@ def labels(probes: Sequence[Probe], ours: Sequence[Answer], loop: Sequence[Answe
     return [
         _agreement(
             f"the same label by the paper's comparison, our pictures and the loop's (distances differ by {furthest:.1e} at most)",
-            ([a.label for a in answers], [b.label for b in loop]), 1.0,
+            ([a.label for a in answers], [b.label for b in loop]),
+            1.0,
         ),
         measured(
-            "end to end", "right first candidates, our recipe beside the paper's", ours=100 * right, peer=100 * theirs, peer_name=NAIVE,
-            ratio=right / max(theirs, 1e-9), goal=None, unit="%",
+            "end to end",
+            "right first candidates, our recipe beside the paper's",
+            ours=100 * right,
+            peer=100 * theirs,
+            peer_name=NAIVE,
+            ratio=right / max(theirs, 1e-9),
+            goal=None,
+            unit="%",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def two_threads(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
@@ -216,8 +229,13 @@ def _bfloat16() -> bool:
 
 
 def _pairs(
-    case: str, ours: Sequence[Turn], peer: Sequence[Turn], name: str, goal: float | None, of: Callable[[Turn], float] = lambda turn: turn.seconds
-) -> Row:  # fmt: skip
+    case: str,
+    ours: Sequence[Turn],
+    peer: Sequence[Turn],
+    name: str,
+    goal: float | None,
+    of: Callable[[Turn], float] = lambda turn: turn.seconds,
+) -> Row:
     engines = float(np.median([turn.engines_s / turn.seconds for turn in ours]))
     mine, theirs = ([1000 * of(turn) for turn in turns] for turns in (ours, peer))
     return _row(case, mine, theirs, name, goal, ratio=float(np.median(np.divide(theirs, mine))), limit_pct=100 * engines)
@@ -225,9 +243,17 @@ def _pairs(
 
 def _row(case: str, ours: Sequence[float], peer: Sequence[float], name: str, goal: float | None, **more: Any) -> Row:
     return measured(
-        "end to end", case, ours=float(np.median(ours)), ours_p90=float(np.percentile(ours, 90)), peer=float(np.median(peer)),
-        peer_p90=float(np.percentile(peer, 90)), peer_name=name, goal=goal, unit="ms a probe", **more,
-    )  # fmt: skip
+        "end to end",
+        case,
+        ours=float(np.median(ours)),
+        ours_p90=float(np.percentile(ours, 90)),
+        peer=float(np.median(peer)),
+        peer_p90=float(np.percentile(peer, 90)),
+        peer_name=name,
+        goal=goal,
+        unit="ms a probe",
+        **more,
+    )
 
 
 def _agreement(case: str, labels: Any, goal: float) -> Row:

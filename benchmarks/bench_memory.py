@@ -67,16 +67,29 @@ def row(case: str, found: dict[str, list[dict[str, Any]]], budget: int) -> Row:
     half, whole = ([r[case] for r in found[name]] for name in ("half", "all"))
     loads, waited = (float(np.median([r[key] for r in found["half"]])) for key in ("loads", "waited_s"))
     names = {
-        "engines_mb": f"peak of engines, budget {budget / 1e6:.1f} MB", "rss_mb": "peak of the process beyond itself",
+        "engines_mb": f"peak of engines, budget {budget / 1e6:.1f} MB",
+        "rss_mb": "peak of the process beyond itself",
         "seconds": f"{PROBES} probes; {loads:.0f} loads, waited {waited:.2f} s for weights",
-    }  # fmt: skip
+    }
     ratio = float(np.median(whole) / np.median(half))
     goal = 2.0 if case == "engines_mb" else None
     return Row(
-        bench="memory", case=names[case], unit="seconds" if case == "seconds" else "MB", ours=float(np.median(half)),
-        ours_p90=float(np.percentile(half, 90)), peer=float(np.median(whole)), peer_p90=float(np.percentile(whole, 90)), peer_name="no budget",
-        ratio=ratio, goal=goal, met=None if goal is None else ratio >= goal, limit_pct=None, device=processor(), threads=1, commit=commit(),
-    )  # fmt: skip
+        bench="memory",
+        case=names[case],
+        unit="seconds" if case == "seconds" else "MB",
+        ours=float(np.median(half)),
+        ours_p90=float(np.percentile(half, 90)),
+        peer=float(np.median(whole)),
+        peer_p90=float(np.percentile(whole, 90)),
+        peer_name="no budget",
+        ratio=ratio,
+        goal=goal,
+        met=None if goal is None else ratio >= goal,
+        limit_pct=None,
+        device=processor(),
+        threads=1,
+        commit=commit(),
+    )
 
 
 if __name__ == "__main__":

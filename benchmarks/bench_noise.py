@@ -11,8 +11,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast.noise import normal_rows
-from resynth_fast.similarity import backend
+from resynth_fast.kernels.noise import normal_rows
+from resynth_fast.kernels.similarity import backend
 
 Floats = NDArray[np.float32]
 
@@ -44,7 +44,7 @@ def on_gpu(shape: tuple[int, ...]) -> list[Row]:
     """Beside torch's, which is Philox too, on the same device."""
     import torch
 
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     rows, elements = shape[0], prod(shape[1:])
     seeds = torch.arange(rows, device="cuda").to(torch.uint64)

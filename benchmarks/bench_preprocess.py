@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resynth_fast.pixels import PixelRecipe
-from resynth_fast.preprocess import centre_square, jpeg_round_trip, preprocess
-from resynth_fast.similarity import backend
+from resynth_fast.extractors.pixels import PixelRecipe
+from resynth_fast.kernels.preprocess import centre_square, jpeg_round_trip, preprocess
+from resynth_fast.kernels.similarity import backend
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]

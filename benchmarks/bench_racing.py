@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from resynth_fast import perturbations, zoo
+from resynth_fast import zoo
 from resynth_fast.attributor import Attributor
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics, racing
 from resynth_fast.evaluation.zoo import draw, references
-from resynth_fast.images import Picture
-from resynth_fast.recipe import Doubles, Integers
-from resynth_fast.types import Pixels
-from resynth_fast.verdict import Decision
+from resynth_fast.images import perturbations
+from resynth_fast.scoring.decision import Decision
+from resynth_fast.scoring.whitening import Doubles, Integers
+from resynth_fast.types import Picture, Pixels
 
 FEWER, AGREEMENT, POINTS = 2.0, 0.99, 1.0
 CHUNK, CHECKED = 20, 4
@@ -167,28 +167,63 @@ def compare(attributor: Attributor, drawn: Drawn) -> list[Row]:
 
     def row(case: str, unit: str, ours: float, peer: float, ratio: float, goal: float | None, met: bool | None) -> Row:
         return Row(
-            bench="racing", case=f"{case}, {n} probes, at most {most} references", unit=unit, ours=ours, ours_p90=ours, peer=peer, peer_p90=peer,
-            peer_name="exhaustive", ratio=ratio, goal=goal, met=met, limit_pct=None, device=processor(), threads=1, commit=commit(),
-        )  # fmt: skip
+            bench="racing",
+            case=f"{case}, {n} probes, at most {most} references",
+            unit=unit,
+            ours=ours,
+            ours_p90=ours,
+            peer=peer,
+            peer_p90=peer,
+            peer_name="exhaustive",
+            ratio=ratio,
+            goal=goal,
+            met=met,
+            limit_pct=None,
+            device=processor(),
+            threads=1,
+            commit=commit(),
+        )
 
     return [
         row("denoiser rows", "rows a probe", rows, all_rows, all_rows / rows, FEWER, all_rows / rows >= FEWER),
-        row("denoiser rows, candidates' own probes alone", "rows a probe", own["denoiser_rows"], all_rows, all_rows / own["denoiser_rows"], None, None),
+        row(
+            "denoiser rows, candidates' own probes alone",
+            "rows a probe",
+            own["denoiser_rows"],
+            all_rows,
+            all_rows / own["denoiser_rows"],
+            None,
+            None,
+        ),
         row("pictures", "pictures a probe", found["pictures"], found["of_pictures"], found["of_pictures"] / found["pictures"], None, None),
         row(
             f"same first candidate where the exhaustive run attributes ({found['differ']} of {found['attributed']} differ, 95 % from {found['agreement_ci95'][0]:.3f})",
-            "share", found["agreement"], 1.0, found["agreement"], AGREEMENT, found["agreement"] >= AGREEMENT,
+            "share",
+            found["agreement"],
+            1.0,
+            found["agreement"],
+            AGREEMENT,
+            found["agreement"] >= AGREEMENT,
         ),
-        row("answered unknown where the exhaustive run attributes", "share", float(np.mean(gone)), 0.0, 1 - float(np.mean(gone)), None, None),
+        row(
+            "answered unknown where the exhaustive run attributes", "share", float(np.mean(gone)), 0.0, 1 - float(np.mean(gone)), None, None
+        ),
         row("same first candidate, all", "share", found["agreement_all"], 1.0, found["agreement_all"], None, None),
         row(
-            f"accuracy: {100 * found['difference']:+.2f} points [{low:+.2f}, {high:+.2f}]", "share", found["accuracy"], found["of_accuracy"],
-            found["accuracy"] / found["of_accuracy"], 1 - POINTS / 100 / found["of_accuracy"], abs(100 * found["difference"]) <= POINTS,
+            f"accuracy: {100 * found['difference']:+.2f} points [{low:+.2f}, {high:+.2f}]",
+            "share",
+            found["accuracy"],
+            found["of_accuracy"],
+            found["accuracy"] / found["of_accuracy"],
+            1 - POINTS / 100 / found["of_accuracy"],
+            abs(100 * found["difference"]) <= POINTS,
         ),
         row("withheld generators answered unknown", "share", unknown[0], unknown[1], unknown[0] / max(unknown[1], 1e-9), None, None),
-        row("candidates' own pictures answered unknown", "share", rejected[0], rejected[1], rejected[0] / max(rejected[1], 1e-9), None, None),
+        row(
+            "candidates' own pictures answered unknown", "share", rejected[0], rejected[1], rejected[0] / max(rejected[1], 1e-9), None, None
+        ),
         row("negative log-likelihood", "nats", *_nll(raced, exhaustive, drawn.truth, known), None, None),
-    ]  # fmt: skip
+    ]
 
 
 def _nll(

@@ -26,7 +26,7 @@ from bench_end_to_end import drawn
 from onnx import numpy_helper
 
 from resynth_fast import Attributor, zoo
-from resynth_fast.memo import RowMemo
+from resynth_fast.engines.text_cache import RowMemo
 
 STEPS = 8
 FLAT = 0.95
@@ -119,11 +119,18 @@ def rows(samples: Samples) -> list[Row]:
             ours, peer = of[size], of[smallest]
             found.append(
                 measured(
-                    "scaling", f"{axis} {_names(smallest)} to {_names(size)}", ours=float(np.median(ours)), ours_p90=float(np.percentile(ours, 90)),
-                    peer=float(np.median(peer)), peer_p90=float(np.percentile(peer, 90)), peer_name=f"at {_names(smallest)}",
-                    ratio=float(np.median(np.divide(peer, ours))), goal=FLAT, unit="ms a picture",
+                    "scaling",
+                    f"{axis} {_names(smallest)} to {_names(size)}",
+                    ours=float(np.median(ours)),
+                    ours_p90=float(np.percentile(ours, 90)),
+                    peer=float(np.median(peer)),
+                    peer_p90=float(np.percentile(peer, 90)),
+                    peer_name=f"at {_names(smallest)}",
+                    ratio=float(np.median(np.divide(peer, ours))),
+                    goal=FLAT,
+                    unit="ms a picture",
                 )
-            )  # fmt: skip
+            )
     return found
 
 

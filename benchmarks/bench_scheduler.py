@@ -7,7 +7,7 @@ is a server that takes requests in their order, loads what it needs and keeps wh
 order of arrival with our residency tells what of the difference is prefetching and eviction by the coming uses, and what
 is the order. `limit_pct` is the bound, max(all computing, all weights once over the bus), over our makespan.
 
-Calls of several clients that meet at one engine are merged on devices (`resynth_fast.merging`). Here that is measured on the
+Calls of several clients that meet at one engine are merged on devices (`resynth_fast.engines.batching`). Here that is measured on the
 processor, which takes several calls at once, and where it therefore is not done: beside engines as they are.
 """
 
@@ -31,10 +31,10 @@ from resynth_fast import backends, zoo
 from resynth_fast.backends import Arrays, Engine
 from resynth_fast.bundle import Bundle, File, Guidance
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
-from resynth_fast.executor import Executor
-from resynth_fast.merging import Merging
-from resynth_fast.model import Model
+from resynth_fast.engines.batching import Merging
+from resynth_fast.engines.pool import EnginePool
+from resynth_fast.onnx_model import Model
+from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.scheduler import BatchKey, Cost, CostTable, Graph, Residency, Use, Work, plan, simulate
 from resynth_fast.types import Request
 
@@ -103,10 +103,14 @@ def full_size() -> tuple[dict[str, Work], CostTable]:
     works = {
         name: Work(
             BatchKey(name, (0, 0), "bfloat16", Guidance("none", 1.0), c["calls"]),
-            graphs[c["text"]], graphs[c["denoiser"]], graphs[c["decoder"]], c["calls"], c["rows"],
+            graphs[c["text"]],
+            graphs[c["denoiser"]],
+            graphs[c["decoder"]],
+            c["calls"],
+            c["rows"],
         )
         for name, c in table["candidates"].items()
-    }  # fmt: skip
+    }
     return works, costs
 
 
@@ -124,11 +128,22 @@ def overhead() -> Row:
         samples.append(1e6 * (time.perf_counter() - start) / (NULL_CANDIDATES * NULL_STEPS))
     ours = np.array(samples[1:])
     return Row(
-        bench="scheduler", case=f"overhead a step, {NULL_CANDIDATES} candidates that do nothing x 2 x {NULL_STEPS} steps", unit="microseconds",
-        ours=float(np.median(ours)), ours_p90=float(np.percentile(ours, 90)), peer=OVERHEAD_US, peer_p90=OVERHEAD_US, peer_name="allowance",
-        ratio=OVERHEAD_US / float(np.median(ours)), goal=1.0, met=bool(np.median(ours) <= OVERHEAD_US), limit_pct=None,
-        device=processor(), threads=1, commit=commit(),
-    )  # fmt: skip
+        bench="scheduler",
+        case=f"overhead a step, {NULL_CANDIDATES} candidates that do nothing x 2 x {NULL_STEPS} steps",
+        unit="microseconds",
+        ours=float(np.median(ours)),
+        ours_p90=float(np.percentile(ours, 90)),
+        peer=OVERHEAD_US,
+        peer_p90=OVERHEAD_US,
+        peer_name="allowance",
+        ratio=OVERHEAD_US / float(np.median(ours)),
+        goal=1.0,
+        met=bool(np.median(ours) <= OVERHEAD_US),
+        limit_pct=None,
+        device=processor(),
+        threads=1,
+        commit=commit(),
+    )
 
 
 def uncontended() -> Row:
@@ -142,9 +157,14 @@ def uncontended() -> Row:
     )
     added = np.subtract(samples["merged"], samples[""])
     return measured(
-        "scheduler", "merging, a call that finds its engine free", ours=float(np.median(added)), ours_p90=float(np.percentile(added, 90)),
-        peer=UNCONTENDED_US, peer_name="allowance", goal=1.0,
-    )  # fmt: skip
+        "scheduler",
+        "merging, a call that finds its engine free",
+        ours=float(np.median(added)),
+        ours_p90=float(np.percentile(added, 90)),
+        peer=UNCONTENDED_US,
+        peer_name="allowance",
+        goal=1.0,
+    )
 
 
 def clients(name: str, rows: int) -> Row:
@@ -171,10 +191,17 @@ def clients(name: str, rows: int) -> Row:
                     samples[way].append(1e3 * (time.perf_counter() - start) / (CLIENTS * CALLS * rows))
     ours, peer = samples["merged"], samples["unmerged"]
     row = measured(
-        "scheduler", f"{CLIENTS} clients at once, {name} denoiser, {rows} rows a call, merged", ours=float(np.median(ours)),
-        ours_p90=float(np.percentile(ours, 90)), peer=float(np.median(peer)), peer_p90=float(np.percentile(peer, 90)),
-        peer_name="unmerged", ratio=float(np.median(np.divide(peer, ours))), goal=None, unit="milliseconds a row",
-    )  # fmt: skip
+        "scheduler",
+        f"{CLIENTS} clients at once, {name} denoiser, {rows} rows a call, merged",
+        ours=float(np.median(ours)),
+        ours_p90=float(np.percentile(ours, 90)),
+        peer=float(np.median(peer)),
+        peer_p90=float(np.percentile(peer, 90)),
+        peer_name="unmerged",
+        ratio=float(np.median(np.divide(peer, ours))),
+        goal=None,
+        unit="milliseconds a row",
+    )
     return replace(row, threads=CLIENT_THREADS)
 
 
@@ -224,10 +251,22 @@ class _NullEngine:
 
 def _row(case: str, ours: float, peer: float, name: str, goal: float | None, bound: float) -> Row:
     return Row(
-        bench="scheduler", case=case, unit="seconds of the fake clock", ours=ours, ours_p90=ours, peer=peer, peer_p90=peer, peer_name=name,
-        ratio=peer / ours, goal=goal, met=None if goal is None else peer / ours >= goal, limit_pct=100 * bound / ours,
-        device="fake: H100, PCIe 5", threads=1, commit=commit(),
-    )  # fmt: skip
+        bench="scheduler",
+        case=case,
+        unit="seconds of the fake clock",
+        ours=ours,
+        ours_p90=ours,
+        peer=peer,
+        peer_p90=peer,
+        peer_name=name,
+        ratio=peer / ours,
+        goal=goal,
+        met=None if goal is None else peer / ours >= goal,
+        limit_pct=100 * bound / ours,
+        device="fake: H100, PCIe 5",
+        threads=1,
+        commit=commit(),
+    )
 
 
 if __name__ == "__main__":

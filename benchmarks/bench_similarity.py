@@ -15,7 +15,7 @@ import numpy as np
 from bits import in_batches
 from numpy.typing import NDArray
 
-from resynth_fast.similarity import backend, similarity
+from resynth_fast.kernels.similarity import backend, similarity
 
 DIMENSION = 768
 Floats = NDArray[np.float32]
@@ -91,7 +91,7 @@ def device_bits() -> Row:
     """The same on a GPU."""
     import torch
 
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     def scores(*arrays: NDArray[np.generic]) -> Floats:
         probes, references, offsets = (torch.from_numpy(array).cuda() for array in arrays)
@@ -108,7 +108,7 @@ def on_gpu(count: int, candidates: int, per_candidate: int, allowed_us: float | 
     """Beside torch on the same device, which needs groups of equal size; `allowed_us`: what a call may take on an H100."""
     import torch
 
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     probes, references, offsets = (torch.from_numpy(array).cuda() for array in problem(count, candidates, per_candidate))
     scores = torch.empty((count, candidates), device="cuda")

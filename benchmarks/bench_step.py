@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast.similarity import backend
-from resynth_fast.step import GUIDANCE, INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH, step
+from resynth_fast.kernels.similarity import backend
+from resynth_fast.kernels.step import GUIDANCE, INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH, step
 
 Floats = NDArray[np.float32]
 SCALE = 1.0  # of the guidance: an output that is kept stays as it is, however often it is written over itself
@@ -93,7 +93,7 @@ def on_gpu(shape: tuple[int, ...], update: Update) -> list[Row]:
     """Beside torch on the same device."""
     import torch
 
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     arrays = [torch.from_numpy(array).cuda() for array in problem(shape, update)]
     weights = torch.from_numpy(weights_of(shape[0], update)).cuda()

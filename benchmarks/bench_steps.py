@@ -25,14 +25,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from resynth_fast import recipe, zoo
+from resynth_fast import zoo
 from resynth_fast.attributor import Attributor
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics
 from resynth_fast.evaluation.zoo import draw, references
 from resynth_fast.options import Options
-from resynth_fast.recipe import Doubles, Integers
+from resynth_fast.scoring.score import scores as recipe_scores
+from resynth_fast.scoring.whitening import Doubles, Integers
 
 DEFAULT = Options().steps
 FIRST = "20 steps"
@@ -128,7 +129,7 @@ def judged(attributor: Attributor, probes: Mapping[str, Made]) -> dict[str, Doub
         drawn = references(attributor, list(dict.fromkeys(made.captions[i] for made in probes.values() for i in chunk)))
         for (kind, made), i, k in itertools.product(probes.items(), chunk, COUNTS):
             taken = [drawn[made.captions[i], name][:k] for name in attributor.candidates]
-            parts.setdefault(f"{kind}|{steps}|{k}", []).append(recipe.scores(made.points[i], taken, energy=energy))
+            parts.setdefault(f"{kind}|{steps}|{k}", []).append(recipe_scores(made.points[i], taken, energy=energy))
         print(f"references of {steps} steps: {chunk.stop} of {count} probes", end="\r", file=sys.stderr)
     return {key: np.stack(rows) for key, rows in parts.items()}
 
@@ -194,11 +195,17 @@ def seconds(attributors: Mapping[int, Attributor]) -> list[Row]:
     median = {case: float(np.median(taken[1:])) for case, taken in times.items()}  # the first loads the engines
     return [
         measured(
-            "steps", f"a probe's {k} references of {steps} steps by {len(attributors[steps].makers)} candidates", ours=median[steps, k],
-            peer=median[DEFAULT, k], peer_name=f"{DEFAULT} steps", goal=None, unit="seconds",
+            "steps",
+            f"a probe's {k} references of {steps} steps by {len(attributors[steps].makers)} candidates",
+            ours=median[steps, k],
+            peer=median[DEFAULT, k],
+            peer_name=f"{DEFAULT} steps",
+            goal=None,
+            unit="seconds",
         )
-        for steps, k in times if steps != DEFAULT
-    ]  # fmt: skip
+        for steps, k in times
+        if steps != DEFAULT
+    ]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from timing import Row, compare, processor, run
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast import texture_reference
 from resynth_fast.extractors.texture import TextureExtractor
-from resynth_fast.similarity import backend
+from resynth_fast.kernels import texture_twin
+from resynth_fast.kernels.similarity import backend
 
 Floats = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ def on_cpu(side: int) -> list[Row]:
         "texture",
         f"1x{side}x{side}",
         lambda: extractor.extract(batch)[0],
-        {"numpy": lambda: np.concatenate(list(texture_reference.describe(batch[0]).values()))},
+        {"numpy": lambda: np.concatenate(list(texture_twin.describe(batch[0]).values()))},
         verify=same,
         goals={"numpy": 6.0},
         limit=lambda: np.bincount(codes),  # the counting alone

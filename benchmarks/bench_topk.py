@@ -12,8 +12,8 @@ import numpy as np
 from bits import in_batches
 from numpy.typing import NDArray
 
-from resynth_fast.similarity import backend
-from resynth_fast.topk import as_bfloat16, topk
+from resynth_fast.kernels.similarity import backend
+from resynth_fast.kernels.topk import as_bfloat16, topk
 
 DIMENSION, K = 768, 10
 Floats = NDArray[np.float32]
@@ -107,7 +107,7 @@ def on_device(queries: Any, half: Any) -> Callable[[], tuple[Any, Any]]:
     """Scores and indices of the CUDA kernel, in memory that is there already: queries in float32, rows in bfloat16."""
     import torch
 
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     count, rows = len(queries), len(half)
     scores, indices = torch.empty((count, K), device="cuda"), torch.empty((count, K), dtype=torch.int64, device="cuda")

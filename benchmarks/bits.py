@@ -16,6 +16,13 @@ def in_batches(bench: str, made: Callable[[Sequence[int]], npt.NDArray[Any]], de
     alone = [made([i])[0].tobytes() for i in range(ROWS)]
     same = [row.tobytes() == alone[i] for count in BATCHES for i, row in enumerate(made(range(count)))]
     return measured(
-        bench, "a row's bits, alone and in batches of 2 to 16", ours=sum(same), peer=len(same), peer_name="all", ratio=sum(same) / len(same),
-        goal=1.0, unit="rows", device=device,
-    )  # fmt: skip
+        bench,
+        "a row's bits, alone and in batches of 2 to 16",
+        ours=sum(same),
+        peer=len(same),
+        peer_name="all",
+        ratio=sum(same) / len(same),
+        goal=1.0,
+        unit="rows",
+        device=device,
+    )

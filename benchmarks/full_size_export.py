@@ -106,7 +106,7 @@ def draw(model: str, work: Path) -> dict[str, Any]:
     """One picture of one denoising step through the runtime, which knows no torch."""
     from resynth_fast.bundle import Bundle
     from resynth_fast.candidates.engine import EngineCandidate
-    from resynth_fast.engines import EnginePool
+    from resynth_fast.engines.pool import EnginePool
 
     pool = EnginePool(threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     [picture] = EngineCandidate(Bundle.open(work / "bundles" / model), pool).make([PROMPT], [0], 1)

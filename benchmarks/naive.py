@@ -29,7 +29,7 @@ from PIL import Image
 
 from resynth_fast import zoo
 from resynth_fast.extractors.space import FeatureSpace, open_space
-from resynth_fast.noise import normals
+from resynth_fast.kernels.noise import normals
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -112,7 +112,7 @@ def main() -> None:
 
 def _caption(probe: Pixels, threads: int) -> str:
     from resynth_fast.captioners.tagger import Tagger
-    from resynth_fast.engines import EnginePool
+    from resynth_fast.engines.pool import EnginePool
 
     return Tagger(zoo.bundle(zoo.TAGGER), EnginePool(threads=threads)).caption([probe])[0]
 

@@ -38,10 +38,13 @@ def unet_64m() -> Network:
     """A U-Net of 64.1 M parameters on 32 × 32 latents with a context of 77 × 256."""
     torch.manual_seed(0)
     module = diffusers.UNet2DConditionModel(
-        sample_size=32, block_out_channels=(128, 256, 384), layers_per_block=2, cross_attention_dim=CONTEXT[1],
+        sample_size=32,
+        block_out_channels=(128, 256, 384),
+        layers_per_block=2,
+        cross_attention_dim=CONTEXT[1],
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+    )
     return Network(
         UNet(module).eval(),
         lambda b: {"latents": normals(b, 4, 32, 32), "timestep": timesteps(b), "cond_0": normals(b, *CONTEXT)},
@@ -53,9 +56,13 @@ def vision(width: int = 768, layers: int = 12, patch_px: int = 16, side_px: int 
     """An image encoder shaped as CLIP's: ViT-B/16 unless told otherwise; `pixel_values` → `whole_picture`."""
     torch.manual_seed(0)
     config = transformers.CLIPVisionConfig(
-        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=width // 64,
-        patch_size=patch_px, image_size=side_px,
-    )  # fmt: skip
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        patch_size=patch_px,
+        image_size=side_px,
+    )
     module: Any = transformers.CLIPVisionModel(config)
     return Network(Pictures(module).eval(), lambda b: {"pixel_values": normals(b, 3, side_px, side_px)}, ("whole_picture",))
 

@@ -22,31 +22,55 @@ DEPTH = 1 / 4
 def stable_diffusion_15() -> Any:
     """runwayml/stable-diffusion-v1-5: its configurations, with a tokenizer that knows letters alone."""
     unet = diffusers.UNet2DConditionModel(
-        sample_size=64, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, attention_head_dim=8,
-        cross_attention_dim=768, down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        sample_size=64,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(320, 640, 1280, 1280),
+        layers_per_block=2,
+        attention_head_dim=8,
+        cross_attention_dim=768,
+        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
         up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-    )  # fmt: skip
+    )
     return diffusers.StableDiffusionPipeline(
-        vae=_autoencoder(512, 0.18215), unet=unet, text_encoder=_clip(768, 12, 12, "quick_gelu"), tokenizer=_tokenizer(),
-        scheduler=diffusers.PNDMScheduler(**_noise(), skip_prk_steps=True), safety_checker=None, feature_extractor=None,
+        vae=_autoencoder(512, 0.18215),
+        unet=unet,
+        text_encoder=_clip(768, 12, 12, "quick_gelu"),
+        tokenizer=_tokenizer(),
+        scheduler=diffusers.PNDMScheduler(**_noise(), skip_prk_steps=True),
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
-    )  # fmt: skip
+    )
 
 
 def stable_diffusion_xl(scheduler: Any = None) -> Any:
     """stabilityai/stable-diffusion-xl-base-1.0: its configurations, but for the size of the latents, 64 where it has 128."""
     unet = diffusers.UNet2DConditionModel(
-        sample_size=64, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280), layers_per_block=2, attention_head_dim=(5, 10, 20),
-        transformer_layers_per_block=(1, 2, 10), cross_attention_dim=2048, use_linear_projection=True, addition_embed_type="text_time",
-        addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+        sample_size=64,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(320, 640, 1280),
+        layers_per_block=2,
+        attention_head_dim=(5, 10, 20),
+        transformer_layers_per_block=(1, 2, 10),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+    )
     return diffusers.StableDiffusionXLPipeline(
-        vae=_autoencoder(1024, 0.13025), unet=unet, text_encoder=_clip(768, 12, 12, "quick_gelu"),
-        text_encoder_2=_clip(1280, 32, 20, "gelu", projected=True), tokenizer=_tokenizer(), tokenizer_2=_tokenizer("!"),
+        vae=_autoencoder(1024, 0.13025),
+        unet=unet,
+        text_encoder=_clip(768, 12, 12, "quick_gelu"),
+        text_encoder_2=_clip(1280, 32, 20, "gelu", projected=True),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer("!"),
         scheduler=scheduler or diffusers.EulerDiscreteScheduler(**_noise(), timestep_spacing="leading"),
-    )  # fmt: skip
+    )
 
 
 def sdxl_turbo() -> Any:
@@ -57,21 +81,38 @@ def sdxl_turbo() -> Any:
 def flux_schnell(depth: float = 1.0) -> Any:
     """black-forest-labs/FLUX.1-schnell at 1024 px; of its blocks (19 double, 38 single) and of T5-XXL's 24 layers a share of `depth`."""
     transformer = diffusers.FluxTransformer2DModel(
-        patch_size=1, in_channels=64, num_layers=round(19 * depth), num_single_layers=round(38 * depth), attention_head_dim=128,
-        num_attention_heads=24, joint_attention_dim=4096, pooled_projection_dim=768, axes_dims_rope=(16, 56, 56), guidance_embeds=False,
-    )  # fmt: skip
+        patch_size=1,
+        in_channels=64,
+        num_layers=round(19 * depth),
+        num_single_layers=round(38 * depth),
+        attention_head_dim=128,
+        num_attention_heads=24,
+        joint_attention_dim=4096,
+        pooled_projection_dim=768,
+        axes_dims_rope=(16, 56, 56),
+        guidance_embeds=False,
+    )
     words = transformers.T5Config(
-        vocab_size=32128, d_model=4096, d_ff=10240, d_kv=64, num_layers=round(24 * depth), num_heads=64, feed_forward_proj="gated-gelu",
+        vocab_size=32128,
+        d_model=4096,
+        d_ff=10240,
+        d_kv=64,
+        num_layers=round(24 * depth),
+        num_heads=64,
+        feed_forward_proj="gated-gelu",
         pad_token_id=0,
-    )  # fmt: skip
+    )
     tokenizer = tiny.t5_tokenizer()
     tokenizer.model_max_length = 256
     return diffusers.FluxPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0),
         vae=_autoencoder(1024, 0.3611, shift_factor=0.1159, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False),
-        transformer=transformer, text_encoder=_clip(768, 12, 12, "quick_gelu"), tokenizer=_tokenizer(),
-        text_encoder_2=transformers.T5EncoderModel(words).eval(), tokenizer_2=tokenizer,
-    )  # fmt: skip
+        transformer=transformer,
+        text_encoder=_clip(768, 12, 12, "quick_gelu"),
+        tokenizer=_tokenizer(),
+        text_encoder_2=transformers.T5EncoderModel(words).eval(),
+        tokenizer_2=tokenizer,
+    )
 
 
 FULL: dict[str, Callable[[], Any]] = {"sd15": stable_diffusion_15, "sdxl": stable_diffusion_xl, "sdxl-turbo": sdxl_turbo}
@@ -79,8 +120,9 @@ DEEP: dict[str, Callable[[float], Any]] = {"flux-schnell": flux_schnell}
 """Of which a share of the layers may be had."""
 TINY: dict[str, Callable[[], Any]] = {
     "sd15": lambda: tiny.stable_diffusion(diffusers.PNDMScheduler(**_noise(), skip_prk_steps=True)),
-    "sdxl-turbo": lambda: tiny.stable_diffusion_xl(_turbo()), "flux-schnell": lambda: tiny.flux(guidance_embeds=False),
-}  # fmt: skip
+    "sdxl-turbo": lambda: tiny.stable_diffusion_xl(_turbo()),
+    "flux-schnell": lambda: tiny.flux(guidance_embeds=False),
+}
 
 
 def exported(name: str, work: Path, *, small: bool, depth: float = DEPTH) -> tuple[Path, Bundle]:
@@ -114,18 +156,31 @@ def _noise() -> dict[str, Any]:
 
 def _autoencoder(sample_size: int, scaling_factor: float, **changes: Any) -> Any:
     return diffusers.AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=sample_size, scaling_factor=scaling_factor,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        sample_size=sample_size,
+        scaling_factor=scaling_factor,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         **{"latent_channels": 4, **changes},
-    )  # fmt: skip
+    )
 
 
 def _clip(width: int, layers: int, heads: int, activation: str, *, projected: bool = False) -> Any:
     """The text encoder of CLIP ViT-L/14, or of OpenCLIP ViT-bigG/14 with its projection."""
     config = transformers.CLIPTextConfig(
-        vocab_size=49408, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads,
-        hidden_act=activation, projection_dim=width, max_position_embeddings=77, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        hidden_act=activation,
+        projection_dim=width,
+        max_position_embeddings=77,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
     return (transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel)(config).eval()
 
 

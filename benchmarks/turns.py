@@ -21,7 +21,7 @@ from typing import Any
 
 from paper import Answer
 
-from resynth_fast.model import Model
+from resynth_fast.onnx_model import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resynth_fast.bundle import MANIFEST, OBJECTS, SCHEMA_VERSION, Bundle
-from resynth_fast.model import Model
+from resynth_fast.onnx_model import Model
 
 from . import graphs, verify
 from .canonical import Words

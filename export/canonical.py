@@ -147,9 +147,13 @@ class MaskedTransformer(torch.nn.Module):
 
     def forward(self, latents: torch.Tensor, timestep: torch.Tensor, cond_0: torch.Tensor, cond_1: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.transformer(
-            latents, encoder_hidden_states=cond_0, encoder_attention_mask=cond_1, timestep=timestep * self.timestep_scale,
-            return_dict=False, **self.constants,
-        )[0]  # fmt: skip
+            latents,
+            encoder_hidden_states=cond_0,
+            encoder_attention_mask=cond_1,
+            timestep=timestep * self.timestep_scale,
+            return_dict=False,
+            **self.constants,
+        )[0]
         channels = latents.shape[1]
         return output[:, :channels] if output.shape[1] == 2 * channels else output
 

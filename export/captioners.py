@@ -24,7 +24,7 @@ from PIL import Image
 
 from resynth_fast.bundle import NAME, Bundle
 from resynth_fast.captioners.vision_language import VisionLanguage
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.types import Pixels
 
@@ -64,9 +64,16 @@ def names() -> list[str]:
 
 @checkpoints.quiet()
 def export(
-    folder: Path, to: Path, *, name: str, licence: str, prompt: str = "", max_tokens: int | None = None, precision: str = "fp16",
+    folder: Path,
+    to: Path,
+    *,
+    name: str,
+    licence: str,
+    prompt: str = "",
+    max_tokens: int | None = None,
+    precision: str = "fp16",
     parity: Parity | None = None,
-) -> Bundle:  # fmt: skip
+) -> Bundle:
     """Export the model in `folder` to the captioner bundle `to / name`.
 
     Every caption begins with `prompt`; it has `max_tokens` at most, the first ones included, by default what the
@@ -82,10 +89,13 @@ def export(
     if len(prefix) >= limit:
         raise ConfigError(f"max_tokens is {limit}, the first ones alone are {len(prefix)}; raise it")
     fields = {
-        "kind": "captioner", "name": name, "family": FAMILY, "licence": licence,
+        "kind": "captioner",
+        "name": name,
+        "family": FAMILY,
+        "licence": licence,
         "source": {"checkpoint": folder.resolve().name, "architecture": kind, "sha256": checkpoint_sha256(folder)},
         "decoding": {"prefix": prefix, "end": made.end, "max_tokens": limit},
-    }  # fmt: skip
+    }
 
     def check(bundle: Bundle) -> None:
         _verify(bundle, made, pictures)
@@ -243,8 +253,9 @@ def _blip(folder: Path, pictures: Preprocessing, limit: int, halved: bool) -> Ca
 
     def step(batch: int) -> dict[str, Tensor]:
         inputs = {
-            "token": torch.randint(0, text.vocab_size, (batch,), generator=rng), "position": torch.arange(batch) % limit,
-        }  # fmt: skip
+            "token": torch.randint(0, text.vocab_size, (batch,), generator=rng),
+            "position": torch.arange(batch) % limit,
+        }
         shapes = {"cond_keys": (width, seen), "cond_values": (seen, width), "past_keys": (limit, width), "past_values": (limit, width)}
         for kind, shape in shapes.items():
             for i in range(layers):
@@ -253,9 +264,15 @@ def _blip(folder: Path, pictures: Preprocessing, limit: int, halved: bool) -> Ca
 
     def reference(pixels: Tensor, prefix: Sequence[int], limit: int) -> list[list[int]]:
         found = model.generate(
-            pixels, input_ids=[[*prefix, text.sep_token_id]] * len(pixels), max_length=limit, do_sample=False, num_beams=1,
-            repetition_penalty=1.0, no_repeat_ngram_size=0, min_length=0,
-        ).tolist()  # fmt: skip
+            pixels,
+            input_ids=[[*prefix, text.sep_token_id]] * len(pixels),
+            max_length=limit,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            min_length=0,
+        ).tolist()
         ends = [row.index(text.sep_token_id, len(prefix)) if text.sep_token_id in row[len(prefix) :] else len(row) for row in found]
         return [row[:end] for row, end in zip(found, ends, strict=True)]
 
@@ -265,8 +282,11 @@ def _blip(folder: Path, pictures: Preprocessing, limit: int, halved: bool) -> Ca
             "vision": Network(Vision(model, pictures), picture, tuple(f"cond_{kind}_{i}" for kind, i in pairs)),
             "decoder": Network(Step(model, limit), step, ("logits", *(f"new_{kind}_{i}" for kind, i in pairs))),
         },
-        words=Words(tokenizer=tokenizer, max_tokens=limit), start=text.bos_token_id, end=text.sep_token_id, reference=reference,
-    )  # fmt: skip
+        words=Words(tokenizer=tokenizer, max_tokens=limit),
+        start=text.bos_token_id,
+        end=text.sep_token_id,
+        reference=reference,
+    )
 
 
 def _tokenizer(folder: Path) -> Any:

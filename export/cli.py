@@ -35,9 +35,16 @@ def generator(
     _check(format)
     hub, parity = _exporter("hub"), _exporter("verify").Parity()
     bundle = _exporter("pipelines").export(
-        hub.folder(checkpoint, pipeline=True), to, name=name or hub.name_of(checkpoint), licence=licence, steps=_numbers(steps),
-        guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, precision=precision, parity=parity,
-    )  # fmt: skip
+        hub.folder(checkpoint, pipeline=True),
+        to,
+        name=name or hub.name_of(checkpoint),
+        licence=licence,
+        steps=_numbers(steps),
+        guidance_scale=guidance_scale,
+        guidance_rescale=guidance_rescale,
+        precision=precision,
+        parity=parity,
+    )
     _report(bundle, parity, format)
 
 
@@ -72,12 +79,23 @@ def extractor(
     """Make an image encoder an extractor: taps found in the graph, constants fitted, calibrated where the pictures allow."""
     _check(format)
     extractors, hub = _exporter("extractors"), _exporter("hub")
-    pixels = importlib.import_module("resynth_fast.pixels").PixelRecipe(working_size=working_size)
+    pixels = importlib.import_module("resynth_fast.extractors.pixels").PixelRecipe(working_size=working_size)
     bundle = extractors.export(
-        hub.folder(source), to, name=name or hub.name_of(source).removesuffix(".onnx"), licence=licence, taps=_blocks(taps), pools=pool, side=size,
-        mean=_floats("mean", mean) if mean else None, std=_floats("std", std) if std else None, dequantise=not keep_quantised, last=last, pixels=pixels,
-        constants_from=constants_from, threads=threads,
-    )  # fmt: skip
+        hub.folder(source),
+        to,
+        name=name or hub.name_of(source).removesuffix(".onnx"),
+        licence=licence,
+        taps=_blocks(taps),
+        pools=pool,
+        side=size,
+        mean=_floats("mean", mean) if mean else None,
+        std=_floats("std", std) if std else None,
+        dequantise=not keep_quantised,
+        last=last,
+        pixels=pixels,
+        constants_from=constants_from,
+        threads=threads,
+    )
     card, calibration = bundle.get("card", dict), bundle.get("calibration", dict)
     if format == "json":
         print(json.dumps({"bundle": str(bundle.folder), "sha256": bundle.sha256, "card": card, "calibration": calibration}, indent=2))
@@ -105,9 +123,15 @@ def captioner(
     _check(format)
     hub, parity = _exporter("hub"), _exporter("verify").Parity()
     bundle = _exporter("captioners").export(
-        hub.folder(checkpoint), to, name=name or hub.name_of(checkpoint), licence=licence, prompt=prompt, max_tokens=max_tokens,
-        precision=precision, parity=parity,
-    )  # fmt: skip
+        hub.folder(checkpoint),
+        to,
+        name=name or hub.name_of(checkpoint),
+        licence=licence,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        precision=precision,
+        parity=parity,
+    )
     _report(bundle, parity, format)
 
 
@@ -183,10 +207,19 @@ def _report(bundle: Bundle, parity: Any, format: str) -> None:
     """The bundle and what was measured of it."""
     pictures = {str(steps): error for steps, error in parity.pictures.items()}
     if format == "json":
-        print(json.dumps({
-            "bundle": str(bundle.folder), "sha256": bundle.sha256, "family": bundle.family, "components": parity.components,
-            "pictures": pictures, "seconds": parity.seconds,
-        }, indent=2))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "bundle": str(bundle.folder),
+                    "sha256": bundle.sha256,
+                    "family": bundle.family,
+                    "components": parity.components,
+                    "pictures": pictures,
+                    "seconds": parity.seconds,
+                },
+                indent=2,
+            )
+        )
         return
     print(f"{bundle.folder}  {bundle.family}  {bundle.sha256[:12]}")
     print("largest difference from torch, of the output's magnitude:", ", ".join(f"{k} {v:.1e}" for k, v in parity.components.items()))

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resynth_fast import perturbations, recipe
-from resynth_fast.calibration import UNCALIBRATED, Calibration, Point
 from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.evaluation.dataset import Dataset, describe, read
 from resynth_fast.evaluation.protocols import Bench
 from resynth_fast.evaluation.setting import Setting
 from resynth_fast.extractors.space import FeatureSpace
+from resynth_fast.images import perturbations
+from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration, Point
+from resynth_fast.scoring.score import fit_temperature
+from resynth_fast.scoring.whitening import Constants, fit_constants
 
 PICTURES = 1500
 """Pictures that the constants are fitted on, at most."""
@@ -27,7 +29,7 @@ REFERENCES = (1, 2, 4)
 PROMPTS_TO_CALIBRATE = 5
 
 
-def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[recipe.Constants, Calibration, str]:
+def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Calibration, str]:
     """Constants, calibration and a sentence about what they were fitted on, from a dataset on disk."""
     dataset = _thinned(read(root), PICTURES)
     data = describe(dataset, unfitted, cache=cache)
@@ -38,7 +40,7 @@ def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[recipe.Constan
         for family, names in perturbations.NUISANCE.items()
     }
     dataset = data.dataset
-    constants = recipe.fit(data.features, unfitted.extractor.block_sizes, dataset.generator, dataset.prompt, degraded)
+    constants = fit_constants(data.features, unfitted.extractor.block_sizes, dataset.generator, dataset.prompt, degraded)
     text = f"{len(dataset)} pictures by {len(dataset.generators)} generators of {len(np.unique(dataset.group))} prompts, {root.name}"
     cells = np.unique(np.stack([dataset.generator, dataset.prompt]), axis=1, return_counts=True)[1]
     if cells.min() < 2 or len(np.unique(dataset.group)) < PROMPTS_TO_CALIBRATE:
@@ -47,7 +49,7 @@ def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[recipe.Constan
     for k in [k for k in REFERENCES if k < cells.min()]:
         setting = Setting(recipe="one-shot", references=k, draws=2)
         judged = Bench(data, constants, list(unfitted.extractor.block_sizes.values()), setting).judge()
-        temperature = recipe.fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
+        temperature = fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
         points.append(Point(k, 0, temperature, float(np.quantile(judged.consistency, 0.05))))
     return constants, Calibration(tuple(points), text), text
 

@@ -20,13 +20,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from resynth_fast import backends
 from resynth_fast.bundle import NAME, Bundle
-from resynth_fast.calibration import UNCALIBRATED
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
+from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.extractors.space import FeatureSpace, open_space, pack
-from resynth_fast.model import Model
-from resynth_fast.pixels import PixelRecipe
-from resynth_fast.recipe import Constants, Moment
+from resynth_fast.onnx_model import Model
+from resynth_fast.scoring.calibration import UNCALIBRATED
+from resynth_fast.scoring.whitening import Constants, Moment
 
 from . import bundles, constants, encoders, graphs
 from .graphs import Network, clean, rename
@@ -344,10 +344,14 @@ def export(
     if last and encoder.last:
         networks["last"] = encoder.last
     fields: dict[str, Any] = {
-        "kind": "extractor", "name": name, "family": "image-encoder", "licence": licence, "taps": list(encoder.taps),
+        "kind": "extractor",
+        "name": name,
+        "family": "image-encoder",
+        "licence": licence,
+        "taps": list(encoder.taps),
         "source": {"checkpoint": path.resolve().name, "sha256": sha256},
         "pixels": {"working_size": pixels.working_size, "border": pixels.border, "jpeg_quality": pixels.jpeg_quality},
-    }  # fmt: skip
+    }
     if encoder.quantised:
         fields["max_batch"] = 1  # the scale of a dynamic quantisation comes from the whole batch
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from resynth_fast.errors import ConfigError
-from resynth_fast.model import Model
+from resynth_fast.onnx_model import Model
 
 from .weights import Weights, widened
 
@@ -91,10 +91,19 @@ def _trace(network: Network) -> Any:
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            module, (), kwargs=example, dynamic_shapes={name: {0: batch} for name in example},
-            input_names=list(example), output_names=list(network.outputs), opset_version=OPSET,
-            dynamo=True, external_data=False, optimize=network.optimize, verbose=False, custom_translation_table=_translations(),
-        )  # fmt: skip
+            module,
+            (),
+            kwargs=example,
+            dynamic_shapes={name: {0: batch} for name in example},
+            input_names=list(example),
+            output_names=list(network.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            optimize=network.optimize,
+            verbose=False,
+            custom_translation_table=_translations(),
+        )
     assert program is not None
     if not network.optimize:
         onnxscript.optimizer.fold_constants_ir(program.model)

@@ -95,9 +95,15 @@ def _family(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
     for part, error in parity.components.items():
         component = bundle.components[part]
         yield (
-            name, part, ", ".join(component.inputs), f"{parity.seconds[part]:.0f}", f"{error:.1e}",
-            _openvino(bundle, part, networks[part]), _tensorrt(bundle, part, folder), picture if part == "decoder" else "",
-        )  # fmt: skip
+            name,
+            part,
+            ", ".join(component.inputs),
+            f"{parity.seconds[part]:.0f}",
+            f"{error:.1e}",
+            _openvino(bundle, part, networks[part]),
+            _tensorrt(bundle, part, folder),
+            picture if part == "decoder" else "",
+        )
 
 
 def _openvino(bundle: Bundle, part: str, network: Network) -> str:
@@ -152,10 +158,17 @@ def _schedulers() -> None:
     }
     exported = sorted({name.split(",")[0] for name, reason in tried.items() if reason is None})
     refused = {name: reason for name, reason in tried.items() if reason is not None}
-    print(SCHEDULERS.format(
-        version=_version("diffusers"), steps=", ".join(map(str, noise_schedulers.STEPS)), exportable=len(tried) - len(refused),
-        refused=len(refused), names=len(exported), exported=", ".join(exported),
-    ), end="")  # fmt: skip
+    print(
+        SCHEDULERS.format(
+            version=_version("diffusers"),
+            steps=", ".join(map(str, noise_schedulers.STEPS)),
+            exportable=len(tried) - len(refused),
+            refused=len(refused),
+            names=len(exported),
+            exported=", ".join(exported),
+        ),
+        end="",
+    )
     for name, reason in refused.items():
         print(f"| {name} | {_first(reason)} |")
 

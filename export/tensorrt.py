@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from resynth_fast.bundle import Component
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
-from resynth_fast.model import Model
+from resynth_fast.onnx_model import Model
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 BATCHES = (1, 8, 32)
@@ -60,9 +60,15 @@ def key_of(component: Component, *, compute_capability: str, flavour: str = "ten
     """The key of the plan of `component` for a GPU of `compute_capability`, for example "8.9"."""
     graph, weights = _hashes(component.file.read())
     return Key(
-        graph=graph, weights=weights, shapes=shapes(component), precision=component.precision, flavour=flavour,
-        version=_library(flavour).__version__, compute_capability=compute_capability, flags=flags,
-    )  # fmt: skip
+        graph=graph,
+        weights=weights,
+        shapes=shapes(component),
+        precision=component.precision,
+        flavour=flavour,
+        version=_library(flavour).__version__,
+        compute_capability=compute_capability,
+        flags=flags,
+    )
 
 
 def shapes(component: Component) -> Shapes:

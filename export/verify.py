@@ -15,9 +15,9 @@ import torch
 from resynth_fast import backends
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError
-from resynth_fast.noise import normal_rows
+from resynth_fast.kernels.noise import normal_rows
 
 from .families import Generator
 from .graphs import Network

@@ -15,30 +15,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import __version__, calibration, captioners, images, noise, perturbations, recipe, zoo
+from . import __version__, captioners, images, zoo
 from .bundle import Bundle
-from .calibration import Point
 from .candidates import Candidate, Maker, find
 from .candidates.folder import Chosen
-from .captioners import Captioner
-from .captioners import metadata as words
-from .drawing import Drawing, Drawn
-from .engines import Account, EnginePool
+from .captioners import Captioner, choice
+from .engines.pool import Account, EnginePool
 from .errors import ConfigError
-from .executor import Executor
 from .extractors.space import FeatureSpace, open_space
-from .given import Given
-from .images import Picture
+from .images import perturbations
+from .kernels import noise
+from .kernels.similarity import backend as isa
 from .options import Options
-from .recipe import Doubles, Prior
+from .resynthesis.executor import Executor
+from .resynthesis.exemplars import Given
+from .resynthesis.references import Drawing, Drawn
 from .scheduler import CostTable, costs
-from .similarity import backend as isa
-from .stopwatch import Stopwatch
-from .types import CandidateEvidence, Caption, Pixels, Request, Verdict
-from .verdict import Decision, decide
+from .scoring import calibration
+from .scoring.calibration import Point
+from .scoring.decision import Decision, decide
+from .scoring.prior import Prior, batch_prior
+from .scoring.whitening import Doubles
+from .timing import Stopwatch
+from .types import CandidateEvidence, Caption, Picture, Pixels, Request, Verdict
 
 if TYPE_CHECKING:
-    from .gallery.kept import Kept
+    from .gallery.cache import Kept
 
 
 class Looked(NamedTuple):
@@ -108,7 +110,7 @@ class Attributor:
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         chosen, sources, kept = Options(**options), find(candidates, pool), None
         if gallery:
-            from .gallery import kept as galleries  # only here: it brings a database, locks and the evaluation, which few runs need
+            from .gallery import cache as galleries  # only here: it brings a database, locks and the evaluation, which few runs need
 
             space, kept = galleries.opened(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
         return cls(sources, captioners.find(captioner, pool), space, pool, chosen, kept)
@@ -128,7 +130,7 @@ class Attributor:
         watches = {stage: Stopwatch() for stage in ("read", "caption", "generate", "features", "score")}
         watches["read"].ms = read_ms
         with watches["caption"]:
-            said = words.captions(self.options.caption, probes, self.captioner) if probes else []
+            said = choice.captions(self.options.caption, probes, self.captioner) if probes else []
         with watches["features"]:
             described = self.pool.lanes.map(self._described, probes)
         return Looked(probes, said, described, watches)
@@ -290,7 +292,7 @@ def together(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -
     cells = {caption: np.stack([r.mean(0) for r in found]) for caption, found in zip(captions, references, strict=True)}
     copies = len(references[0][0])
     known = {
-        caption: recipe.lent([cell for other, cell in cells.items() if other != caption], len(own), own.shape[1], copies)
+        caption: batch_prior([cell for other, cell in cells.items() if other != caption], len(own), own.shape[1], copies)
         for caption, own in cells.items()
     }
     return [known[caption] for caption in captions]

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import images, record
+from . import images
 from .attributor import Attributor, Looked
 from .errors import InputError
-from .images import Picture
-from .record import Record
-from .stopwatch import Stopwatch
-from .types import Verdict
+from .report import record
+from .report.record import Record
+from .timing import Stopwatch
+from .types import Picture, Verdict
 
 CHUNK = 16
 """Probes whose resyntheses are batched together; results do not depend on it, unless probes are judged jointly: then they are one chunk."""

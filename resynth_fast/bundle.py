@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import BundleError
-from .model import Model
+from .onnx_model import Model
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"

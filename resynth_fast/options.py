@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .captioners import metadata as words
+from .captioners import choice
 from .errors import ConfigError
 
 GENERATE, LOOK_UP, BOTH = POLICIES = ("generate", "look-up", "both")
@@ -26,7 +26,7 @@ class Options:
     """Probes attributed in one call lend each other their resyntheses, as a gallery would."""
     same_source: bool = False
     """All probes of one call are declared to come from one generator: one answer for them all."""
-    caption: str = words.TAGGER
+    caption: str = choice.TAGGER
     """Whose words are resynthesised: tagger (the captioner's), metadata (the prompt recorded in the file, where there is one), text:WORDS."""
     race: bool = False
     """Every candidate draws once; further references, up to `references`, only for the leader and its challenger, until they are told apart."""
@@ -42,7 +42,7 @@ class Options:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
-        words.check(self.caption)
+        choice.check(self.caption)
         if self.policy not in POLICIES:
             raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(POLICIES)}")
         if self.policy == LOOK_UP and (self.joint or self.limited):

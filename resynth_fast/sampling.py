@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import Guidance, StepTable
+from .devices.base import HOST, Array, Place
 from .errors import BundleError
-from .place import HOST, Array, Place
-from .step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH
+from .kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH
 
 Latents = Array
 """(b, c, h, w) float32"""

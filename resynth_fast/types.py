@@ -9,10 +9,30 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from .images import Picture
-
 Pixels = npt.NDArray[np.uint8]
 Status = Literal["attributed", "inconclusive", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Picture:
+    """One decoded picture.
+
+    pixels: (height, width, 3) uint8, sRGB, upright, read-only. width, height: of `pixels`, in px.
+    sha256: of the file's bytes, in hexadecimal. format: one of FORMATS. exif_orientation: 1 … 8, 1 where absent.
+    warnings: what was done to the picture that changes how far its pixels can be trusted; empty if nothing.
+    info: text that the file carries (PNG text, comments), **untrusted**: capped and free of control characters,
+    but never escaped for HTML, CSV or a terminal. data: the file's bytes; empty if there was no file.
+    """
+
+    pixels: Pixels
+    sha256: str
+    format: str
+    width: int
+    height: int
+    exif_orientation: int
+    warnings: tuple[str, ...]
+    info: dict[str, str]
+    data: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,17 +29,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _why_no_gpu() -> str | None:
-    if importlib.util.find_spec("resynth_fast._cuda") is None:
+    if importlib.util.find_spec("resynth_fast.kernels._cuda") is None:
         return "resynth_fast was built without CUDA"
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     return None if _cuda.device_count() else f"no CUDA device: {_cuda.status()}"
 
 
 def _isas() -> list[str]:
-    if importlib.util.find_spec("resynth_fast._native") is None:
+    if importlib.util.find_spec("resynth_fast.kernels._native") is None:
         return []
-    from resynth_fast import _native
+    from resynth_fast.kernels import _native
 
     return _native.supported_isas()
 
@@ -47,7 +47,7 @@ def _isas() -> list[str]:
 @pytest.fixture(scope="module", params=[*_isas(), "reference"])
 def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run each test with every instruction set forced, and without the extension in the module's `FACE`."""
-    from resynth_fast import _native
+    from resynth_fast.kernels import _native
 
     before = _native.isa()
     with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ class StandIn:
         self._named = {} if stream is None else {"stream": stream}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        from resynth_fast import _native
+        from resynth_fast.kernels import _native
 
         if name.endswith("_workspace_bytes"):
             return lambda *sizes: 256

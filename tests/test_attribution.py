@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from resynth_fast import Attributor, record, zoo
+from resynth_fast import Attributor, zoo
 from resynth_fast.candidates import find
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
+from resynth_fast.report import record
 from resynth_fast.scheduler import plan
 from resynth_fast.types import Request
 

@@ -21,8 +21,8 @@ from typer.testing import CliRunner  # noqa: E402
 from resynth_fast import captioners, zoo  # noqa: E402
 from resynth_fast.bundle import MANIFEST, Bundle  # noqa: E402
 from resynth_fast.captioners.vision_language import VisionLanguage  # noqa: E402
-from resynth_fast.cli import app  # noqa: E402
-from resynth_fast.engines import EnginePool  # noqa: E402
+from resynth_fast.cli.__main__ import app  # noqa: E402
+from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
 from resynth_fast.export import captioners as exporter  # noqa: E402
 from resynth_fast.export import checkpoints, tiny  # noqa: E402
@@ -77,9 +77,12 @@ def theirs(model: Any, checkpoint: Path, given: Sequence[Any], prefix: Sequence[
     for picture in given:
         with torch.no_grad():
             [row] = model.generate(
-                processor(images=[picture], return_tensors="pt")["pixel_values"], input_ids=torch.tensor([[*prefix, END]]),
-                max_length=most, do_sample=False, num_beams=1,
-            ).tolist()  # fmt: skip
+                processor(images=[picture], return_tensors="pt")["pixel_values"],
+                input_ids=torch.tensor([[*prefix, END]]),
+                max_length=most,
+                do_sample=False,
+                num_beams=1,
+            ).tolist()
         ends = [i for i, token in enumerate(row) if token == END and i >= len(prefix)]
         found.append(row[: ends[0]] if ends else row)
     return found
@@ -149,10 +152,16 @@ def test_pictures_are_attributed_by_its_captions(bundle: Bundle, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "decoding",
-    [{}, {"prefix": [], "end": 3, "max_tokens": MOST}, {"prefix": [2], "end": 3, "max_tokens": 1}, {"prefix": 2, "end": 3, "max_tokens": MOST},
-     {"prefix": [2], "end": "3", "max_tokens": MOST}, {"prefix": [2], "end": 3, "max_tokens": MOST + 1}],
+    [
+        {},
+        {"prefix": [], "end": 3, "max_tokens": MOST},
+        {"prefix": [2], "end": 3, "max_tokens": 1},
+        {"prefix": 2, "end": 3, "max_tokens": MOST},
+        {"prefix": [2], "end": "3", "max_tokens": MOST},
+        {"prefix": [2], "end": 3, "max_tokens": MOST + 1},
+    ],
     ids=["empty", "no start", "no room", "no list", "no number", "other cache"],
-)  # fmt: skip
+)
 def test_a_manifest_that_cannot_be_decoded_is_refused(bundle: Bundle, tmp_path: Path, decoding: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match=r"decoding is|keeps other than"):
         captioners.of_bundle(changed(bundle, tmp_path, decoding=decoding), EnginePool(threads=1))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resynth_fast import cuda_driver
+from resynth_fast.devices import cuda_driver
 from resynth_fast.errors import DeviceError
 
 

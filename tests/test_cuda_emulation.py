@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resynth_fast import reference
-from resynth_fast.similarity import Reduce, Similarity
+from resynth_fast.kernels import twins
+from resynth_fast.kernels.similarity import Reduce, Similarity
 
 ROOT = Path(__file__).parents[1]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/include'}"]
@@ -60,7 +60,7 @@ def test_matches_the_twin(emulated: Kernel, dimension: int, reduce: Reduce) -> N
     references[4] *= np.float32(1e30)
     references[5] *= np.float32(1e-40)
     got = emulated(probes, references, offsets, reduce)
-    want = reference.similarity(probes, references, offsets, reduce=reduce)
+    want = twins.similarity(probes, references, offsets, reduce=reduce)
     np.testing.assert_allclose(got.scores, want.scores, rtol=0, atol=2e-6)
     np.testing.assert_allclose(got.margin, want.margin, rtol=0, atol=4e-6)
     if dimension > 1:  # with one dimension every cosine is 1, 0 or -1: ties that rounding may break

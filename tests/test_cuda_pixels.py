@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resynth_fast.extractors.texture import TextureExtractor
-from resynth_fast.preprocess import FILTERS, fitted, jpeg_round_trip, levels, preprocess, resize
+from resynth_fast.kernels.preprocess import FILTERS, fitted, jpeg_round_trip, levels, preprocess, resize
 
 ROOT = Path(__file__).parents[1]
 COUNTED = {"srm", "srm_half", "lbp", "chroma"}
@@ -117,7 +117,7 @@ def test_emulated_jpeg_is_that_of_the_processor(emulated: dict[str, ctypes.CDLL]
 @pytest.mark.gpu
 def test_texture_on_a_gpu_is_that_of_the_processor() -> None:
     torch = pytest.importorskip("torch")
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     for side in (40, 64, 256):
         batch = np.stack([noise(side, side, seed) for seed in range(3)])
@@ -131,7 +131,7 @@ def test_texture_on_a_gpu_is_that_of_the_processor() -> None:
 @pytest.mark.gpu
 def test_preprocess_on_a_gpu_is_that_of_the_processor_and_can_be_captured() -> None:
     torch = pytest.importorskip("torch")
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     pixels = noise(513, 513)
     on_device = torch.from_numpy(pixels).cuda()

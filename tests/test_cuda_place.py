@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("resynth_fast._native")
+pytest.importorskip("resynth_fast.kernels._native")
 pytest.importorskip("onnxruntime")
 
-from resynth_fast import Attributor, backends, cuda_driver, cuda_place, zoo
+from resynth_fast import Attributor, backends, zoo
 from resynth_fast.backends.onnxruntime import PROVIDERS, OnnxRuntime
 from resynth_fast.bundle import Guidance
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.cuda_place import CudaPlace
-from resynth_fast.device_array import DeviceArray
-from resynth_fast.engines import EnginePool
+from resynth_fast.devices import cuda as cuda_place
+from resynth_fast.devices import cuda_driver
+from resynth_fast.devices.base import HOST, place_of
+from resynth_fast.devices.cuda import CudaPlace
+from resynth_fast.devices.cuda_array import DeviceArray
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError
 from resynth_fast.extractors.space import open_space
-from resynth_fast.place import HOST, place_of
 from resynth_fast.sampling import rescaled
 
 PROMPTS, SEEDS = zoo.prompts()[:2], [7, 1 << 40]
@@ -82,7 +84,7 @@ def test_another_stream_is_given_what_is_done(host_device: Any) -> None:
 
 def test_kernels_of_cuda_take_arrays_of_a_device(host_device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as a machine without one can tell: it is the launch that fails, and not the arguments."""
-    _cuda = pytest.importorskip("resynth_fast._cuda")
+    _cuda = pytest.importorskip("resynth_fast.kernels._cuda")
     if _cuda.device_count():
         pytest.skip("there is a device, which would be given addresses of the host")
     monkeypatch.setattr(host_device, "dlpack", (2, 0), raising=False)

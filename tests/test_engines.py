@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resynth_fast import Attributor, heap, images, zoo
+from resynth_fast import Attributor, images, zoo
 from resynth_fast.bundle import Component, File
 from resynth_fast.candidates import find
-from resynth_fast.engines import EnginePool, graph_of
+from resynth_fast.engines import malloc as heap
+from resynth_fast.engines.pool import EnginePool, graph_of
+from resynth_fast.engines.text_cache import RowMemo
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
-from resynth_fast.memo import RowMemo
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
 

@@ -13,13 +13,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from resynth_fast import cli, images, recipe
+from resynth_fast import images
+from resynth_fast.cli import __main__ as cli
 from resynth_fast.errors import ConfigError, ResynthError
 from resynth_fast.evaluation import baseline, harness, page, plots
 from resynth_fast.evaluation.dataset import Dataset, Described, read
 from resynth_fast.evaluation.protocols import Bench
 from resynth_fast.evaluation.setting import RECIPES, STEPS, Setting
 from resynth_fast.evaluation.spaces import Spaces, folds
+from resynth_fast.scoring.whitening import fit_constants
 
 D, TAPS = 48, [16, 16, 16]
 
@@ -40,9 +42,15 @@ def world(seed, generators=4, prompts=12, copies=4, spread=0.34, own=0.0, conten
 def described(x, g, p, **changes):
     n = len(g)
     dataset = Dataset(
-        files=tuple(Path(str(i)) for i in range(n)), generators=tuple(f"g{i}" for i in range(int(g.max()) + 1)),
-        prompts=tuple(f"p{i}" for i in range(int(p.max()) + 1)), generator=g, prompt=p, group=p, probe=np.ones(n, bool), reference=np.ones(n, bool),
-    )  # fmt: skip
+        files=tuple(Path(str(i)) for i in range(n)),
+        generators=tuple(f"g{i}" for i in range(int(g.max()) + 1)),
+        prompts=tuple(f"p{i}" for i in range(int(p.max()) + 1)),
+        generator=g,
+        prompt=p,
+        group=p,
+        probe=np.ones(n, bool),
+        reference=np.ones(n, bool),
+    )
     return Described(replace(dataset, **changes), x, x, 0.1)
 
 
@@ -51,7 +59,7 @@ def constants():
     x, g, p = world(100, generators=6, prompts=20)
     moved = np.zeros((40, D))
     moved[:, 3] = np.random.default_rng(1).normal(size=40) * 3
-    return recipe.fit(x, {"a": 16, "b": 16, "c": 16}, g, p, {"jpeg": moved})
+    return fit_constants(x, {"a": 16, "b": 16, "c": 16}, g, p, {"jpeg": moved})
 
 
 CONSTANTS = constants()
@@ -435,8 +443,12 @@ def test_robustness_protocol_on_pictures(drawn, cache, tmp_path):
     assert "left_out" not in webp  # no nuisance constants are of that family
     rows = list(csv.DictReader((tmp_path / "result.csv").read_text().splitlines()))
     assert [row["condition"] for row in rows] == [
-        "one-shot, no gallery", "default", "jpeg-50", "jpeg-50, family left out of the fit", "webp-80",
-    ]  # fmt: skip
+        "one-shot, no gallery",
+        "default",
+        "jpeg-50",
+        "jpeg-50, family left out of the fit",
+        "webp-80",
+    ]
     assert [row["gallery"] for row in rows] == ["0", "16", "16", "16", "16"]
     assert float(rows[2]["balanced"]) == jpeg["balanced"]
     assert (
@@ -623,10 +635,21 @@ def test_the_page_shows_everything_and_loads_nothing(result, tmp_path):
     text = found.text.replace("\xa0", " ")
     accuracy = f"{100 * result['accuracy']['balanced']:.1f} %"
     for shown in (
-        accuracy, "The gallery held at least 16 pictures", "By the number of references", "Degraded probes", "Who is taken for whom",
-        "Unknown generators", "camera, never a candidate (5 probes)", "Calibration", "Conformal sets", "After pixel normalisation",
-        "Setting and provenance", result["provenance"]["extractor_sha256"][:12], "2 pictures could not be read", "broken.png",
-    ):  # fmt: skip
+        accuracy,
+        "The gallery held at least 16 pictures",
+        "By the number of references",
+        "Degraded probes",
+        "Who is taken for whom",
+        "Unknown generators",
+        "camera, never a candidate (5 probes)",
+        "Calibration",
+        "Conformal sets",
+        "After pixel normalisation",
+        "Setting and provenance",
+        result["provenance"]["extractor_sha256"][:12],
+        "2 pictures could not be read",
+        "broken.png",
+    ):
         assert shown in text, shown
     assert "script" not in found.tags
     assert "<script>alert(1)" in text  # shown as text

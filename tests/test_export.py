@@ -20,22 +20,27 @@ diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 transformers = pytest.importorskip("transformers")
 
-from resynth_fast import cli  # noqa: E402
 from resynth_fast.bundle import OBJECTS, Bundle  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
-from resynth_fast.engines import EnginePool  # noqa: E402
+from resynth_fast.cli import __main__ as cli  # noqa: E402
+from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
 from resynth_fast.export import families, graphs, pipelines, tiny, verify, weights  # noqa: E402
 from resynth_fast.export.verify import Parity  # noqa: E402
-from resynth_fast.model import Model  # noqa: E402
+from resynth_fast.onnx_model import Model  # noqa: E402
 
 STEPS = (2, 4)
 PROMPTS = ("a red house by the sea", "", "far too many words " * 9, "Capital Letters")
 FAMILIES = sorted(tiny.FAMILIES)
 GUIDANCE = {
-    "flux": "embedded", "latent-consistency": "embedded", "pixart-sigma": "batch-2", "sana": "batch-2", "stable-diffusion": "batch-2",
-    "stable-diffusion-3": "batch-2", "stable-diffusion-xl": "batch-2",
-}  # fmt: skip
+    "flux": "embedded",
+    "latent-consistency": "embedded",
+    "pixart-sigma": "batch-2",
+    "sana": "batch-2",
+    "stable-diffusion": "batch-2",
+    "stable-diffusion-3": "batch-2",
+    "stable-diffusion-xl": "batch-2",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -219,8 +224,10 @@ VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = 
 }
 
 FAMILY_OF = {
-    "StableDiffusionXLPipeline": "stable-diffusion-xl", "StableDiffusion3Pipeline": "stable-diffusion-3", "FluxPipeline": "flux",
-}  # fmt: skip
+    "StableDiffusionXLPipeline": "stable-diffusion-xl",
+    "StableDiffusion3Pipeline": "stable-diffusion-3",
+    "FluxPipeline": "flux",
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -309,8 +316,23 @@ def test_the_command_line_exports_lists_and_verifies(
     checkpoints: dict[str, Path], bundle_of: Callable[[str], Bundle], tmp_path: Path
 ) -> None:
     bundle_of("pixart-sigma")
-    done = run("export", "generator", checkpoints["pixart-sigma"], "--to", tmp_path, "--name", "mine", "--licence", "CC0", "--steps", "1,2",
-               "--guidance-scale", 2.5, "--format", "json")  # fmt: skip
+    done = run(
+        "export",
+        "generator",
+        checkpoints["pixart-sigma"],
+        "--to",
+        tmp_path,
+        "--name",
+        "mine",
+        "--licence",
+        "CC0",
+        "--steps",
+        "1,2",
+        "--guidance-scale",
+        2.5,
+        "--format",
+        "json",
+    )
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     bundle = Bundle.open(Path(report["bundle"]))

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from resynth_fast import backends  # noqa: E402
 from resynth_fast.bundle import OBJECTS, Bundle  # noqa: E402
-from resynth_fast.engines import EnginePool, graph_of  # noqa: E402
+from resynth_fast.engines.pool import EnginePool, graph_of  # noqa: E402
 from resynth_fast.errors import BundleError  # noqa: E402
 from resynth_fast.export import bundles, graphs, tensorrt, weights  # noqa: E402
 from resynth_fast.export.graphs import Network  # noqa: E402

@@ -30,8 +30,8 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import convert_ima
 from typer.testing import CliRunner
 
 from resynth_fast.bundle import Bundle
-from resynth_fast.cli import app
-from resynth_fast.engines import EnginePool
+from resynth_fast.cli.__main__ import app
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.export import encoders, extractors, preprocessing
 from resynth_fast.extractors.space import open_space
@@ -67,9 +67,15 @@ def encoder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("encoder") / f"{request.param}.onnx"
     example = torch.randn(2, 3, SIDE, SIDE)
     torch.onnx.export(
-        Wrapped(model), (example,), path, input_names=["pixel_values"], output_names=["embedding"], opset_version=17, dynamo=False,
+        Wrapped(model),
+        (example,),
+        path,
+        input_names=["pixel_values"],
+        output_names=["embedding"],
+        opset_version=17,
+        dynamo=False,
         dynamic_axes={"pixel_values": {0: "batch"}, "embedding": {0: "batch"}},
-    )  # fmt: skip
+    )
     return model, path
 
 
@@ -129,9 +135,15 @@ def quantised(tmp_path_factory):
     kind, config = ENCODERS["clip"]
     folder = tmp_path_factory.mktemp("quantised")
     torch.onnx.export(
-        Wrapped(kind(config).eval()), (torch.randn(2, 3, SIDE, SIDE),), folder / "exact.onnx", input_names=["pixel_values"],
-        output_names=["embedding"], opset_version=17, dynamo=False, dynamic_axes={"pixel_values": {0: "batch"}, "embedding": {0: "batch"}},
-    )  # fmt: skip
+        Wrapped(kind(config).eval()),
+        (torch.randn(2, 3, SIDE, SIDE),),
+        folder / "exact.onnx",
+        input_names=["pixel_values"],
+        output_names=["embedding"],
+        opset_version=17,
+        dynamo=False,
+        dynamic_axes={"pixel_values": {0: "batch"}, "embedding": {0: "batch"}},
+    )
     quantize_dynamic(folder / "exact.onnx", folder / "int8.onnx", weight_type=QuantType.QUInt8, op_types_to_quantize=["MatMul"])
     return folder / "exact.onnx", folder / "int8.onnx"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-_native = pytest.importorskip("resynth_fast._native")
+_native = pytest.importorskip("resynth_fast.kernels._native")
 
 Faults = Callable[[Any, Any], None]
 

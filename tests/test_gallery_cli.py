@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resynth_fast import cli
+from resynth_fast.cli import __main__ as cli
 from resynth_fast.gallery import Gallery
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from resynth_fast import captioners
 from resynth_fast.captioners.http import MAX_CHARS, HttpCaptioner
-from resynth_fast.cli import app
-from resynth_fast.engines import EnginePool
+from resynth_fast.cli.__main__ import app
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import ConfigError, SourceError
 
 SECRET = "sk-verysecret"
@@ -90,9 +90,16 @@ def test_an_answer_becomes_one_clean_line(server: Server, answer: str, caption: 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"<html>", "no chat completion"), (b"{}", "no chat completion"), (b'{"choices": []}', "no chat completion"), (b"[" * 99_999, "no chat"),
-     (says(None), "gave no caption"), (says(" \n"), "gave no caption"), (says([{"type": "text"}]), "gave no caption")],
-)  # fmt: skip
+    [
+        (b"<html>", "no chat completion"),
+        (b"{}", "no chat completion"),
+        (b'{"choices": []}', "no chat completion"),
+        (b"[" * 99_999, "no chat"),
+        (says(None), "gave no caption"),
+        (says(" \n"), "gave no caption"),
+        (says([{"type": "text"}]), "gave no caption"),
+    ],
+)
 def test_an_answer_that_is_no_caption_is_an_error(server: Server, content: bytes, said: str) -> None:
     server.respond = lambda *_: (200, {}, content)
     with pytest.raises(SourceError, match=f"captioner: 127.0.0.1 .*{said}|captioner: 127.0.0.1 {said}"):

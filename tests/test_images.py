@@ -20,8 +20,9 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from resynth_fast import errors, images
+from resynth_fast import errors
 from resynth_fast.errors import InputError
+from resynth_fast.images import reading as images
 
 
 def scene(height: int = 48, width: int = 64) -> np.ndarray:

@@ -8,10 +8,11 @@ import jsonschema
 import numpy as np
 import pytest
 
-from resynth_fast import Attributor, images, record
+from resynth_fast import Attributor, images
 from resynth_fast.errors import ConfigError
-from resynth_fast.executor import Executor
 from resynth_fast.gallery import Entry, Gallery, Layout
+from resynth_fast.report import record
+from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.types import Request
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:2]
@@ -132,8 +133,12 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
     asked = attributor(folder, "look-up")
     [verdict] = asked.attribute(probes[:1])
     assert gallery_of(verdict) | {"forecast_s": 0} == {
-        "policy": "look-up", "looked_up": 0, "made": 0, "alike": names, "forecast_s": 0,
-    }  # fmt: skip
+        "policy": "look-up",
+        "looked_up": 0,
+        "made": 0,
+        "alike": names,
+        "forecast_s": 0,
+    }
     assert gallery_of(verdict)["forecast_s"] > 0
     assert any("like content" in warning for warning in verdict.warnings)
     features = asked.space.features([probes[0].pixels])[0]

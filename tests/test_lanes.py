@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from resynth_fast.lanes import Lanes
+from resynth_fast.engines.lanes import Lanes
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -11,12 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from resynth_fast import backends, engines, merging, zoo
+from resynth_fast import backends, zoo
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.devices.base import Host
+from resynth_fast.engines import batching as merging
+from resynth_fast.engines import pool as engines
+from resynth_fast.engines.batching import Merging
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, DeviceError
-from resynth_fast.merging import Merging
-from resynth_fast.place import Host
 
 SOON_S = 30
 """Long after all is done, unless somebody waits for ever."""
@@ -86,8 +88,16 @@ def test_calls_that_meet_are_run_in_their_order_as_far_as_they_are_alike_and_fit
     engine = Engine()
     merged = Merging(engine, several, most_rows=4)
     calls = [
-        rows(0), rows(1, 2), rows(3, width=2), rows(4), rows(5, dtype=np.float64), rows(6), rows(7, 8), rows(9, 10, 11), rows(12, 13, 14)
-    ]  # fmt: skip
+        rows(0),
+        rows(1, 2),
+        rows(3, width=2),
+        rows(4),
+        rows(5, dtype=np.float64),
+        rows(6),
+        rows(7, 8),
+        rows(9, 10, 11),
+        rows(12, 13, 14),
+    ]
     for call, future in zip(calls, meet(merged, engine, calls), strict=True):
         np.testing.assert_array_equal(future.result()["y"], 2 * call["x"])
         assert future.result()["y"].dtype == call["x"].dtype

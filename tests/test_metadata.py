@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from resynth_fast import images, metadata, report
-from resynth_fast.captioners import metadata as words
+from resynth_fast import images, report
+from resynth_fast.captioners import choice
 from resynth_fast.errors import ConfigError
-from resynth_fast.images import Picture
-from resynth_fast.metadata import Generation, generation
+from resynth_fast.images import metadata
+from resynth_fast.images.metadata import Generation, generation
+from resynth_fast.types import Picture
 
 A1111 = """a red fox, (snow:1.2) <lora:fox_v2:0.8>
 in a forest, Steps: many
@@ -32,20 +33,36 @@ Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 18446744073709551615,
 SD = {
     "3": {
         "class_type": "KSampler",
-        "inputs": {"seed": 7, "steps": 20, "cfg": 8.0, "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]},
+        "inputs": {
+            "seed": 7,
+            "steps": 20,
+            "cfg": 8.0,
+            "model": ["4", 0],
+            "positive": ["6", 0],
+            "negative": ["7", 0],
+            "latent_image": ["5", 0],
+        },
     },
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned.safetensors"}},
     "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 512}},
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a glass bottle", "clip": ["4", 1]}},
     "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "watermark", "clip": ["4", 1]}},
-}  # fmt: skip
+}
 SECOND_PASS = {
     "1": {
         "class_type": "KSampler",
-        "inputs": {"seed": 99, "steps": 5, "cfg": 2.0, "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["2", 0]},
+        "inputs": {
+            "seed": 99,
+            "steps": 5,
+            "cfg": 2.0,
+            "model": ["4", 0],
+            "positive": ["6", 0],
+            "negative": ["7", 0],
+            "latent_image": ["2", 0],
+        },
     },
     "2": {"class_type": "LatentUpscale", "inputs": {"samples": ["3", 0]}},
-}  # fmt: skip
+}
 FLUX = {
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ["40", 0], "clip": ["11", 0]}},
     "40": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "cute anime girl"}},
@@ -62,11 +79,19 @@ FLUX = {
     "25": {"class_type": "RandomNoise", "inputs": {"noise_seed": 219670278747233}},
     "26": {"class_type": "FluxGuidance", "inputs": {"guidance": 3.5, "conditioning": ["6", 0]}},
     "27": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 1024, "height": 1024}},
-}  # fmt: skip
+}
 Z_IMAGE = {
     "3": {
         "class_type": "KSampler",
-        "inputs": {"seed": 3, "steps": 9, "cfg": 1, "model": ["11", 0], "positive": ["27", 0], "negative": ["33", 0], "latent_image": ["13", 0]},
+        "inputs": {
+            "seed": 3,
+            "steps": 9,
+            "cfg": 1,
+            "model": ["11", 0],
+            "positive": ["27", 0],
+            "negative": ["33", 0],
+            "latent_image": ["13", 0],
+        },
     },
     "11": {"class_type": "ModelSamplingAuraFlow", "inputs": {"shift": 3, "model": ["28", 0]}},
     "13": {"class_type": "EmptySD3LatentImage", "inputs": {}},
@@ -74,7 +99,7 @@ Z_IMAGE = {
     "28": {"class_type": "SomeNewModelLoader", "inputs": {"file": "z_image_turbo_bf16.safetensors"}},
     "30": {"class_type": "CLIPLoader", "inputs": {"clip_name": "qwen_3_4b.safetensors"}},
     "33": {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["27", 0]}},
-}  # fmt: skip
+}
 WORKFLOW = {
     "nodes": [
         {"type": "VAELoader", "widgets_values": ["ae.safetensors"]},
@@ -83,13 +108,19 @@ WORKFLOW = {
     "links": [],
 }
 INVOKE = {
-    "app_version": "5.4.0", "positive_prompt": "a castle", "negative_prompt": "", "seed": 42, "steps": 30, "cfg_scale": 7.5,
+    "app_version": "5.4.0",
+    "positive_prompt": "a castle",
+    "negative_prompt": "",
+    "seed": 42,
+    "steps": 30,
+    "cfg_scale": 7.5,
     "model": {"key": "x", "name": "juggernaut"},
-}  # fmt: skip
+}
 LEGACY = {
-    "app_version": "2.3.5", "model_weights": "stable-diffusion-1.5",
+    "app_version": "2.3.5",
+    "model_weights": "stable-diffusion-1.5",
     "image": {"prompt": [{"prompt": "an old map", "weight": 1.0}], "seed": 1, "steps": 50, "cfg_scale": 7},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -98,9 +129,15 @@ LEGACY = {
         (
             {"parameters": A1111, "Software": "an editor"},
             Generation(
-                status="parsed", generator="AUTOMATIC1111", software="v1.9.4", model="dream, shaper: 8",
-                prompt="a red fox, (snow:1.2) <lora:fox_v2:0.8>\nin a forest, Steps: many", negative_prompt="blurry, text\nwatermark",
-                seed=18446744073709551615, steps=28, guidance=6.5,
+                status="parsed",
+                generator="AUTOMATIC1111",
+                software="v1.9.4",
+                model="dream, shaper: 8",
+                prompt="a red fox, (snow:1.2) <lora:fox_v2:0.8>\nin a forest, Steps: many",
+                negative_prompt="blurry, text\nwatermark",
+                seed=18446744073709551615,
+                steps=28,
+                guidance=6.5,
             ),
         ),
         (
@@ -114,41 +151,77 @@ LEGACY = {
         (
             {"prompt": json.dumps(SD), "workflow": "{}"},
             Generation(
-                status="parsed", generator="ComfyUI", model="v1-5-pruned.safetensors", prompt="a glass bottle", negative_prompt="watermark",
-                seed=7, steps=20, guidance=8.0,
+                status="parsed",
+                generator="ComfyUI",
+                model="v1-5-pruned.safetensors",
+                prompt="a glass bottle",
+                negative_prompt="watermark",
+                seed=7,
+                steps=20,
+                guidance=8.0,
             ),
         ),
         (
             {"prompt": json.dumps(SECOND_PASS | SD)},
             Generation(
-                status="parsed", generator="ComfyUI", model="v1-5-pruned.safetensors", prompt="a glass bottle", negative_prompt="watermark",
-                seed=7, steps=20, guidance=8.0,
+                status="parsed",
+                generator="ComfyUI",
+                model="v1-5-pruned.safetensors",
+                prompt="a glass bottle",
+                negative_prompt="watermark",
+                seed=7,
+                steps=20,
+                guidance=8.0,
             ),
         ),
         (
             {"prompt": json.dumps(FLUX)},
             Generation(
-                status="parsed", generator="ComfyUI", model="flux1-dev.safetensors", prompt="cute anime girl", seed=219670278747233, steps=20,
+                status="parsed",
+                generator="ComfyUI",
+                model="flux1-dev.safetensors",
+                prompt="cute anime girl",
+                seed=219670278747233,
+                steps=20,
                 guidance=3.5,
             ),
         ),
         (
             {"prompt": json.dumps(Z_IMAGE)},
             Generation(
-                status="parsed", generator="ComfyUI", model="z_image_turbo_bf16.safetensors", prompt="a lighthouse", seed=3, steps=9, guidance=1,
+                status="parsed",
+                generator="ComfyUI",
+                model="z_image_turbo_bf16.safetensors",
+                prompt="a lighthouse",
+                seed=3,
+                steps=9,
+                guidance=1,
             ),
         ),
         ({"workflow": json.dumps(WORKFLOW)}, Generation(status="parsed", generator="ComfyUI", model="flux1-dev-Q4.gguf")),
         (
             {"invokeai_metadata": json.dumps(INVOKE)},
             Generation(
-                status="parsed", generator="InvokeAI", software="5.4.0", model="juggernaut", prompt="a castle", seed=42, steps=30, guidance=7.5,
+                status="parsed",
+                generator="InvokeAI",
+                software="5.4.0",
+                model="juggernaut",
+                prompt="a castle",
+                seed=42,
+                steps=30,
+                guidance=7.5,
             ),
         ),
         (
             {"sd-metadata": json.dumps(LEGACY)},
             Generation(
-                status="parsed", generator="InvokeAI", software="2.3.5", model="stable-diffusion-1.5", prompt="an old map", seed=1, steps=50,
+                status="parsed",
+                generator="InvokeAI",
+                software="2.3.5",
+                model="stable-diffusion-1.5",
+                prompt="an old map",
+                seed=1,
+                steps=50,
                 guidance=7,
             ),
         ),
@@ -157,7 +230,7 @@ LEGACY = {
         ({"parameters": "taken in Rome"}, Generation(status="unparsed")),
         ({}, Generation(status="absent")),
     ],
-)  # fmt: skip
+)
 def test_parameters_are_read_in_every_known_form(info: dict[str, str], expected: Generation) -> None:
     assert generation(info) == expected
 
@@ -204,9 +277,14 @@ def test_hostile_text_is_unparsed_or_harmless_and_costs_no_time(key: str, text: 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["inputs", "class_type", "positive", "seed", "nodes", "1", "image", "model", "prompt"]), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["inputs", "class_type", "positive", "seed", "nodes", "1", "image", "model", "prompt"]), inner, max_size=5
+        )
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(st.sampled_from(KEYS), JSON)
@@ -261,27 +339,27 @@ class Describes:
 def test_a_recorded_prompt_is_the_caption_where_there_is_one(tmp_path: Path) -> None:
     with_prompt, without = picture(tmp_path, parameters=A1111), picture(tmp_path, parameters="no such thing")
     captioner = Describes()
-    said = words.captions("metadata", [without, with_prompt, without], captioner)
+    said = choice.captions("metadata", [without, with_prompt, without], captioner)
     assert [c.text for c in said] == ["a thing", "a red fox, (snow:1.2) in a forest, Steps: many", "a thing"]
     assert [c.by for c in said] == ["describes", "metadata", "describes"]
     assert captioner.asked == 2
     assert "no prompt is recorded" in said[0].warnings[0]
     assert said[1].warnings == ()
-    assert [c.text for c in words.captions("tagger", [with_prompt], captioner)] == ["a thing"]
-    assert [(c.text, c.by) for c in words.captions("text: a cup ", [without], captioner)] == [("a cup", "user")]
+    assert [c.text for c in choice.captions("tagger", [with_prompt], captioner)] == ["a thing"]
+    assert [(c.text, c.by) for c in choice.captions("text: a cup ", [without], captioner)] == [("a cup", "user")]
 
 
 def test_a_recorded_prompt_is_cut_and_cleaned(tmp_path: Path) -> None:
     long = picture(tmp_path, parameters="a\u202e<script> " + "x" * 400_000 + "\nSteps: 2, Seed: 1, CFG scale: 1")
-    [said] = words.captions("metadata", [long], Describes())
+    [said] = choice.captions("metadata", [long], Describes())
     assert said.text.startswith("a<script> xxx")
-    assert len(said.text) == words.MAX_CHARS
+    assert len(said.text) == choice.MAX_CHARS
 
 
 @pytest.mark.parametrize("choice", ["metdata", "text:", "text:  ", ""])
 def test_a_misspelt_choice_of_captions_is_refused(choice: str) -> None:
     with pytest.raises(ConfigError, match=r"tagger, metadata or text:WORDS"):
-        words.captions(choice, [], Describes())
+        choice.captions(choice, [], Describes())
 
 
 # --- content credentials ------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-import resynth_fast.noise
-from resynth_fast import _native, reference
-from resynth_fast.noise import normal_rows, normals
+import resynth_fast.kernels.noise
+from resynth_fast.kernels import _native, twins
+from resynth_fast.kernels.noise import normal_rows, normals
 
 SIZES = (0, 1, 3, 4, 7, 31, 32, 33, 63, 64, 65, 97, 1000)
 TOLERANCE = {"rtol": 4e-7, "atol": 1e-9}  # of the kernels' float32 arithmetic to the float64 twin, rounded
@@ -29,7 +29,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """The instruction set that the test asks for, or the best; "reference" is a build without the extension."""
     before, wanted = _native.isa(), getattr(request, "param", _native.isa())
     if wanted == "reference":
-        monkeypatch.setattr(resynth_fast.noise, "_compiled", False)
+        monkeypatch.setattr(resynth_fast.kernels.noise, "_compiled", False)
     else:
         _native.force_isa(wanted)
     yield wanted
@@ -38,7 +38,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def twin(seeds: list[int], calls: list[int], size: int) -> NDArray[np.float32]:
     out = np.empty((len(seeds), size), np.float32)
-    reference.noise(np.array(seeds, np.uint64), np.array(calls, np.uint32), out)
+    twins.noise(np.array(seeds, np.uint64), np.array(calls, np.uint32), out)
     return out
 
 
@@ -55,7 +55,7 @@ def twin(seeds: list[int], calls: list[int], size: int) -> NDArray[np.float32]:
     ],
 )
 def test_the_twins_philox_gives_the_known_answers(seed: int, counter: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    assert tuple(reference.philox(np.array([seed], np.uint64), np.array([counter], np.uint64))[0]) == expected
+    assert tuple(twins.philox(np.array([seed], np.uint64), np.array([counter], np.uint64))[0]) == expected
 
 
 @backends
@@ -100,7 +100,7 @@ def test_emulated_cuda_gives_the_same_bits(emulated: Callable[..., NDArray[np.fl
 @pytest.mark.parametrize("size", [1, 31, 97, 512, 65536])
 def test_cuda_gives_the_same_bits(size: int) -> None:
     torch = pytest.importorskip("torch")
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     seeds, calls = [5, 2**64 - 1, 2**40 + 7], [0, 3, 2**32 - 1]
     out = torch.empty((3, size), device="cuda")

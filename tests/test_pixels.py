@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resynth_fast.errors import ConfigError, InputError
-from resynth_fast.pixels import PixelRecipe
+from resynth_fast.extractors.pixels import PixelRecipe
 
 
 def scene(height: int, width: int) -> np.ndarray:

@@ -17,20 +17,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
-_native = pytest.importorskip("resynth_fast._native")
+_native = pytest.importorskip("resynth_fast.kernels._native")
 
 from stand_in import StandIn  # noqa: E402
 
 from resynth_fast import backends, zoo  # noqa: E402
 from resynth_fast.backends.torch import CudaGraphs, Torch  # noqa: E402
-from resynth_fast.backends.torch.place import TorchPlace  # noqa: E402
+from resynth_fast.backends.torch.device import TorchPlace  # noqa: E402
 from resynth_fast.bundle import Component, File, Guidance, Tensor  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
-from resynth_fast.engines import EnginePool  # noqa: E402
+from resynth_fast.devices.base import HOST  # noqa: E402
+from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.extractors.network import NetworkExtractor  # noqa: E402
+from resynth_fast.extractors.pixels import PixelRecipe  # noqa: E402
 from resynth_fast.extractors.space import FeatureSpace, open_space  # noqa: E402
-from resynth_fast.pixels import PixelRecipe  # noqa: E402
-from resynth_fast.place import HOST  # noqa: E402
 from resynth_fast.sampling import rescaled  # noqa: E402
 
 KERNELS = StandIn()
@@ -195,7 +195,7 @@ def test_pictures_of_a_gpu_are_those_of_the_cpu(name: str) -> None:
 
 @pytest.mark.gpu
 def test_pictures_are_described_on_a_gpu_as_on_the_host() -> None:
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     gpu, image = TorchPlace(torch.device("cuda"), _cuda), floats(2, 3, 80, 80)
     pictures = HOST.levels(image)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resynth_fast import _native, preprocess
-from resynth_fast.preprocess import FILTERS, Filter, centre_square, fitted, jpeg_round_trip, levels, resize
+from resynth_fast.kernels import _native, preprocess
+from resynth_fast.kernels.preprocess import FILTERS, Filter, centre_square, fitted, jpeg_round_trip, levels, resize
 
 SIDES = (1, 7, 31, 33, 65, 97)
 KINDS = ("noise", "black and white", "constant", "smooth")

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 import resynth_fast
 from resynth_fast import Attributor, images
-from resynth_fast.calibration import Point
 from resynth_fast.errors import ConfigError, DeadlineError
-from resynth_fast.executor import Executor
-from resynth_fast.race import FOREIGN, Race
-from resynth_fast.recipe import Prior, consistency, no_gallery, unsettled
+from resynth_fast.resynthesis.executor import Executor
+from resynth_fast.resynthesis.race import FOREIGN, Race
+from resynth_fast.scoring.calibration import Point
+from resynth_fast.scoring.prior import Prior, no_gallery, remaining_variance
+from resynth_fast.scoring.score import consistency
 from resynth_fast.types import Request
 
 NAMES, DIMENSION = ("a", "b", "c"), 40
@@ -173,10 +174,10 @@ def test_no_picture_at_all_is_an_error():
 
 
 def test_less_is_to_be_learned_of_who_has_drawn_more_and_of_who_is_in_the_gallery():
-    left = unsettled(no_gallery(4, 2), np.array([1, 2, 3, 4]), 4)
+    left = remaining_variance(no_gallery(4, 2), np.array([1, 2, 3, 4]), 4)
     assert (np.diff(left) < 0).all()
     assert left[-1] == 0
-    known = unsettled(Prior(np.zeros((4, 2)), np.full(4, 20.0), 3.0), np.array([1, 2, 3, 4]), 4)
+    known = remaining_variance(Prior(np.zeros((4, 2)), np.full(4, 20.0), 3.0), np.array([1, 2, 3, 4]), 4)
     assert (known[:-1] < left[:-1]).all()
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from resynth_fast.recipe import centred, fit, fit_temperature, probabilities, scores, whitening
+from resynth_fast.scoring.score import fit_temperature, probabilities, scores
+from resynth_fast.scoring.whitening import centred, fit_constants, whitening_of
 
 RNG = np.random.default_rng(0)
 
@@ -25,8 +26,8 @@ def accuracy(x, g, p, score):
 
 def test_removing_the_content_beats_cosine_with_the_nearest():
     x, g, p = world()
-    constants = fit(x, {"block": x.shape[1]}, g, p)
-    white = whitening(constants)
+    constants = fit_constants(x, {"block": x.shape[1]}, g, p)
+    white = whitening_of(constants)
     u = white(constants.scaled(x))
 
     def ours_by(y, references):
@@ -43,11 +44,11 @@ def test_removing_the_content_beats_cosine_with_the_nearest():
 def test_whitening_shrinks_the_directions_of_noise():
     x, g, p = world()
     x[:, 0] += RNG.normal(size=len(x)).astype(np.float32) * 30
-    constants = fit(x, {"block": x.shape[1]}, g, p)
+    constants = fit_constants(x, {"block": x.shape[1]}, g, p)
     assert constants.foreign.values.sum() <= 1 + 1e-9
     loud = np.abs(constants.foreign.vectors[:, 0]).argmax()
     scaled = constants.scaled(x)
-    u = whitening(constants)(scaled)
+    u = whitening_of(constants)(scaled)
     assert u[:, loud].std() < scaled[:, loud].std()
 
 
@@ -78,6 +79,6 @@ def test_temperature_is_recovered():
 
 def test_energy_is_what_the_whitening_leaves_of_the_covariance_within_cells():
     x, g, p = world()
-    constants = fit(x, {"block": x.shape[1]}, g, p)
-    white = whitening(constants)
+    constants = fit_constants(x, {"block": x.shape[1]}, g, p)
+    white = whitening_of(constants)
     np.testing.assert_allclose(white.energy, (white(constants.foreign.rows) ** 2).sum() + 1 - constants.foreign.values.sum(), rtol=1e-9)

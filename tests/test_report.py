@@ -162,8 +162,25 @@ def test_a_verdict_is_said_in_words(status: str, words: str, said: list[str]) ->
 
 def test_the_numbers_and_what_they_rest_on_are_shown() -> None:
     shown = page(answered())
-    for words in ("90.0 %", "84.0 Wide lead", "0.71", "4 of 5", "score −4.000", "a drawn face", "seed 11", "seed 12", "only the first frame",
-                  "0.1.0", "zoo-texture", "200 zoo probes", sha256("zoo-sd")[:12] + "…", "1.84 s", "2.1 ms", "a camera", "PNG, 64 × 48 px"):  # fmt: skip
+    for words in (
+        "90.0 %",
+        "84.0 Wide lead",
+        "0.71",
+        "4 of 5",
+        "score −4.000",
+        "a drawn face",
+        "seed 11",
+        "seed 12",
+        "only the first frame",
+        "0.1.0",
+        "zoo-texture",
+        "200 zoo probes",
+        sha256("zoo-sd")[:12] + "…",
+        "1.84 s",
+        "2.1 ms",
+        "a camera",
+        "PNG, 64 × 48 px",
+    ):
         assert words in shown.text, words
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from resynth_fast import record, zoo
+from resynth_fast import zoo
 from resynth_fast.bundle import MANIFEST
 from resynth_fast.errors import InputError
-from resynth_fast.images import Picture
-from resynth_fast.types import CandidateEvidence, Resynthesis, Status, Verdict
+from resynth_fast.report import record
+from resynth_fast.types import CandidateEvidence, Picture, Resynthesis, Status, Verdict
 
 SHA256 = "0f" * 32
 
@@ -137,7 +137,14 @@ CAPTIONER: dict[str, Any] = {
     "sentence": "a face with {hair} hair",
     "phrases": {"hair": {"*": "{hair}"}},
 }
-FREE = {("lineage",), ("attributes",), ("phrases",), ("step_tables", "8x8"), ("components", "tagger", "outputs"), ("components", "text", "outputs")}  # fmt: skip
+FREE = {
+    ("lineage",),
+    ("attributes",),
+    ("phrases",),
+    ("step_tables", "8x8"),
+    ("components", "tagger", "outputs"),
+    ("components", "text", "outputs"),
+}
 """Objects whose keys are names: any of them may be missing."""
 
 

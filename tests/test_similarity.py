@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import resynth_fast.similarity
-from resynth_fast import _native, reference
-from resynth_fast.similarity import Reduce, Similarity, similarity
+import resynth_fast.kernels.similarity
+from resynth_fast.kernels import _native, twins
+from resynth_fast.kernels.similarity import Reduce, Similarity, similarity
 
 DIMENSIONS = (1, 7, 31, 33, 65, 97, 768)
 REDUCES: tuple[Reduce, ...] = ("max", "mean")
 ATOL = 2e-6  # of a float32 cosine
 
-FACE = resynth_fast.similarity
+FACE = resynth_fast.kernels.similarity
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 
@@ -46,7 +46,7 @@ def make(seed: int, sizes: list[list[int]], dimension: int) -> Problem:
 
 
 def assert_matches_twin(problem: Problem, reduce: Reduce = "max") -> None:
-    got, want = problem(reduce), problem(reduce, of=reference.similarity)
+    got, want = problem(reduce), problem(reduce, of=twins.similarity)
     np.testing.assert_allclose(got.scores, want.scores, rtol=0, atol=ATOL)
     np.testing.assert_allclose(got.margin, want.margin, rtol=0, atol=2 * ATOL)
     for p, best in enumerate(got.best):  # a near-tie may fall either way; a real lead may not
@@ -229,10 +229,10 @@ def test_only_instruction_sets_of_this_processor_can_be_forced() -> None:
 
 @pytest.mark.parametrize("module", ["_native", "_cuda"])
 def test_stub_names_what_the_extension_has(module: str) -> None:
-    if importlib.util.find_spec(f"resynth_fast.{module}") is None:
+    if importlib.util.find_spec(f"resynth_fast.kernels.{module}") is None:
         pytest.skip(f"resynth_fast was built without {module}")
-    extension = importlib.import_module(f"resynth_fast.{module}")
-    stub = ast.parse(Path(resynth_fast.similarity.__file__).with_name(f"{module}.pyi").read_text())
+    extension = importlib.import_module(f"resynth_fast.kernels.{module}")
+    stub = ast.parse(Path(resynth_fast.kernels.similarity.__file__).with_name(f"{module}.pyi").read_text())
     functions = {node.name: [arg.arg for arg in node.args.args] for node in stub.body if isinstance(node, ast.FunctionDef)}
     assert set(functions) == {name for name in dir(extension) if not name.startswith("_")}
     for name, arguments in functions.items():
@@ -244,7 +244,7 @@ def test_stub_names_what_the_extension_has(module: str) -> None:
 @pytest.mark.parametrize("reduce", REDUCES)
 def test_cuda_matches_the_twin(reduce: Reduce) -> None:
     torch = pytest.importorskip("torch")
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     for dimension in DIMENSIONS:
         problem = make(dimension, [[2, 0, 5, 1], [1, 3, 0, 40]], dimension)
@@ -253,7 +253,7 @@ def test_cuda_matches_the_twin(reduce: Reduce) -> None:
         best = torch.empty(2, dtype=torch.int64, device="cuda")
         stream = torch.cuda.current_stream().cuda_stream
         _cuda.similarity(probes, references, offsets, reduce, scores, best, margin, stream)
-        want = problem(reduce, of=reference.similarity)
+        want = problem(reduce, of=twins.similarity)
         np.testing.assert_allclose(scores.cpu(), want.scores, rtol=0, atol=ATOL)
         np.testing.assert_array_equal(best.cpu(), want.best)
         np.testing.assert_allclose(margin.cpu(), want.margin, rtol=0, atol=2 * ATOL)
@@ -262,7 +262,7 @@ def test_cuda_matches_the_twin(reduce: Reduce) -> None:
 @pytest.mark.gpu
 def test_cuda_kernel_can_be_captured_into_a_graph() -> None:
     torch = pytest.importorskip("torch")
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     problem = make(0, [[2, 1, 3]], 97)
     probes, references, offsets = (torch.from_numpy(array).cuda() for array in (problem.probes, problem.references, problem.offsets))
@@ -273,4 +273,4 @@ def test_cuda_kernel_can_be_captured_into_a_graph() -> None:
         stream = torch.cuda.current_stream().cuda_stream
         _cuda.similarity(probes, references, offsets, "max", scores, best, margin, stream)
     graph.replay()
-    np.testing.assert_allclose(scores.cpu(), problem(of=reference.similarity).scores, rtol=0, atol=ATOL)
+    np.testing.assert_allclose(scores.cpu(), problem(of=twins.similarity).scores, rtol=0, atol=ATOL)

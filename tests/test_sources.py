@@ -20,10 +20,10 @@ from resynth_fast.batch import run
 from resynth_fast.candidates import find
 from resynth_fast.candidates.folder import GivenPictures
 from resynth_fast.candidates.http import HttpCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError, SourceError
-from resynth_fast.executor import Executor
-from resynth_fast.images_api import MAX_WAIT_S, Settings
+from resynth_fast.http_client import MAX_WAIT_S, Settings
+from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.types import Pixels, Request
 
 SECRET = "sk-verysecret"
@@ -409,7 +409,7 @@ def test_an_answer_in_drops_has_no_more_time_than_another(server: Server, candid
 
 
 def test_an_endless_answer_is_not_read(server: Server, candidate: Callable[..., HttpCandidate], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resynth_fast.images_api.MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr("resynth_fast.http_client.MAX_ANSWER_BYTES", 1000)
     with pytest.raises(SourceError, match="answered with more than 1,000 bytes"):
         candidate().make(["a"], [0], 8)
 

@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import resynth_fast.step
-from resynth_fast import _native, reference
+import resynth_fast.kernels.step
 from resynth_fast.bundle import StepRow, StepTable
 from resynth_fast.errors import BundleError
+from resynth_fast.kernels import _native, twins
+from resynth_fast.kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH, step
 from resynth_fast.sampling import walk
-from resynth_fast.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH, step
 
 SIZES = (0, 1, 7, 31, 33, 65, 97)
 EPSILON = 2.0**-24
 
 Floats = NDArray[np.float32]
 
-FACE = resynth_fast.step
+FACE = resynth_fast.kernels.step
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 
@@ -95,7 +95,7 @@ problems = st.builds(
 
 def assert_matches_twin(problem: Problem, of: Callable[..., None] = step) -> None:
     """Within a few roundings of the largest intermediate value of each row."""
-    got, want = problem(of), problem(reference.step)
+    got, want = problem(of), problem(twins.step)
     arrays = [*problem.samples, *problem.outputs, *(a for a in (problem.unconditional, problem.noise) if a is not None)]
     largest = np.max([np.abs(array) for array in arrays], axis=0)
     scale = largest * (1 + np.abs(problem.weights).max(axis=1, initial=0, keepdims=True)) ** 3
@@ -172,7 +172,7 @@ def test_denormal_and_huge_values_keep_their_digits(magnitude: float) -> None:
         assert array is not None
         array[:] = np.sign(array) * np.float32(magnitude)
     problem.weights[:] = np.sign(problem.weights)  # no product has more digits than a denormal holds
-    got, want = problem()["out"], problem(reference.step)["out"]
+    got, want = problem()["out"], problem(twins.step)["out"]
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=0)
     assert np.abs(got).max() > 0
 
@@ -402,7 +402,7 @@ def test_emulated_cuda_takes_the_weight_of_an_absent_array_for_zero(emulated: Ca
 @pytest.mark.gpu
 def test_cuda_gives_the_same_bits(every_backend: str) -> None:
     torch = pytest.importorskip("torch")
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     if every_backend == "reference":
         pytest.skip("the twin rounds otherwise")

@@ -107,7 +107,18 @@ REQUIRED: dict[str, tuple[dict[str, Any], ...]] = {
     "EulerAncestralDiscreteScheduler": ({}, *SPACINGS, V, ZERO_SNR),
     "DDIMScheduler": ({}, *SPACINGS, V, ZERO_SNR, {"set_alpha_to_one": False, "steps_offset": 1}),
     "DDPMScheduler": ({}, *SPACINGS, V, ZERO_SNR),
-    "DPMSolverMultistepScheduler": ({}, *SIGMAS, {"use_lu_lambdas": True}, *SPACINGS, V, ZERO_SNR, *FLOWS, {"solver_order": 1}, {"solver_order": 3}, {"algorithm_type": "sde-dpmsolver++"}),
+    "DPMSolverMultistepScheduler": (
+        {},
+        *SIGMAS,
+        {"use_lu_lambdas": True},
+        *SPACINGS,
+        V,
+        ZERO_SNR,
+        *FLOWS,
+        {"solver_order": 1},
+        {"solver_order": 3},
+        {"algorithm_type": "sde-dpmsolver++"},
+    ),
     "DPMSolverSinglestepScheduler": ({}, *SIGMAS, V, *FLOWS),
     "DEISMultistepScheduler": ({}, *SIGMAS, *SPACINGS, V),
     "UniPCMultistepScheduler": ({}, *SIGMAS, *SPACINGS, V, ZERO_SNR, *FLOWS),
@@ -127,7 +138,7 @@ REQUIRED: dict[str, tuple[dict[str, Any], ...]] = {
     "CMStochasticIterativeScheduler": ({},),
     "UnCLIPScheduler": ({},),
     "IPNDMScheduler": ({},),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", schedulers())

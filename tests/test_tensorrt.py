@@ -17,7 +17,7 @@ from resynth_fast.bundle import Component  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError  # noqa: E402
 from resynth_fast.export import tensorrt  # noqa: E402
 from resynth_fast.export.tensorrt import Key  # noqa: E402
-from resynth_fast.model import Model  # noqa: E402
+from resynth_fast.onnx_model import Model  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,14 @@ def component() -> Component:
 def key(component: Component) -> Key:
     graph, weights = tensorrt._hashes(component.file.read())
     return Key(
-        graph=graph, weights=weights, shapes=tensorrt.shapes(component), precision=component.precision, flavour="tensorrt-rtx",
-        version="1.7.1.116", compute_capability="8.9",
-    )  # fmt: skip
+        graph=graph,
+        weights=weights,
+        shapes=tensorrt.shapes(component),
+        precision=component.precision,
+        flavour="tensorrt-rtx",
+        version="1.7.1.116",
+        compute_capability="8.9",
+    )
 
 
 OTHER: dict[str, Any] = {

@@ -14,11 +14,12 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx")
 
-from resynth_fast import backends, cuda_driver
+from resynth_fast import backends
 from resynth_fast.backends.tensorrt import TensorRt, TensorRtEngine
-from resynth_fast.device_array import DeviceArray
+from resynth_fast.devices import cuda_driver
+from resynth_fast.devices.cuda_array import DeviceArray
 from resynth_fast.errors import BundleError, DeviceError
-from resynth_fast.model import Model
+from resynth_fast.onnx_model import Model
 
 GRAPH = b"some graph"
 MOST, STREAM = 4, 7
@@ -179,10 +180,13 @@ def test_no_other_plan_is_ever_taken(tmp_path: Path, harm: str) -> None:
 
 def test_a_plan_that_the_library_refuses_is_an_error(host_device: Any, tmp_path: Path) -> None:
     written(tmp_path)
-    refusing = SimpleNamespace(**{
-        **vars(LIBRARY), "Logger": type("Logger", (), {"ERROR": 0, "__init__": lambda self, level: None}),
-        "Runtime": lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: None),
-    })  # fmt: skip
+    refusing = SimpleNamespace(
+        **{
+            **vars(LIBRARY),
+            "Logger": type("Logger", (), {"ERROR": 0, "__init__": lambda self, level: None}),
+            "Runtime": lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: None),
+        }
+    )
     with pytest.raises(BundleError, match="does not take the plan"):
         TensorRt(tmp_path, host_device, {"tensorrt-rtx": refusing}).load(Model(GRAPH), threads=1)
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import resynth_fast.similarity
-from resynth_fast import reference
-from resynth_fast.similarity import backend
-from resynth_fast.topk import Metric, TopK, as_bfloat16, topk
+import resynth_fast.kernels.similarity
+from resynth_fast.kernels import twins
+from resynth_fast.kernels.similarity import backend
+from resynth_fast.kernels.topk import Metric, TopK, as_bfloat16, topk
 
 DIMENSIONS = (1, 7, 31, 33, 64, 65, 97, 768)
 METRICS: tuple[Metric, ...] = ("dot", "cosine")
@@ -26,7 +26,7 @@ RTOL = 4e-6  # of a float32 sum, in units of the product of the norms
 
 Gallery = NDArray[np.float32] | NDArray[np.uint16]
 
-FACE = resynth_fast.similarity
+FACE = resynth_fast.kernels.similarity
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 
@@ -51,13 +51,13 @@ def make(seed: int, count: int, rows: int, dimension: int, k: int, storage: str 
 
 
 def assert_matches_twin(problem: Problem, metric: Metric) -> None:
-    got, want = problem(metric), problem(metric, of=reference.topk)
+    got, want = problem(metric), problem(metric, of=twins.topk)
     assert got.scores.shape == got.indices.shape == want.scores.shape
-    rows, queries = reference.rows_of(problem.gallery).astype(np.float64), problem.queries.astype(np.float64)
+    rows, queries = twins.rows_of(problem.gallery).astype(np.float64), problem.queries.astype(np.float64)
     norms = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(rows, axis=1).max(initial=0)
     tolerance = RTOL * (norms if metric == "dot" else np.ones_like(norms)) + 1e-44
     assert (np.abs(got.scores.astype(np.float64) - want.scores) <= tolerance).all()
-    everything = reference.topk(problem.queries, problem.gallery, max(1, len(rows)), metric=metric)
+    everything = twins.topk(problem.queries, problem.gallery, max(1, len(rows)), metric=metric)
     for q, (scores, indices) in enumerate(zip(*got, strict=True)):
         assert len(set(indices)) == len(indices)
         exact = dict(zip(everything.indices[q], everything.scores[q], strict=True))
@@ -179,7 +179,7 @@ def test_products_that_overflow_on_the_way_but_not_in_the_sum() -> None:
     query = np.array([[1e30, 1e30, 1.0]], np.float32)
     gallery = np.array([[1e30, -1e30, 2.0], [0, 0, 1.0]], np.float32)
     result = topk(query, gallery, 2, metric="dot")
-    np.testing.assert_array_equal(result.scores, reference.topk(query, gallery, 2, metric="dot").scores)
+    np.testing.assert_array_equal(result.scores, twins.topk(query, gallery, 2, metric="dot").scores)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
@@ -252,7 +252,7 @@ def test_a_memory_mapped_gallery_is_read_in_place(tmp_path: Path) -> None:
 
 @given(st.floats(width=32))
 def test_bfloat16_is_the_nearest(value: float) -> None:
-    rounded = float(reference.rows_of(as_bfloat16(np.array([[value]], np.float32)))[0, 0])
+    rounded = float(twins.rows_of(as_bfloat16(np.array([[value]], np.float32)))[0, 0])
     if np.isnan(value):
         assert np.isnan(rounded)
         return

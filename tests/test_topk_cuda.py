@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resynth_fast import reference
-from resynth_fast.topk import Metric, TopK, as_bfloat16
+from resynth_fast.kernels import twins
+from resynth_fast.kernels.topk import Metric, TopK, as_bfloat16
 
 ROOT = Path(__file__).parents[1]
 METRICS: tuple[Metric, ...] = ("dot", "cosine")
@@ -64,7 +64,7 @@ def test_matches_the_twin(emulated: Kernel, dimension: int, k: int, storage: str
         gallery[4] *= np.float32(1e30)
         gallery[5] *= np.float32(1e-40)
     stored = as_bfloat16(gallery) if storage == "bfloat16" else gallery
-    got, want = emulated(queries, stored, k, metric), reference.topk(queries, stored, k, metric=metric)
+    got, want = emulated(queries, stored, k, metric), twins.topk(queries, stored, k, metric=metric)
     np.testing.assert_allclose(got.scores, want.scores, rtol=4e-6, atol=4e-6)
     if dimension > 1:  # with one dimension every cosine is 1, 0 or -1: ties that rounding may break
         np.testing.assert_array_equal(got.indices, want.indices)
@@ -99,7 +99,7 @@ def test_a_non_finite_query_gives_no_index_and_the_others_do(emulated: Kernel) -
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 def test_cuda_matches_the_twin_and_can_be_captured(storage: str, metric: Metric) -> None:
     torch = pytest.importorskip("torch")
-    from resynth_fast import _cuda
+    from resynth_fast.kernels import _cuda
 
     for dimension, count, k in ((33, 5_000, 100), (768, 20_000, 10)):
         queries, gallery = rows(0, 3, dimension), rows(1, count, dimension)
@@ -111,6 +111,6 @@ def test_cuda_matches_the_twin_and_can_be_captured(storage: str, metric: Metric)
         with torch.cuda.graph(graph):
             _cuda.topk(*on_device, metric, scores, indices, workspace, torch.cuda.current_stream().cuda_stream)
         graph.replay()
-        want = reference.topk(queries, stored, k, metric=metric)
+        want = twins.topk(queries, stored, k, metric=metric)
         np.testing.assert_allclose(scores.cpu(), want.scores, rtol=4e-6, atol=4e-5)
         assert (indices.cpu().numpy() == want.indices).mean() > 0.98  # near ties may swap

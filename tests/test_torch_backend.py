@@ -19,7 +19,7 @@ from resynth_fast import backends, zoo  # noqa: E402
 from resynth_fast.backends.torch.operators import ATTENTION, OPERATORS  # noqa: E402
 from resynth_fast.backends.torch.translation import translate  # noqa: E402
 from resynth_fast.errors import BundleError  # noqa: E402
-from resynth_fast.model import Model  # noqa: E402
+from resynth_fast.onnx_model import Model  # noqa: E402
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -75,7 +75,11 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("ReduceMean", [X, sizes(-1, 1)], {"keepdims": 0}),
     ("ReduceSum", [X, sizes(2)], {}),
     ("Reshape", [X, sizes(0, -1, 12)], {}),
-    ("Resize", [X, None, np.array([1, 1, 2, 3], np.float32)], {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}),
+    (
+        "Resize",
+        [X, None, np.array([1, 1, 2, 3], np.float32)],
+        {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
+    ),
     ("Slice", [X, sizes(1, -END), sizes(END, -2), sizes(1, 3), sizes(2, 1)], {}),
     ("Slice", [X, sizes(0), sizes(1)], {}),
     ("Softmax", [X], {"axis": 1}),
@@ -86,7 +90,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("Transpose", [X], {"perm": [2, 0, 3, 1]}),
     ("Unsqueeze", [X, sizes(-1, 1)], {}),
     ("Where", [YES, X, HALF], {}),
-]  # fmt: skip
+]
 
 
 def model(nodes: list[Any], inputs: dict[str, Any], outputs: list[str], stored: dict[str, Any] | None = None) -> Model:

@@ -25,7 +25,7 @@ onnx = pytest.importorskip("onnx")
 from resynth_fast import Attributor, zoo  # noqa: E402
 from resynth_fast.bundle import Bundle  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
-from resynth_fast.engines import EnginePool  # noqa: E402
+from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError  # noqa: E402
 from resynth_fast.export import bundles, families, graphs, verify  # noqa: E402
 from resynth_fast.export.step_table import drawing  # noqa: E402

@@ -17,9 +17,9 @@ from gpu.setting import FLUX, Setting
 from gpu.siblings import Loop, Sibling, ten
 from resynth_fast import Attributor, zoo
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import graph_of
+from resynth_fast.engines.pool import graph_of
+from resynth_fast.engines.text_cache import RowMemo
 from resynth_fast.extractors.space import open_space
-from resynth_fast.memo import RowMemo
 from resynth_fast.options import Options
 from resynth_fast.types import Verdict
 

@@ -45,10 +45,16 @@ def latency(s: Setting) -> Iterator[Row]:
             calls = {key: functools.partial(draw, range(batch)) for key, draw in {**peers, **ours}.items()}
             agree(s, name, calls)
             yield from timed(
-                s, "gpu latency", f"{name}, batch {batch}, a picture", calls, list(ours),
+                s,
+                "gpu latency",
+                f"{name}, batch {batch}, a picture",
+                calls,
+                list(ours),
                 {"diffusers": 3.0, "torch.compile": 2.0} if (name, batch) == (SDXL, 1) else {},
-                limit_us=s.limit_us(flops, name), allowance_us=PICTURE_US.get((name, batch)), per=batch,
-            )  # fmt: skip
+                limit_us=s.limit_us(flops, name),
+                allowance_us=PICTURE_US.get((name, batch)),
+                per=batch,
+            )
 
 
 def step(s: Setting) -> Iterator[Row]:
@@ -79,9 +85,16 @@ def extractor(s: Setting) -> Iterator[Row]:
 
 
 def _network(
-    s: Setting, bench: str, case: str, name: str, network: Any, component: Any, example: dict[str, torch.Tensor], goals: dict[str, float],
+    s: Setting,
+    bench: str,
+    case: str,
+    name: str,
+    network: Any,
+    component: Any,
+    example: dict[str, torch.Tensor],
+    goals: dict[str, float],
     allowance_us: float | None = None,
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[Row]:
     """Rows of one network, whose inputs are where it runs."""
     backend, dtype, output = s.ours(name), s.dtype(name), network.outputs[0]
     inputs: Any = {key: value.to(s.device) for key, value in example.items()}  # an engine takes the arrays of its place
@@ -89,8 +102,9 @@ def _network(
     module = network.module.to(s.device, dtype).eval()
     engine = s.pool(backend).get(component)
     calls: dict[str, Callable[[], Any]] = {
-        backend: lambda: engine.run(inputs)[output], "torch eager": functools.partial(in_torch, module, narrow)
-    }  # fmt: skip
+        backend: lambda: engine.run(inputs)[output],
+        "torch eager": functools.partial(in_torch, module, narrow),
+    }
     if not s.tiny:
         calls["torch.compile"] = functools.partial(in_torch, torch.compile(module), narrow)
     near(s, name, calls)

@@ -13,10 +13,10 @@ from gpu.peers import by_us
 from gpu.setting import SD15, SDXL, Setting
 from resynth_fast import zoo
 from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.devices.base import HOST, Place, place_of
 from resynth_fast.extractors.space import open_space
-from resynth_fast.noise import normal_rows
-from resynth_fast.place import HOST, Place, place_of
-from resynth_fast.step import INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH
+from resynth_fast.kernels.noise import normal_rows
+from resynth_fast.kernels.step import INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH
 
 DRIFT = 2e-3  # of the cosine between batches
 
@@ -45,9 +45,15 @@ def invariance(s: Setting) -> Iterator[Row]:
         if not drift <= DRIFT:
             raise SystemExit(f"{name}: cosine drifts by {drift:.1e} between batches, allowed is {DRIFT:.0e}")
         yield measured(
-            "gpu invariance", f"{name}, batches 1 to 16; noise and steps bit for bit", ours=max(drift, 1e-6), peer=DRIFT,
-            peer_name="allowance", goal=1.0, unit="of the cosine", device=s.label,
-        )  # fmt: skip
+            "gpu invariance",
+            f"{name}, batches 1 to 16; noise and steps bit for bit",
+            ours=max(drift, 1e-6),
+            peer=DRIFT,
+            peer_name="allowance",
+            goal=1.0,
+            unit="of the cosine",
+            device=s.label,
+        )
 
 
 def _step_bits(place: Place, noise: npt.NDArray[np.float32]) -> None:

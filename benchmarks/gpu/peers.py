@@ -17,10 +17,10 @@ from gpu.rows import Pixels
 from gpu.setting import Setting
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
+from resynth_fast.engines.text_cache import RowMemo
 from resynth_fast.errors import ResynthError
-from resynth_fast.memo import RowMemo
-from resynth_fast.noise import normal_rows
+from resynth_fast.kernels.noise import normal_rows
 
 
 def opened(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:

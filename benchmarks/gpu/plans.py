@@ -42,6 +42,11 @@ def plans(s: Setting) -> Iterator[Row]:
             pinned = torch.empty(path.stat().st_size, dtype=torch.uint8, pin_memory=True)
             copies = interleave({"": functools.partial(pinned.to, s.device)}, s.finish, rounds=3)[""]
             yield measured(
-                "gpu plans", f"{name} {part}, load (built in {built - start:.0f} s)", ours=1e6 * (loaded - built), peer=float(np.median(copies)),
-                peer_name="pinned copy", goal=0.5, device=s.label,
-            )  # fmt: skip
+                "gpu plans",
+                f"{name} {part}, load (built in {built - start:.0f} s)",
+                ours=1e6 * (loaded - built),
+                peer=float(np.median(copies)),
+                peer_name="pinned copy",
+                goal=0.5,
+                device=s.label,
+            )

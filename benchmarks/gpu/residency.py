@@ -14,9 +14,9 @@ from gpu.rows import timed
 from gpu.setting import FLUX, SDXL, Setting
 from gpu.siblings import siblings
 from resynth_fast.bundle import Component
-from resynth_fast.engines import EnginePool, graph_of
-from resynth_fast.noise import normal_rows
-from resynth_fast.place import place_of
+from resynth_fast.devices.base import place_of
+from resynth_fast.engines.pool import EnginePool, graph_of
+from resynth_fast.kernels.noise import normal_rows
 
 DENOISERS, STEPS = 4, 4
 IMAGES = (1, 4)
@@ -40,9 +40,14 @@ def transfer(s: Setting) -> Iterator[Row]:
     samples = interleave({"ours": load, "pinned copy": lambda: there.copy_(pinned)}, s.finish, rounds=3)
     ours, copied = (float(np.median(samples[key])) for key in ("ours", "pinned copy"))
     yield measured(
-        "gpu transfer", f"weights of SDXL's denoiser, {bytes_ / 1e9:.1f} GB", ours=ours, peer=copied, peer_name="pinned copy", goal=0.85,
+        "gpu transfer",
+        f"weights of SDXL's denoiser, {bytes_ / 1e9:.1f} GB",
+        ours=ours,
+        peer=copied,
+        peer_name="pinned copy",
+        goal=0.85,
         device=s.label,
-    )  # fmt: skip
+    )
 
 
 def rotation(s: Setting) -> Iterator[Row]:

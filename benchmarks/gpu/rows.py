@@ -16,9 +16,18 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def timed(
-    s: Setting, bench: str, case: str, calls: Mapping[str, Callable[[], object]], ours: Sequence[str], goals: Mapping[str, float] | None = None,
-    *, limit_us: float | None = None, allowance_us: float | None = None, per: int = 1, rounds: int = 0,
-) -> Iterator[Row]:  # fmt: skip
+    s: Setting,
+    bench: str,
+    case: str,
+    calls: Mapping[str, Callable[[], object]],
+    ours: Sequence[str],
+    goals: Mapping[str, float] | None = None,
+    *,
+    limit_us: float | None = None,
+    allowance_us: float | None = None,
+    per: int = 1,
+    rounds: int = 0,
+) -> Iterator[Row]:
     """A row for each of our backends and each of the others; the goals are those of the first of ours.
 
     `allowance_us`: what an absolute goal allows; `per`: what a call's time is divided by. Tiny pipelines have no goals.
@@ -31,10 +40,17 @@ def timed(
     for backend in ours:
         for peer in (name for name in median if name not in ours):
             yield measured(
-                bench, f"{case}, {backend}", ours=median[backend], ours_p90=p90[backend], peer=median[peer], peer_p90=p90.get(peer),
-                peer_name=peer, limit_pct=None if limit_us is None else 100 * limit_us / median[backend], device=s.label,
+                bench,
+                f"{case}, {backend}",
+                ours=median[backend],
+                ours_p90=p90[backend],
+                peer=median[peer],
+                peer_p90=p90.get(peer),
+                peer_name=peer,
+                limit_pct=None if limit_us is None else 100 * limit_us / median[backend],
+                device=s.label,
                 goal=goals.get(peer) if backend == ours[0] and not s.tiny else None,
-            )  # fmt: skip
+            )
 
 
 def agree(s: Setting, what: str, calls: Mapping[str, Callable[[], list[Pixels]]]) -> None:

@@ -12,7 +12,7 @@ import torch
 from roofline import peak
 
 from resynth_fast.bundle import Bundle
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 
 SDXL, SD15, FLUX = NAMES = ("sdxl-turbo", "sd15", "flux-schnell")
 SIXTEEN_BITS, FLOAT32 = 0.05, 2e-3

@@ -36,7 +36,7 @@ void similarity(Array<const float, 2> probes, Array<const float, 2> references, 
 }  // namespace
 
 NB_MODULE(_native, m) {
-    m.doc() = "CPU kernels. resynth_fast.similarity and its neighbours are the public face.";
+    m.doc() = "CPU kernels. resynth_fast.kernels.similarity and its neighbours are the public face.";
     resynth::isa();  // a wrong RESYNTH_ISA fails the import, not some later call
 
     m.def("isa", [] { return std::string(resynth::name_of(resynth::isa())); }, "Instruction set in use.");
@@ -46,7 +46,7 @@ NB_MODULE(_native, m) {
 
     m.def("similarity", &similarity, "probes"_a.noconvert(), "references"_a.noconvert(), "offsets"_a.noconvert(),
           "reduce"_a, "scores"_a.noconvert(), "best"_a.noconvert(), "margin"_a.noconvert(),
-          "Writes scores (P, C), best (P,) and margin (P,); see resynth_fast.similarity.similarity.");
+          "Writes scores (P, C), best (P,) and margin (P,); see resynth_fast.kernels.similarity.similarity.");
 
     resynth::bindings::bind_at_address(m);
     resynth::bindings::bind_finite(m);

@@ -63,7 +63,7 @@ namespace resynth::bindings {
 
 void bind_preprocess(nb::module_& m) {
     m.def("resize", &resize_array<uint8_t>, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert(),
-          "Writes out (h, w, 3), pixels (H, W, 3) resampled; see resynth_fast.preprocess.resize.");
+          "Writes out (h, w, 3), pixels (H, W, 3) resampled; see resynth_fast.kernels.preprocess.resize.");
     m.def("resize", &resize_array<float>, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert());
     m.def("preprocess", &preprocess_array<uint8_t>, "pixels"_a.noconvert(), "filter"_a, "scale"_a.noconvert(),
           "shift"_a.noconvert(), "out"_a.noconvert(),

@@ -30,7 +30,7 @@ void run(Array<const float> queries, Array<nb::ro> gallery, nb::str metric, Arra
 
 void bind_topk(nb::module_& m) {
     m.def("topk", &run, "queries"_a.noconvert(), "gallery"_a.noconvert(), "metric"_a, "scores"_a.noconvert(),
-          "indices"_a.noconvert(), "Writes scores (Q, k) and indices (Q, k); see resynth_fast.topk.topk.");
+          "indices"_a.noconvert(), "Writes scores (Q, k) and indices (Q, k); see resynth_fast.kernels.topk.topk.");
 }
 
 }  // namespace resynth::bindings

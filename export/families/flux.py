@@ -49,10 +49,15 @@ class Denoiser(torch.nn.Module):
         channels, half = latents.shape[1], self.half_side
         squares = latents.reshape(-1, channels, half, 2, half, 2).permute(0, 2, 4, 1, 3, 5)
         output = self.transformer(
-            hidden_states=squares.reshape(-1, half * half, channels * 4), timestep=timestep / 1000,
+            hidden_states=squares.reshape(-1, half * half, channels * 4),
+            timestep=timestep / 1000,
             guidance=None if self.embedded is None else torch.full_like(timestep, self.embedded),
-            encoder_hidden_states=cond_0, pooled_projections=cond_1, txt_ids=self.text_ids, img_ids=self.image_ids, return_dict=False,
-        )[0]  # fmt: skip
+            encoder_hidden_states=cond_0,
+            pooled_projections=cond_1,
+            txt_ids=self.text_ids,
+            img_ids=self.image_ids,
+            return_dict=False,
+        )[0]
         squares = output.reshape(-1, half, half, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
         return squares.reshape(-1, channels, 2 * half, 2 * half)
 
@@ -78,9 +83,11 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 
     def denoiser_example(batch: int) -> Tensors:
         return {
-            "latents": normals(batch, channels, side, side), "timestep": timesteps(batch),
-            "cond_0": normals(batch, word_length, width), "cond_1": normals(batch, summary),
-        }  # fmt: skip
+            "latents": normals(batch, channels, side, side),
+            "timestep": timesteps(batch),
+            "cond_0": normals(batch, word_length, width),
+            "cond_1": normals(batch, summary),
+        }
 
     def table(steps: int) -> dict[str, Any]:
         """With the noise levels and the shift that the pipeline passes."""
@@ -93,9 +100,15 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         packed = pipeline._pack_latents(torch.from_numpy(latents), len(latents), channels, side, side)
         pictures: Floats = pipeline(
-            list(prompts), latents=packed, num_inference_steps=steps, guidance_scale=guidance.scale, output_type="np",
-            height=resolution, width=resolution, max_sequence_length=word_length,
-        ).images  # fmt: skip
+            list(prompts),
+            latents=packed,
+            num_inference_steps=steps,
+            guidance_scale=guidance.scale,
+            output_type="np",
+            height=resolution,
+            width=resolution,
+            max_sequence_length=word_length,
+        ).images
         return pictures
 
     return Generator(

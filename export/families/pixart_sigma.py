@@ -33,15 +33,25 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 
     def denoiser_example(batch: int) -> Tensors:
         return {
-            "latents": normals(batch, channels, side, side), "timestep": timesteps(batch),
-            "cond_0": normals(batch, length, width), "cond_1": masks(batch, length),
-        }  # fmt: skip
+            "latents": normals(batch, channels, side, side),
+            "timestep": timesteps(batch),
+            "cond_0": normals(batch, length, width),
+            "cond_1": masks(batch, length),
+        }
 
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         pictures: Floats = pipeline(
-            list(prompts), latents=torch.from_numpy(latents), num_inference_steps=steps, guidance_scale=guidance.scale, output_type="np",
-            height=resolution, width=resolution, max_sequence_length=length, clean_caption=False, use_resolution_binning=False,
-        ).images  # fmt: skip
+            list(prompts),
+            latents=torch.from_numpy(latents),
+            num_inference_steps=steps,
+            guidance_scale=guidance.scale,
+            output_type="np",
+            height=resolution,
+            width=resolution,
+            max_sequence_length=length,
+            clean_caption=False,
+            use_resolution_binning=False,
+        ).images
         return pictures
 
     return Generator(

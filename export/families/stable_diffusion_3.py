@@ -71,9 +71,11 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 
     def denoiser_example(batch: int) -> Tensors:
         return {
-            "latents": normals(batch, channels, side, side), "timestep": timesteps(batch),
-            "cond_0": normals(batch, length + t5_length, width), "cond_1": normals(batch, pooled),
-        }  # fmt: skip
+            "latents": normals(batch, channels, side, side),
+            "timestep": timesteps(batch),
+            "cond_0": normals(batch, length + t5_length, width),
+            "cond_1": normals(batch, pooled),
+        }
 
     def table(steps: int) -> dict[str, Any]:
         """With the shift that the pipeline passes."""
@@ -86,9 +88,13 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         pictures: Floats = pipeline(
-            list(prompts), latents=torch.from_numpy(latents), num_inference_steps=steps, guidance_scale=guidance.scale, output_type="np",
+            list(prompts),
+            latents=torch.from_numpy(latents),
+            num_inference_steps=steps,
+            guidance_scale=guidance.scale,
+            output_type="np",
             max_sequence_length=t5_length,
-        ).images  # fmt: skip
+        ).images
         return pictures
 
     return Generator(

@@ -42,10 +42,13 @@ class Denoiser(UNet):
     def forward(self, latents: torch.Tensor, timestep: torch.Tensor, cond_0: torch.Tensor, cond_1: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         batch = latents.shape[0]
         output: torch.Tensor = self.unet(
-            latents, timestep, encoder_hidden_states=cond_0, return_dict=False,
+            latents,
+            timestep,
+            encoder_hidden_states=cond_0,
+            return_dict=False,
             timestep_cond=None if self.guidance is None else self.guidance.expand(batch, -1),
             added_cond_kwargs={"text_embeds": cond_1, "time_ids": self.time_ids.expand(batch, -1)},
-        )[0]  # fmt: skip
+        )[0]
         return output
 
 
@@ -67,15 +70,21 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 
     def denoiser_example(batch: int) -> Tensors:
         return {
-            "latents": normals(batch, channels, side, side), "timestep": timesteps(batch),
-            "cond_0": normals(batch, length, width), "cond_1": normals(batch, pooled),
-        }  # fmt: skip
+            "latents": normals(batch, channels, side, side),
+            "timestep": timesteps(batch),
+            "cond_0": normals(batch, length, width),
+            "cond_1": normals(batch, pooled),
+        }
 
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         pictures: Floats = pipeline(
-            list(prompts), latents=torch.from_numpy(latents), num_inference_steps=steps, output_type="np",
-            guidance_scale=guidance.scale, guidance_rescale=guidance.rescale,
-        ).images  # fmt: skip
+            list(prompts),
+            latents=torch.from_numpy(latents),
+            num_inference_steps=steps,
+            output_type="np",
+            guidance_scale=guidance.scale,
+            guidance_rescale=guidance.rescale,
+        ).images
         return pictures
 
     return Generator(

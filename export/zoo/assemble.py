@@ -45,13 +45,24 @@ def pipeline(
     """The parts of one generator put together, with the noise scheduler of its prediction."""
     if recipe.family == "flux":
         return FluxPipeline(
-            scheduler=noise_scheduler(recipe), vae=vae, transformer=denoiser,
-            text_encoder=encoder, tokenizer=tokenizer, text_encoder_2=encoder, tokenizer_2=tokenizer,
-        )  # fmt: skip
+            scheduler=noise_scheduler(recipe),
+            vae=vae,
+            transformer=denoiser,
+            text_encoder=encoder,
+            tokenizer=tokenizer,
+            text_encoder_2=encoder,
+            tokenizer_2=tokenizer,
+        )
     return StableDiffusionPipeline(
-        scheduler=noise_scheduler(recipe), vae=vae, unet=denoiser, text_encoder=encoder, tokenizer=tokenizer,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        scheduler=noise_scheduler(recipe),
+        vae=vae,
+        unet=denoiser,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def noise_scheduler(recipe: DenoiserRecipe) -> Any:
@@ -95,9 +106,16 @@ def export(work: Path, name: str, to: Path) -> Bundle:
         "training": {part: json.loads((folder / "training.json").read_text()) for part, folder in records.items()},
     }
     return pipelines.export(
-        work / "pipelines" / name, to, name=name, licence="Apache-2.0", steps=STEPS, guidance_scale=GUIDANCE_SCALE,
-        prompts=prompts(6), card=card, role="withheld" if name in WITHHELD else "candidate",
-    )  # fmt: skip
+        work / "pipelines" / name,
+        to,
+        name=name,
+        licence="Apache-2.0",
+        steps=STEPS,
+        guidance_scale=GUIDANCE_SCALE,
+        prompts=prompts(6),
+        card=card,
+        role="withheld" if name in WITHHELD else "candidate",
+    )
 
 
 def prompts(count: int) -> list[str]:

@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from resynth_fast import perturbations, recipe, zoo
+from resynth_fast import zoo
 from resynth_fast.attributor import Attributor
-from resynth_fast.calibration import Calibration, Point
 from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.captioners.tagger import Tagger
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.evaluation.zoo import draw as draw_probes
 from resynth_fast.evaluation.zoo import references as references_of
+from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
+from resynth_fast.images import perturbations
 from resynth_fast.options import Options
-from resynth_fast.pixels import PixelRecipe
+from resynth_fast.scoring.calibration import Calibration, Point
+from resynth_fast.scoring.score import consistency, fit_temperature, scores
+from resynth_fast.scoring.whitening import Doubles, fit_constants
 from resynth_fast.types import Pixels
 
 from .. import bundles
@@ -48,7 +51,7 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
     recipe_pixels, extractor = PixelRecipe(**PIXELS), TextureExtractor(PIXELS["working_size"])
     texts = captions(fit_on + probes)
 
-    def features(pictures: list[Pixels]) -> recipe.Doubles:
+    def features(pictures: list[Pixels]) -> Doubles:
         return extractor.extract(np.stack([recipe_pixels.normalise(picture) for picture in pictures])).astype(np.float64)
 
     pictures, generator, prompt = [], [], []
@@ -58,7 +61,7 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
             generator += [g] * 4
             prompt += [p] * 4
     clean = features(pictures)
-    constants = recipe.fit(
+    constants = fit_constants(
         clean, extractor.block_sizes, np.array(generator), np.array(prompt), degraded(pictures[::4], clean[::4], features)
     )
 
@@ -77,22 +80,26 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         made = references_of(most, list(dict.fromkeys(described)))
         for k in REFERENCES:
             used = [[made[text, c.name][:k] for c in candidates] for text in described]
-            rows = [recipe.scores(y, r, energy=energy) for y, r in zip(own, used, strict=True)]
-            consistency = [recipe.consistency(y, r) for y, r in zip(own, used, strict=True)]
+            rows = [scores(y, r, energy=energy) for y, r in zip(own, used, strict=True)]
+            consistency = [consistency(y, r) for y, r in zip(own, used, strict=True)]
             order = [p.truth for p in drawn]
-            points.append(Point(k, steps, recipe.fit_temperature(rows, order), float(np.quantile(consistency, 0.05))))
+            points.append(Point(k, steps, fit_temperature(rows, order), float(np.quantile(consistency, 0.05))))
             hits[f"{k} references, {steps} steps"] = float(np.mean([row.argmax() == g for row, g in zip(rows, order, strict=True)]))
     calibration = Calibration(tuple(points), f"{probes} zoo probes of training captions")
     fields = {
-        "kind": "extractor", "name": "texture", "family": "texture", "licence": "Apache-2.0", "pixels": PIXELS,
+        "kind": "extractor",
+        "name": "texture",
+        "family": "texture",
+        "licence": "Apache-2.0",
+        "pixels": PIXELS,
         "calibration": calibration.to_json(),
         "card": {"fitted_on": f"{fit_on} training captions × {len(candidates)} zoo candidates × 4 pictures"},
-    }  # fmt: skip
+    }
     bundles.write(to, fields, {}, constants=pack(constants))
     return {"top1": hits, **calibration.to_json()}
 
 
-def degraded(pictures: list[Pixels], clean: recipe.Doubles, features: Any) -> dict[str, recipe.Doubles]:
+def degraded(pictures: list[Pixels], clean: Doubles, features: Any) -> dict[str, Doubles]:
     """How the features of `pictures` move under each family of degradations."""
     return {
         family: np.concatenate([features([perturbations.perturbation(name)(p) for p in pictures]) - clean for name in names])

@@ -34,13 +34,20 @@ class DenoiserRecipe:
         torch.manual_seed(self.schedule.seed)
         if self.family == "flux":
             return FluxTransformer2DModel(
-                patch_size=1, in_channels=latent_channels * 4, guidance_embeds=False,
-                joint_attention_dim=text.WIDTH, pooled_projection_dim=text.WIDTH, **self.network,
-            )  # fmt: skip
+                patch_size=1,
+                in_channels=latent_channels * 4,
+                guidance_embeds=False,
+                joint_attention_dim=text.WIDTH,
+                pooled_projection_dim=text.WIDTH,
+                **self.network,
+            )
         return UNet2DConditionModel(
-            sample_size=latent_side, in_channels=latent_channels, out_channels=latent_channels,
-            cross_attention_dim=text.WIDTH, **self.network,
-        )  # fmt: skip
+            sample_size=latent_side,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
+            cross_attention_dim=text.WIDTH,
+            **self.network,
+        )
 
 
 def train(
@@ -71,9 +78,14 @@ def train(
             t = torch.sigmoid(torch.randn(batch, generator=rng))
             level = t[:, None, None, None]
             output = model(
-                hidden_states=pack((1 - level) * latents + level * noise), timestep=t, pooled_projections=summary,
-                encoder_hidden_states=condition, txt_ids=text_ids, img_ids=image_ids, return_dict=False,
-            )[0]  # fmt: skip
+                hidden_states=pack((1 - level) * latents + level * noise),
+                timestep=t,
+                pooled_projections=summary,
+                encoder_hidden_states=condition,
+                txt_ids=text_ids,
+                img_ids=image_ids,
+                return_dict=False,
+            )[0]
             return F.mse_loss(output, pack(noise - latents))
         steps = torch.randint(NOISE["num_train_timesteps"], (batch,), generator=rng)
         output = model(noise_levels.add_noise(latents, noise, steps), steps, condition).sample

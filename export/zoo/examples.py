@@ -10,7 +10,7 @@ from PIL import Image
 
 from resynth_fast import zoo
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 from resynth_fast.evaluation.zoo import PROBE_SEEDS
 
 from .faces import Faces

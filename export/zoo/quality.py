@@ -12,7 +12,7 @@ from PIL import Image
 
 from resynth_fast.bundle import Bundle
 from resynth_fast.captioners.tagger import Tagger
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 
 from . import autoencoder, tagger
 from .attributes import ATTRIBUTES

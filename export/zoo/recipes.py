@@ -35,34 +35,56 @@ AUTOENCODERS: dict[str, AutoencoderRecipe] = {
 }
 
 _UNET_F4 = {
-    "block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 16, "attention_head_dim": 4,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-}  # fmt: skip
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "attention_head_dim": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}
 _UNET_F8 = {
-    "block_out_channels": (48, 64), "layers_per_block": 1, "norm_num_groups": 16, "attention_head_dim": 4,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}  # fmt: skip
+    "block_out_channels": (48, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "attention_head_dim": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 
 DENOISERS: dict[str, DenoiserRecipe] = {
     "zoo-sd": DenoiserRecipe(
-        family="stable-diffusion", autoencoder="kl-f4", prediction="epsilon", network=_UNET_F4,
+        family="stable-diffusion",
+        autoencoder="kl-f4",
+        prediction="epsilon",
+        network=_UNET_F4,
         schedule=Schedule(steps=5000, batch=32, learning_rate=1e-3, seed=11),
     ),
     "zoo-sd-twin": DenoiserRecipe(  # the same in all but its seed: the hardest pair
-        family="stable-diffusion", autoencoder="kl-f4", prediction="epsilon", network=_UNET_F4,
+        family="stable-diffusion",
+        autoencoder="kl-f4",
+        prediction="epsilon",
+        network=_UNET_F4,
         schedule=Schedule(steps=5000, batch=32, learning_rate=1e-3, seed=22),
     ),
     "zoo-sd-v": DenoiserRecipe(
-        family="stable-diffusion", autoencoder="kl-f8", prediction="v_prediction", network=_UNET_F8,
+        family="stable-diffusion",
+        autoencoder="kl-f8",
+        prediction="v_prediction",
+        network=_UNET_F8,
         schedule=Schedule(steps=6000, batch=32, learning_rate=1e-3, seed=33),
     ),
     "zoo-flux": DenoiserRecipe(
-        family="flux", autoencoder="kl-f4-attention", prediction="flow",
+        family="flux",
+        autoencoder="kl-f4-attention",
+        prediction="flow",
         network={"num_layers": 2, "num_single_layers": 4, "attention_head_dim": 24, "num_attention_heads": 4, "axes_dims_rope": (8, 8, 8)},
         schedule=Schedule(steps=4500, batch=32, learning_rate=1e-3, seed=44),
     ),
     "zoo-withheld": DenoiserRecipe(  # no candidate: pictures of it must be answered with "none of these"
-        family="stable-diffusion", autoencoder="kl-f8-narrow", prediction="epsilon", network=_UNET_F8,
+        family="stable-diffusion",
+        autoencoder="kl-f8-narrow",
+        prediction="epsilon",
+        network=_UNET_F8,
         schedule=Schedule(steps=5000, batch=32, learning_rate=1e-3, seed=55),
     ),
-}  # fmt: skip
+}

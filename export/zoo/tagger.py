@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines import EnginePool
+from resynth_fast.engines.pool import EnginePool
 
 from .. import bundles
 from ..graphs import Network
@@ -32,9 +32,13 @@ from .recipes import DENOISERS
 from .training import Schedule, fit
 
 SCHEDULE = Schedule(
-    steps=1000, batch=64, learning_rate=3e-3, seed=6, weight_decay=2e-2,
+    steps=1000,
+    batch=64,
+    learning_rate=3e-3,
+    seed=6,
+    weight_decay=2e-2,
     checkpoint_every=1000,  # dropout is not drawn from the rng that a checkpoint keeps: never resumed half-way
-)  # fmt: skip
+)
 CHANNELS = (24, 48, 96, 128)
 RECONSTRUCTIONS = 1200  # of each autoencoder
 SAMPLES = 480  # of each candidate
@@ -115,10 +119,16 @@ def export(work: Path, to: Path) -> Bundle:
         "training": json.loads((work / "tagger" / "training.json").read_text()),
     }
     fields = {
-        "kind": "captioner", "name": "tagger", "family": "tagger", "licence": "Apache-2.0", "card": card,
+        "kind": "captioner",
+        "name": "tagger",
+        "family": "tagger",
+        "licence": "Apache-2.0",
+        "card": card,
         "source": {"checkpoint": "tagger", "sha256": weights_sha256(fused)},
-        "attributes": {name: list(labels) for name, labels in ATTRIBUTES.items()}, "sentence": SENTENCE, "phrases": PHRASES,
-    }  # fmt: skip
+        "attributes": {name: list(labels) for name, labels in ATTRIBUTES.items()},
+        "sentence": SENTENCE,
+        "phrases": PHRASES,
+    }
     return bundles.write(to, fields, {"tagger": Network(fused, example, tuple(f"logits_{name}" for name in ATTRIBUTES))})
 
 

@@ -53,10 +53,19 @@ def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=2, num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS, projection_dim=WIDTH, bos_token_id=start, eos_token_id=end, pad_token_id=end, hidden_act="quick_gelu",
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=3 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            projection_dim=WIDTH,
+            bos_token_id=start,
+            eos_token_id=end,
+            pad_token_id=end,
+            hidden_act="quick_gelu",
         )
-    )  # fmt: skip
+    )
 
 
 def train(tokenizer: CLIPTokenizer, faces: Faces, checkpoint: Path) -> tuple[CLIPTextModel, dict[str, float]]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DeviceError
-from ..model import Model
+from ..onnx_model import Model
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
@@ -25,7 +25,7 @@ INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
 class Engine(Protocol):
     """A loaded component. Several threads may run it at once.
 
-    One that runs on a device may have a `place` (see `resynth_fast.place`); calls of several threads are then merged (`resynth_fast.merging`).
+    One that runs on a device may have a `place` (see `resynth_fast.devices.base`); calls of several threads are then merged (`resynth_fast.engines.batching`).
     """
 
     @property

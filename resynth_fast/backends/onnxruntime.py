@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from ..cuda_place import CudaPlace, cuda_place
-from ..device_array import DeviceArray
+from ..devices.base import HOST, Place
+from ..devices.cuda import CudaPlace, cuda_place
+from ..devices.cuda_array import DeviceArray
 from ..errors import BundleError, ConfigError, DeviceError
-from ..model import Model
-from ..place import HOST, Place
+from ..onnx_model import Model
 from . import Arrays
 
 # Convolutions in blocked layout: a sixth to a quarter less time for U-Nets and decoders, a tenth more to load.

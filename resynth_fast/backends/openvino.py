@@ -12,7 +12,7 @@ import numpy.typing as npt
 import openvino
 
 from ..errors import BundleError, ConfigError, DeviceError
-from ..model import Model
+from ..onnx_model import Model
 from . import Arrays
 
 DEVICE = "CPU"

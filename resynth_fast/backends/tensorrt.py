@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from .. import cuda_driver
-from ..cuda_place import cuda_place
-from ..device_array import DeviceArray
+from ..devices import cuda_driver
+from ..devices.base import HOST, Place
+from ..devices.cuda import cuda_place
+from ..devices.cuda_array import DeviceArray
 from ..errors import BundleError, DeviceError
-from ..model import Model
-from ..place import HOST, Place
+from ..onnx_model import Model
 from . import Arrays
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}

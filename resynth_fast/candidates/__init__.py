@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .. import zoo
 from ..bundle import MANIFEST, Bundle
-from ..engines import EnginePool
+from ..engines.pool import EnginePool
 from ..errors import ConfigError
 from ..types import Pixels
 

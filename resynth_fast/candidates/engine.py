@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 
 from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
-from ..engines import EnginePool, graph_of
+from ..devices.base import HOST, Array, Place, moved, place_of
+from ..engines.pool import EnginePool, graph_of
 from ..errors import BundleError
-from ..place import HOST, Array, Place, moved, place_of
 from ..sampling import Latents, rescaled, walk
 from ..scheduler import BatchKey, Work
 from ..types import Pixels

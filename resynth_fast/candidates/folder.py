@@ -17,7 +17,7 @@ import numpy as np
 from .. import images
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
-from ..recipe import Doubles, Integers
+from ..scoring.whitening import Doubles, Integers
 from ..types import Pixels
 
 CHUNK = 16

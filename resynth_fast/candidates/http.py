@@ -21,7 +21,7 @@ import platformdirs
 
 from .. import images
 from ..errors import InputError, SourceError
-from ..images_api import Client, Settings
+from ..http_client import Client, Settings
 from ..types import Pixels
 
 KEY_VERSION = 1

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from .. import zoo
 from ..bundle import Bundle
-from ..engines import EnginePool
+from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError
 from ..types import Pixels
 

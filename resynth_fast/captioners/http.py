@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from ..errors import SourceError
+from ..http_client import Access, Client
 from ..images import cleaned
-from ..images_api import Access, Client
 from ..types import Pixels
 
 INSTRUCTION = (

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..bundle import Bundle
-from ..engines import EnginePool
+from ..engines.pool import EnginePool
 from ..errors import BundleError
 from ..types import Pixels
 

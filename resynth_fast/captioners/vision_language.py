@@ -15,7 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from ..bundle import Bundle, Tensor
-from ..engines import EnginePool
+from ..engines.pool import EnginePool
 from ..errors import BundleError
 from ..types import Pixels
 

@@ -14,9 +14,20 @@ ZOO = "zoo:"
 
 
 def of_zoo(
-    recipe: str, *, probes: int, steps: int, probe_steps: int, extractor: Path | None, references: int, seed: int, together: int, race: bool,
-    backend: str, threads: int, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    recipe: str,
+    *,
+    probes: int,
+    steps: int,
+    probe_steps: int,
+    extractor: Path | None,
+    references: int,
+    seed: int,
+    together: int,
+    race: bool,
+    backend: str,
+    threads: int,
+    progress: Progress,
+) -> dict[str, Any]:
     """Fresh probes of held-out captions, drawn by the embedded zoo's own generators; `race`: judged without and with racing."""
     from ..attributor import Attributor
     from . import zoo
@@ -26,29 +37,56 @@ def of_zoo(
     if together:
         raise ConfigError(f"--together is {together}; zoo: lends the resyntheses of all its probes")
     attributor = Attributor.from_zoo(
-        [ZOO], extractor=extractor, backend=backend, threads=threads or None, references=references, steps=steps, seed=0,
-        together=recipe == "together", race=race,
-    )  # fmt: skip
+        [ZOO],
+        extractor=extractor,
+        backend=backend,
+        threads=threads or None,
+        references=references,
+        steps=steps,
+        seed=0,
+        together=recipe == "together",
+        race=race,
+    )
     return zoo.evaluate(attributor, probes=probes, seed=seed, probe_steps=probe_steps, progress=progress)
 
 
 def of_folder(
-    root: Path, protocol: str, recipe: str, *, extractor: Path | None, references: int, seed: int, draws: int, without: Sequence[str],
-    leave_out: Sequence[str], together: int, degradations: Sequence[str], cache: Path | None, backend: str, threads: int, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    root: Path,
+    protocol: str,
+    recipe: str,
+    *,
+    extractor: Path | None,
+    references: int,
+    seed: int,
+    draws: int,
+    without: Sequence[str],
+    leave_out: Sequence[str],
+    together: int,
+    degradations: Sequence[str],
+    cache: Path | None,
+    backend: str,
+    threads: int,
+    progress: Progress,
+) -> dict[str, Any]:
     """A protocol over a labelled dataset on disk."""
-    from .. import perturbations, zoo
+    from .. import zoo
     from ..bundle import Bundle
-    from ..engines import EnginePool
+    from ..engines.pool import EnginePool
     from ..extractors.network import NetworkExtractor
     from ..extractors.space import open_space
+    from ..images import perturbations
     from .harness import Run, evaluate
     from .setting import Setting
 
     setting = Setting(
-        recipe=recipe, references=references, draws=draws, seed=seed, without=tuple(without), leave_out=tuple(leave_out),
+        recipe=recipe,
+        references=references,
+        draws=draws,
+        seed=seed,
+        without=tuple(without),
+        leave_out=tuple(leave_out),
         together=together or None,
-    )  # fmt: skip
+    )
     pool = EnginePool(backend, threads=threads or os.cpu_count() or 1)
     space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
     for name in degradations:

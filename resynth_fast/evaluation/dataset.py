@@ -24,7 +24,7 @@ from .. import __version__, images
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.network import LAST, NetworkExtractor
 from ..extractors.space import FeatureSpace
-from ..perturbations import perturbation
+from ..images.perturbations import perturbation
 from . import baseline
 from .metrics import Booleans, Doubles, Integers
 
@@ -62,9 +62,15 @@ class Dataset:
     def only(self, rows: npt.NDArray[Any], skipped: tuple[str, ...] = ()) -> Dataset:
         """The pictures of `rows`."""
         return replace(
-            self, files=tuple(self.files[i] for i in np.arange(len(self))[rows]), generator=self.generator[rows], prompt=self.prompt[rows],
-            group=self.group[rows], probe=self.probe[rows], reference=self.reference[rows], skipped=(*self.skipped, *skipped),
-        )  # fmt: skip
+            self,
+            files=tuple(self.files[i] for i in np.arange(len(self))[rows]),
+            generator=self.generator[rows],
+            prompt=self.prompt[rows],
+            group=self.group[rows],
+            probe=self.probe[rows],
+            reference=self.reference[rows],
+            skipped=(*self.skipped, *skipped),
+        )
 
 
 def read(root: Path) -> Dataset:
@@ -80,9 +86,15 @@ def read(root: Path) -> Dataset:
             f"{root} holds pictures of {len(generators) if rows else 0} generators; attribution needs two at least, laid out as <prompt>/<generator>/<pictures>"
         )
     return Dataset(
-        files=tuple(row[0] for row in rows), generators=tuple(generators.tolist()), prompts=tuple(prompts.tolist()), generator=generator,
-        prompt=prompt, group=group, probe=np.array([row[4] for row in rows]), reference=np.array([row[5] for row in rows]),
-    )  # fmt: skip
+        files=tuple(row[0] for row in rows),
+        generators=tuple(generators.tolist()),
+        prompts=tuple(prompts.tolist()),
+        generator=generator,
+        prompt=prompt,
+        group=group,
+        probe=np.array([row[4] for row in rows]),
+        reference=np.array([row[5] for row in rows]),
+    )
 
 
 _Row = tuple[Path, str, str, str, bool, bool]  # file, generator, prompt, group, probe, reference
@@ -175,9 +187,11 @@ def _kept(path: Path, dataset: Dataset) -> Described | None:
 
 def _keep(path: Path, made: Described, rows: Integers) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {
-        "rows": rows, "features": made.features, "seconds": np.array(made.seconds_per_picture),
+        "rows": rows,
+        "features": made.features,
+        "seconds": np.array(made.seconds_per_picture),
         "skipped": np.array(made.dataset.skipped, dtype=str),
-    }  # fmt: skip
+    }
     arrays |= {name: array for name, array in (("last", made.last), ("facts", made.facts)) if array is not None}
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     try:
@@ -232,4 +246,4 @@ def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, pr
     found = dataset.only(np.array(rows), tuple(skipped))
     return Described(
         found, joined, np.concatenate(last) if last else None, spent / len(rows), np.array(facts) if facts else None
-    ), np.array(rows)  # fmt: skip
+    ), np.array(rows)

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, perturbations, recipe
+from .. import __version__
 from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
-from ..recipe import Doubles
+from ..images import perturbations
+from ..scoring.score import fit_temperature, probabilities
+from ..scoring.whitening import Doubles
 from . import baseline, metrics
 from .dataset import Dataset, Described, Progress, describe, read
 from .protocols import Bench, Judged, NothingJudgedError
@@ -51,9 +53,7 @@ class Run:
         return Spaces(self.data, self.space.constants)
 
     def describe(self, dataset: Dataset, degradation: str | None = None) -> Described:
-        return describe(
-            dataset, self.space, degradation=degradation, cache=self.cache, backend=self.backend, progress=self.progress
-        )  # fmt: skip
+        return describe(dataset, self.space, degradation=degradation, cache=self.cache, backend=self.backend, progress=self.progress)
 
     def bench(self, probes: Described | None = None, **changes: Any) -> Bench:
         """The dataset under the run's setting with `changes`; `probes` where their features differ from the references'."""
@@ -99,8 +99,12 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
     result |= {
         "baseline": None if facts is None else baseline.evaluate(facts, dataset.generator, dataset.group),
         "setting": {
-            "references": run.setting.references, "draws": run.setting.draws, "seed": run.setting.seed, "without": list(run.setting.without),
-            "leave_out": list(run.setting.leave_out), "together": run.setting.together,
+            "references": run.setting.references,
+            "draws": run.setting.draws,
+            "seed": run.setting.seed,
+            "without": list(run.setting.without),
+            "leave_out": list(run.setting.leave_out),
+            "together": run.setting.together,
         },
         "dataset": run.root.name,
         "generators": names,
@@ -108,10 +112,13 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
         "pictures": len(dataset),
         "skipped": list(dataset.skipped),
         "provenance": {
-            "resynth_fast": __version__, "extractor": run.space.name, "extractor_sha256": run.space.sha256, "backend": run.backend,
+            "resynth_fast": __version__,
+            "extractor": run.space.name,
+            "extractor_sha256": run.space.sha256,
+            "backend": run.backend,
             "nuisance": list(run.space.constants.nuisance),
         },
-    }  # fmt: skip
+    }
     return result
 
 
@@ -124,7 +131,7 @@ def closed(bench: Bench, judged: Judged) -> dict[str, Any]:
     ranks = np.argsort(-judged.scores, axis=1, kind="stable")
     predicted = ranks[:, 0]
     hit = predicted == judged.truth
-    probability = probabilities(judged)
+    probability = cross_fitted(judged)
     count = judged.scores.shape[1]
     n = len(np.unique(judged.probe))
     return {
@@ -150,15 +157,15 @@ def closed(bench: Bench, judged: Judged) -> dict[str, Any]:
     }
 
 
-def probabilities(judged: Judged) -> Doubles:
+def cross_fitted(judged: Judged) -> Doubles:
     """Calibrated probabilities, each fold's temperature fitted on the others."""
     folds = np.unique(judged.fold)
     result = np.zeros_like(judged.scores)
     for fold in folds:
         test = judged.fold == fold
         train = ~test if len(folds) > 1 else test
-        temperature = recipe.fit_temperature(list(judged.scores[train]), judged.truth[train].tolist())
-        result[test] = np.stack([recipe.probabilities(row, temperature) for row in judged.scores[test]])
+        temperature = fit_temperature(list(judged.scores[train]), judged.truth[train].tolist())
+        result[test] = np.stack([probabilities(row, temperature) for row in judged.scores[test]])
     return result
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from .. import report
+from ..cli.output import evaluation_csv, evaluation_rows
 from ..errors import ConfigError
-from ..output import evaluation_csv, evaluation_rows
 from . import plots
 
 TABLE_AT_MOST = 12
@@ -79,7 +79,7 @@ def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
         "setting": [(key.replace("_", " "), _words(value)) for key, value in setting.items()],
         "provenance": [(key.replace("_", " "), _words(value)) for key, value in result["provenance"].items()],
         "skipped": result.get("skipped", []),
-    }  # fmt: skip
+    }
 
 
 def _figures(result: dict[str, Any]) -> list[dict[str, Any]]:

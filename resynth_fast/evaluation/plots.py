@@ -19,10 +19,24 @@ INK, SOFT, LINE = "#1c2126", "#5a636c", "#e2dfd7"
 SERIES = ("#1d5f8a", "#b3541e", "#3d7a4a", "#7a4a8c", "#8a7a1d", "#4a5560")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "resynth", "font.size": 9, "font.family": ["sans-serif"], "text.parse_math": False,
-    "text.color": INK, "axes.labelcolor": SOFT, "axes.edgecolor": LINE, "xtick.color": SOFT, "ytick.color": SOFT, "axes.linewidth": 1.0,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.6, "legend.frameon": False,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "resynth",
+    "font.size": 9,
+    "font.family": ["sans-serif"],
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": LINE,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "axes.linewidth": 1.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+}
 
 
 def draw(result: dict[str, Any]) -> dict[str, str]:
@@ -89,9 +103,16 @@ def _robustness(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) 
         low, high = (np.array([one["ci95"][side] for one in kept]) for side in (0, 1))
         spread = np.abs(np.stack([values - low, high - values]))
         axes.errorbar(
-            values, y[at] + shift, xerr=spread, fmt=MARKERS[i], color=SERIES[i], markersize=5, linewidth=1.3,
-            markerfacecolor=SERIES[i] if i == 0 else "none", label=label,
-        )  # fmt: skip
+            values,
+            y[at] + shift,
+            xerr=spread,
+            fmt=MARKERS[i],
+            color=SERIES[i],
+            markersize=5,
+            linewidth=1.3,
+            markerfacecolor=SERIES[i] if i == 0 else "none",
+            label=label,
+        )
     clean = result["accuracy"]["balanced"]
     axes.axvline(clean, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate("clean", (clean, -0.7), (-3, 0), textcoords="offset points", ha="right", va="center", color=SOFT)
@@ -153,4 +174,4 @@ _PLOTS: dict[str, tuple[Callable[[dict[str, Any]], Any], Callable[[Axes, Any, di
     "robustness": (lambda result: result.get("robustness"), _robustness, lambda rows: (6.0, 1.3 + 0.34 * len(rows))),
     "reliability": (lambda result: result.get("reliability"), _reliability, lambda _: (3.8, 3.6)),
     "confusion": (confusion_of, _confusion, lambda table: (min(2.2 + 0.34 * len(table), 9), min(2.0 + 0.34 * len(table), 9))),
-}  # fmt: skip
+}

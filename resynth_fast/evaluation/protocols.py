@@ -12,9 +12,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from .. import recipe
 from ..errors import ConfigError
-from ..recipe import Constants, Doubles, Prior
+from ..scoring.prior import Prior, batch_prior, no_gallery
+from ..scoring.score import consistency, nearest, scores
+from ..scoring.whitening import Constants, Doubles
 from .dataset import Described
 from .metrics import Booleans, Integers
 from .setting import Setting
@@ -45,18 +46,28 @@ class Judged:
     def only(self, rows: Booleans) -> Judged:
         """The judgements of `rows` (m,)."""
         return replace(
-            self, probe=self.probe[rows], draw=self.draw[rows], truth=self.truth[rows], scores=self.scores[rows],
-            consistency=self.consistency[rows], fold=self.fold[rows],
-        )  # fmt: skip
+            self,
+            probe=self.probe[rows],
+            draw=self.draw[rows],
+            truth=self.truth[rows],
+            scores=self.scores[rows],
+            consistency=self.consistency[rows],
+            fold=self.fold[rows],
+        )
 
 
 class Bench:
     """A described dataset under one setting; `judge` does the work."""
 
     def __init__(
-        self, data: Described, constants: Constants, block_sizes: Sequence[int], setting: Setting,
-        probes: Described | None = None, spaces: Spaces | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        data: Described,
+        constants: Constants,
+        block_sizes: Sequence[int],
+        setting: Setting,
+        probes: Described | None = None,
+        spaces: Spaces | None = None,
+    ) -> None:
         """`block_sizes`: columns of each tap; `probes`: other features of the same pictures (degraded), for the probe's side alone;
         `spaces`: those of the same data and constants, to share."""
         if probes is not None and probes.dataset.files != data.dataset.files:
@@ -126,9 +137,13 @@ class Bench:
             raise NothingJudgedError("no probe has a reference of every candidate beside itself; add pictures, or use --recipe default")
         index = np.array([row[0] for row in kept])
         return Judged(
-            index, np.array([row[1] for row in kept]), np.array([position.get(int(g), -1) for g in self.data.generator[index]]),
-            np.stack([row[2] for row in kept]), np.array([row[3] for row in kept]), self.fold[index],
-        )  # fmt: skip
+            index,
+            np.array([row[1] for row in kept]),
+            np.array([position.get(int(g), -1) for g in self.data.generator[index]]),
+            np.stack([row[2] for row in kept]),
+            np.array([row[3] for row in kept]),
+            self.fold[index],
+        )
 
     def references_of(self, probe: int, draw: int, candidates: Sequence[int]) -> list[Integers]:
         """Rows of each candidate's references of a probe, drawn without it; the same for any order of asking.
@@ -205,7 +220,7 @@ class Bench:
                 rows = self.references_of(i, draw, candidates)
                 if not all(len(r) for r in rows):
                     return nothing
-                values = recipe.nearest(self._probe[i], [self._reference[r] for r in rows])
+                values = nearest(self._probe[i], [self._reference[r] for r in rows])
                 return values, float(values.max())
 
             return by_nearest
@@ -213,7 +228,7 @@ class Bench:
         space = self._spaces.get(setting, int(self.fold[probes[0]]), candidates)
         moved = None if self._probe is self._reference else dict(zip(probes.tolist(), space.whitening(self._probe[probes]), strict=True))
         dimension = space.points.shape[1]
-        unfitted = space.prior or recipe.no_gallery(len(candidates), dimension)
+        unfitted = space.prior or no_gallery(len(candidates), dimension)
         lent = self._lent(space, candidates) if setting.recipe == "together" else None
 
         def by_recipe(i: int, draw: int) -> tuple[Doubles, float]:
@@ -228,7 +243,7 @@ class Bench:
             if not (space.prior or all(len(r) for r in rows)) or (content is None and not any(len(r) for r in rows)):
                 return nothing
             probe = space.points[space.place[i]] if moved is None else moved[i]
-            values = recipe.scores(probe, references, known, space.whitening.energy, content)
+            values = scores(probe, references, known, space.whitening.energy, content)
             return values, self._consistency(probe, references, known, space.whitening.energy)
 
         return by_recipe
@@ -236,7 +251,7 @@ class Bench:
     def _consistency(self, probe: Doubles, references: list[Doubles], known: Prior, energy: float) -> float:
         if not any(len(r) for r in references):
             return float("nan")
-        return recipe.consistency(probe, references, None if "centring" in self.setting.without else known, energy)
+        return consistency(probe, references, None if "centring" in self.setting.without else known, energy)
 
     def captions_together(self) -> int:
         """How many captions' resyntheses speak in a verdict, the probe's own included."""
@@ -277,12 +292,12 @@ class Bench:
             if setting.together is not None:
                 rng = np.random.default_rng([setting.seed, draw, prompt, 0x71])
                 others = [int(p) for p in rng.permutation(others)[: setting.together - 1]]
-                return recipe.lent([cell(draw, p) for p in others], len(candidates), space.points.shape[1], setting.references)
+                return batch_prior([cell(draw, p) for p in others], len(candidates), space.points.shape[1], setting.references)
             if not others:
-                return recipe.no_gallery(len(candidates), space.points.shape[1])
+                return no_gallery(len(candidates), space.points.shape[1])
             total, by_group = sums(draw)
             mean = (total - by_group.get(own, 0.0)) / len(others)
-            known = recipe.lent([mean], len(candidates), space.points.shape[1], setting.references)
+            known = batch_prior([mean], len(candidates), space.points.shape[1], setting.references)
             return replace(known, prompts=np.full(len(candidates), float(len(others))))
 
         return prior

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ..attributor import Attributor
 from ..candidates.engine import EngineCandidate
-from ..recipe import Doubles
+from ..scoring.decision import Decision
+from ..scoring.whitening import Doubles
 from ..types import Request
-from ..verdict import Decision
 from . import metrics
 
 Counts = npt.NDArray[np.int64]

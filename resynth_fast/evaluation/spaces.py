@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import recipe
-from ..fit import Fit
-from ..recipe import Constants, Doubles, Prior, Whitening
+from ..scoring.gallery_fit import Fit
+from ..scoring.prior import Prior
+from ..scoring.whitening import Constants, Doubles, Whitening, whitening_of
 from .dataset import Dataset, Described
 from .metrics import Integers
 from .setting import Setting
@@ -98,7 +98,7 @@ class Spaces:
         elif fit is not None and "own" not in setting.without:
             whitening = fit.whitening(self.constants, families)
         else:
-            whitening = recipe.whitening(self.constants, families=families)
+            whitening = whitening_of(self.constants, families=families)
         place = np.full(len(dataset), -1)
         place[rows] = np.arange(len(rows))
         return Space(whitening, fit.prior(whitening, names) if fit is not None else None, place, whitening(x[rows]))

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import perturbations, zoo
+from .. import zoo
 from ..attributor import Attributor
 from ..candidates.engine import EngineCandidate
 from ..errors import ConfigError
-from ..recipe import Doubles
+from ..images import perturbations
+from ..scoring.decision import Decision
+from ..scoring.whitening import Doubles
 from ..types import Pixels, Request
-from ..verdict import Decision
 from . import metrics, racing
 
 PROBE_SEEDS = 1 << 40
@@ -110,7 +111,13 @@ def evaluate(
         "probe_steps": probe_steps,
         "gallery_per_candidate": 0,
         "chance": 1 / len(names),
-        "accuracy": {"top1": main["top1"], "balanced": main["balanced"], "ci95": main["ci95"], "grouped": main["grouped"], "grouped_ci95": main["grouped_ci95"]},
+        "accuracy": {
+            "top1": main["top1"],
+            "balanced": main["balanced"],
+            "ci95": main["ci95"],
+            "grouped": main["grouped"],
+            "grouped_ci95": main["grouped_ci95"],
+        },
         "top3": main["top3"],
         "macro_f1": main["macro_f1"],
         "ece": main["ece"],
@@ -124,13 +131,17 @@ def evaluate(
             f"{a} - {b}": _difference(judged[a][: len(known)], judged[b][: len(known)], truth, prompt)
             for a, b in (("tagger", "random"), ("tagger", "nearest"), ("true", "tagger"))
         },
-        "unknown": {"n": len(unknown), "answered_unknown": _rate(judged["tagger"][len(known) :]), "known_answered_unknown": _rate(judged["tagger"][: len(known)])},
+        "unknown": {
+            "n": len(unknown),
+            "answered_unknown": _rate(judged["tagger"][len(known) :]),
+            "known_answered_unknown": _rate(judged["tagger"][: len(known)]),
+        },
         "auroc_unknown": metrics.auroc(consistency[: len(known)], consistency[len(known) :]) if unknown else None,
         **raced,
         "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], described, strict=True)])),
         "seconds_per_probe": seconds / len(everything),
         "provenance": attributor.provenance(),
-    }  # fmt: skip
+    }
 
 
 def relatives(attributor: Attributor) -> dict[str, str]:

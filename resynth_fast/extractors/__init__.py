@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ..place import Array, Place
+    from ..devices.base import Array, Place
 
 
 class Extractor(Protocol):

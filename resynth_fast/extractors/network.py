@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle, Component
-from ..engines import EnginePool
+from ..devices.base import HOST, Array, Place, moved, place_of
+from ..engines.pool import EnginePool
 from ..errors import BundleError
-from ..place import HOST, Array, Place, moved, place_of
 
 NETWORK, LAST = "network", "last"
 """Components: the graph cut after its last tap; and, for the paper's own score alone, the whole one."""

@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
-from .. import recipe
 from ..bundle import Bundle
-from ..calibration import UNCALIBRATED, Calibration
-from ..engines import EnginePool
+from ..devices.base import HOST, Array, Place
+from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError
-from ..fit import Fit
-from ..pixels import PixelRecipe
-from ..place import HOST, Array, Place
-from ..recipe import Constants, Doubles, Moment, Prior, Whitening
+from ..scoring.calibration import UNCALIBRATED, Calibration
+from ..scoring.gallery_fit import Fit
+from ..scoring.prior import Prior, no_gallery
+from ..scoring.whitening import Constants, Doubles, Moment, Whitening, whitening_of
 from ..types import Pixels
 from . import Extractor
 from .network import NetworkExtractor
+from .pixels import PixelRecipe
 from .texture import TextureExtractor
 
 NUISANCE = "nuisance."
@@ -69,7 +69,7 @@ class FeatureSpace:
     def prior(self, candidates: Sequence[str]) -> Prior:
         """What the gallery says of `candidates`."""
         if self.fit is None:
-            return recipe.no_gallery(len(candidates), len(self.constants.mean))
+            return no_gallery(len(candidates), len(self.constants.mean))
         return self.fit.prior(self.whitening, candidates)
 
     def fitted(self, fit: Fit) -> FeatureSpace:
@@ -85,7 +85,7 @@ def space(
     name: str, sha256: str, pixels: PixelRecipe, extractor: Extractor, constants: Constants, calibration: Calibration = UNCALIBRATED
 ) -> FeatureSpace:
     """A space without a gallery."""
-    return FeatureSpace(name, sha256, pixels, extractor, constants, recipe.whitening(constants), calibration)
+    return FeatureSpace(name, sha256, pixels, extractor, constants, whitening_of(constants), calibration)
 
 
 def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from ..devices.base import HOST, Array, Place
 from ..errors import ConfigError, InputError
-from ..place import HOST, Array, Place
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

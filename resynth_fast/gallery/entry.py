@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from .. import noise
 from ..bundle import Bundle, StepTable
 from ..errors import BundleError, ConfigError, InputError
+from ..kernels import noise
 from ..types import Pixels
 
 GENERAL = "general"

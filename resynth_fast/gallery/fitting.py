@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import recipe
-from ..calibration import Calibration, Point
 from ..errors import ConfigError
 from ..evaluation.dataset import Dataset, Described
 from ..evaluation.protocols import Bench
 from ..evaluation.setting import Setting
 from ..extractors.space import FeatureSpace
-from ..fit import Fit
+from ..scoring.calibration import Calibration, Point
+from ..scoring.gallery_fit import Fit
+from ..scoring.score import fit_temperature
 from .entry import GENERAL
 from .store import Gallery, Snapshot
 
@@ -33,9 +33,13 @@ def fit(gallery: Gallery, space: FeatureSpace, groups: Sequence[str] = (GENERAL,
     described = _described(gallery, snapshot)
     dataset = described.dataset
     fitted = Fit.of(
-        space.constants.scaled(described.features), dataset.generator, dataset.prompt, dataset.generators, extractor=space.sha256,
+        space.constants.scaled(described.features),
+        dataset.generator,
+        dataset.prompt,
+        dataset.generators,
+        extractor=space.sha256,
         snapshot=snapshot.sha256,
-    )  # fmt: skip
+    )
     fitted = replace(fitted, calibration=_calibration(described, space))
     return replace(fitted, sha256=gallery.write_fit(snapshot, fitted.arrays(), fitted.settings()))
 
@@ -62,9 +66,15 @@ def _described(gallery: Gallery, snapshot: Snapshot) -> Described:
     prompt = np.array([prompts.index(snapshot.prompts[i] or "") for i in rows])
     everywhere = np.ones(len(rows), np.bool_)
     dataset = Dataset(
-        files=tuple(Path(str(row)) for row in snapshot.rows[rows]), generators=tuple(names), prompts=tuple(prompts), generator=generator,
-        prompt=prompt, group=prompt, probe=everywhere, reference=everywhere,
-    )  # fmt: skip
+        files=tuple(Path(str(row)) for row in snapshot.rows[rows]),
+        generators=tuple(names),
+        prompts=tuple(prompts),
+        generator=generator,
+        prompt=prompt,
+        group=prompt,
+        probe=everywhere,
+        reference=everywhere,
+    )
     return Described(dataset, gallery.features(snapshot.rows[rows]), None, 0.0)
 
 
@@ -79,6 +89,6 @@ def _calibration(data: Described, space: FeatureSpace) -> Calibration | None:
     for k in [k for k in REFERENCES if k <= most]:
         bench = Bench(data, space.constants, list(space.extractor.block_sizes.values()), Setting(references=k, draws=2))
         judged = bench.judge()
-        temperature = recipe.fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
+        temperature = fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
         points.append(Point(k, 0, temperature, float(np.quantile(judged.consistency, FALSE_REJECTIONS))))
     return Calibration(tuple(points), f"{len(dataset)} gallery pictures of {len(dataset.prompts)} prompts, each prompt left out")

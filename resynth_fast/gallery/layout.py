@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from ..errors import BundleError, ConfigError
 from ..extractors.space import FeatureSpace
-from ..recipe import Doubles
+from ..scoring.whitening import Doubles
 from .durable import write_atomically
 
 SCHEMA_VERSION = 1

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError, ConfigError
-from ..recipe import Doubles
+from ..scoring.whitening import Doubles
 from .entry import StoredEntry
 from .index import Facts
 from .layout import Layout

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...devices.base import HOST, Place
 from ...errors import BundleError, ConfigError, DeviceError
-from ...model import Model
-from ...place import HOST, Place
+from ...onnx_model import Model
 from .. import Arrays
-from .place import TorchPlace
+from .device import TorchPlace
 from .translation import Input, Translated, translate
 
 DEVICES = ("cpu", "cuda")
@@ -206,7 +206,7 @@ _place = functools.cache(TorchPlace)
 
 def _cuda_kernels() -> Any:
     """None where the package was built without them: arrays then go through the host."""
-    return importlib.import_module("resynth_fast._cuda") if importlib.util.find_spec("resynth_fast._cuda") else None
+    return importlib.import_module("resynth_fast.kernels._cuda") if importlib.util.find_spec("resynth_fast.kernels._cuda") else None
 
 
 def _line(error: BaseException) -> str:

@@ -36,9 +36,15 @@ def _cast(x: Tensor, to: int) -> Tensor:
 
 
 def _conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, strides: Sizes = (), pads: Sizes = (), dilations: Sizes = (),
-    group: int = 1, **_: Any,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    strides: Sizes = (),
+    pads: Sizes = (),
+    dilations: Sizes = (),
+    group: int = 1,
+    **_: Any,
+) -> Tensor:
     rank = x.dim() - 2
     before, after = list(pads[:rank]), list(pads[rank:])
     if before != after:
@@ -204,5 +210,20 @@ TAKES_NUMBERS = frozenset({"Add", "Clip", "Div", "Mul", "Pow", "Sub", "Where"})
 """Operators that take a number as well as a tensor, which is quicker and never widens a type."""
 NARROW = frozenset({ATTENTION, "Conv", "Einsum", "Gemm", "MatMul"})
 """Where a variant of 16 bits computes in them."""
-WIDE = frozenset({"Cos", "Exp", "InstanceNormalization", "LayerNormalization", "Log", "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "Sin", "Softmax", "Sqrt"})  # fmt: skip
+WIDE = frozenset(
+    {
+        "Cos",
+        "Exp",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Log",
+        "Pow",
+        "Reciprocal",
+        "ReduceMean",
+        "ReduceSum",
+        "Sin",
+        "Softmax",
+        "Sqrt",
+    }
+)
 """Where it computes in float32 all the same; everything else computes in the wider of what it is given."""

@@ -1,0 +1,40 @@
+"""Whose words a probe is resynthesised from: the captioner's, those recorded in the file, or the user's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..errors import ConfigError
+from ..images import metadata
+from ..types import Caption, Picture
+from . import Captioner
+
+TAGGER, METADATA, TEXT = "tagger", "metadata", "text:"
+MAX_CHARS = 2000
+"""Of a caption; more than any text encoder reads."""
+_NETWORKS = re.compile(r"<(?:lora|lyco|hypernet)\w*:[^<>]{0,200}>")
+
+
+def check(choice: str) -> None:
+    """ConfigError unless `choice` is tagger, metadata or text:WORDS."""
+    if choice not in (TAGGER, METADATA) and not (choice.startswith(TEXT) and choice.removeprefix(TEXT).strip()):
+        raise ConfigError(f"caption is {choice[:80]!r}; it must be {TAGGER}, {METADATA} or {TEXT}WORDS, as in '{TEXT}a red bicycle'")
+
+
+def captions(choice: str, probes: Sequence[Picture], captioner: Captioner) -> list[Caption]:
+    """One caption for each probe; the captioner is only asked about those for which there is no other."""
+    check(choice)
+    if choice.startswith(TEXT):
+        return [Caption(choice.removeprefix(TEXT).strip()[:MAX_CHARS], "user")] * len(probes)
+    recorded = [recorded_prompt(probe) if choice == METADATA else None for probe in probes]
+    missing = [probe for probe, prompt in zip(probes, recorded, strict=True) if prompt is None]
+    described = iter(captioner.caption([probe.pixels for probe in missing]) if missing else ())
+    note = (f"no prompt is recorded in the file; {captioner.name} described the picture instead",) if choice == METADATA else ()
+    return [Caption(next(described), captioner.name, note) if prompt is None else Caption(prompt, METADATA) for prompt in recorded]
+
+
+def recorded_prompt(probe: Picture) -> str | None:
+    """The prompt in a picture's metadata, without the names of added networks; a claim that nobody has checked."""
+    prompt = metadata.generation(probe.info).prompt
+    return " ".join(_NETWORKS.sub(" ", prompt).split())[:MAX_CHARS] or None if prompt else None

@@ -1,0 +1,102 @@
+"""A gallery as memory: resyntheses that were made once are looked up, and, where nothing may be made, pictures of like content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..candidates import Candidate
+from ..candidates.engine import EngineCandidate
+from ..engines.pool import EnginePool
+from ..extractors.space import FeatureSpace
+from ..options import BOTH, GENERATE
+from ..types import Pixels, Request
+from .entry import Entry, ResynthesisKey, pixels_sha256
+from .fitting import newest
+from .layout import Layout
+from .store import Gallery
+
+GROUP = "resyntheses"
+"""Label of what was made for probes; it is fitted only where named."""
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A resynthesis as the gallery holds it."""
+
+    pixels: Pixels
+    features: Features
+    """(d,), unscaled, to the bit as they were described"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The resyntheses that a gallery holds of some candidates, found by all that decides them: equal keys, equal pictures."""
+
+    gallery: Gallery
+    origins: Mapping[str, ResynthesisKey]
+    """By candidate, what decides its pictures but for prompt and seed; what others make is neither kept nor found."""
+    rows: npt.NDArray[np.int64] | None = None
+    """Among which pictures of like content are sought, as a fit's; None: all."""
+
+    def find(self, requests: Iterable[Request]) -> dict[Request, Known]:
+        """Those of `requests` that were kept; a damaged one is as good as not there."""
+        found = {request: known for request, key in self._keys(requests).items() if (known := self.gallery.kept(key))}
+        features = self.gallery.features([entry.row for entry, _ in found.values()])
+        return {request: Known(pixels, row) for (request, (_, pixels)), row in zip(found.items(), features, strict=True)}
+
+    def keep(self, made: Mapping[Request, Pixels], features: Features) -> None:
+        """Keep what was made, with its features (n, d)."""
+        rows = dict(zip(made, features, strict=True))
+        keys = self._keys(made)
+        if keys:
+            entries = [Entry.resynthesis(request.candidate, pixels_sha256(made[request]), key) for request, key in keys.items()]
+            self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=GROUP, pixels=[made[r] for r in keys])
+
+    def alike(self, query: Features, count: int, picture_sha256: str) -> dict[str, Features]:
+        """Of each generator the features (k, d) of the `count` pictures most like `query` (d,) in content, itself left out.
+
+        Generators are searched one by one, so that what is peculiar to each does not decide.
+        """
+        own = {entry.row for entry in self.gallery.contains(picture_sha256)}
+        found = self.gallery.nearest(query, list(self.gallery.layout.blocks), per_generator=count + len(own), rows=self.rows)
+        rows = {name: [n.entry.row for n in near if n.entry.row not in own][:count] for name, near in found.items()}
+        return {name: self.gallery.features(chosen) for name, chosen in rows.items() if chosen}
+
+    def _keys(self, requests: Iterable[Request]) -> dict[Request, ResynthesisKey]:
+        return {
+            request: replace(self.origins[request.candidate], prompt=request.prompt, seed=request.seed)
+            for request in requests
+            if request.candidate in self.origins
+        }
+
+
+def opened(
+    folder: Path, space: FeatureSpace, candidates: Iterable[Candidate], pool: EnginePool, steps: int, *, policy: str, fit: str | None = None
+) -> tuple[FeatureSpace, Kept | None]:
+    """The space as the gallery's fit (by its hash; the newest) makes it, and what `policy` needs of the gallery.
+
+    Where resyntheses are made and kept, the gallery is begun if it is not there, and need not have a fit.
+    """
+    if policy == GENERATE:
+        with Gallery.open(folder, space.sha256) as gallery:
+            return space.fitted(newest(gallery, fit)), None
+    gallery = Gallery.create(folder, Layout.of(space)) if policy == BOTH else Gallery.open(folder, space.sha256)
+    rows = None
+    if fit or gallery.fits():
+        space = space.fitted(newest(gallery, fit))
+        sha256 = space.fit.sha256 if space.fit else None
+        assert sha256
+        rows = gallery.snapshot(keys=gallery.read_fit(sha256).keys).rows
+    origins = {
+        candidate.name: ResynthesisKey.of(candidate.bundle, "", seed=0, steps=steps, backend=pool.backend.version())
+        for candidate in candidates
+        if isinstance(candidate, EngineCandidate)
+    }
+    return space, Kept(gallery=gallery, origins=origins, rows=rows)

@@ -1,0 +1,67 @@
+"""Counter-based normals: a picture's noise depends on its own seed alone, never on its batch, probe or candidate.
+
+Philox-4x32-10 (Salmon, Moraes, Dror & Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011). Key: the seed.
+Counter: (block of four elements, model call, 0, 0). Two uniforms make two normals (Box & Muller 1958), in float32
+operations that every processor and GPU rounds alike: the same bits on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from . import twins
+
+# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
+try:
+    import resynth_fast.kernels._native as _native
+
+    _compiled = True
+except ModuleNotFoundError:
+    _compiled = False
+
+Word = TypeVar("Word", np.uint32, np.uint64)
+
+VERSION = 2
+"""Changes whenever a bit of the noise does. 1: logarithm, sine and cosine of the platform's library, in float64; 2: our own, in
+float32, within 4e-7 of the value. Without the extension, the float64 twin gives values as near to it."""
+
+
+def normals(seed: int, call: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Standard normals of `shape` for model call `call` (0: the start of the walk) of the picture with `seed`."""
+    row: npt.NDArray[np.float32] = normal_rows([seed], [call], shape)[0]
+    return row
+
+
+def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Normals (b, *shape): row i is `normals(seeds[i], calls[i], shape)`, bit for bit; rows may be at different calls.
+
+    ValueError if a seed is not in [0, 2⁶⁴), a call not in [0, 2³²), or the two differ in number.
+    """
+    keys, counters = words(seeds, calls)
+    out = np.empty((len(keys), prod(shape)), np.float32)
+    if _compiled:
+        _native.noise(keys, counters, out)
+    else:
+        twins.noise(keys, counters, out)
+    return out.reshape(len(keys), *shape)
+
+
+def words(seeds: Sequence[int], calls: Sequence[int]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """(b,) each: what the kernels take; errors as those of `normal_rows`."""
+    if len(seeds) != len(calls):
+        raise ValueError(f"calls has length {len(calls)}; it must have {len(seeds)}, one for each of seeds")
+    return _words("seeds", seeds, np.uint64), _words("calls", calls, np.uint32)
+
+
+def _words(name: str, values: Sequence[int], dtype: type[Word]) -> npt.NDArray[Word]:
+    try:
+        return np.array(values, dtype)
+    except OverflowError:
+        largest = int(np.iinfo(dtype).max)
+        i, value = next((i, value) for i, value in enumerate(values) if not 0 <= value <= largest)
+        raise ValueError(f"{name}[{i}] is {value}; it must be in 0 … {largest}") from None

@@ -1,0 +1,171 @@
+"""From pictures to what a network takes, and through a JPEG file without one. The public face of the preprocess kernels.
+
+Where no extension was built Pillow computes the same: it is the arbiter of the kernels' tests.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
+try:
+    import resynth_fast.kernels._native as _native
+
+    _compiled = True
+except ModuleNotFoundError:
+    _compiled = False
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Number = TypeVar("Number", np.uint8, np.float32)
+Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
+
+FILTERS: tuple[Filter, ...] = ("box", "bilinear", "bicubic", "lanczos")
+
+
+def resize(pixels: npt.NDArray[Number], height: int, width: int, *, filter: Filter = "bicubic") -> npt.NDArray[Number]:
+    """Antialiased resampling, along rows first: (H, W, 3) → (height, width, 3) of the same dtype.
+
+    uint8 goes through Pillow's fixed-point arithmetic and its 8-bit intermediate, to the last bit; float32 is summed in
+    double, as in Pillow's mode F. Raises TypeError for another dtype or rank, ValueError for another shape or filter.
+    """
+    _check(pixels, filter)
+    _check_size(height, width)
+    if not _compiled:
+        return _resize_with_pillow(pixels, height, width, filter)
+    out = np.empty((height, width, 3), pixels.dtype)
+    _native.resize(_with_whole_rows(pixels), filter, out)
+    return out
+
+
+def preprocess(
+    pictures: Sequence[npt.NDArray[Number]],
+    size: int,
+    *,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+    filter: Filter = "bicubic",
+) -> Floats:
+    """n pictures (H, W, 3) of any sizes → (n, 3, size, size) float32: centre square, `resize`, (value - mean) / std.
+
+    Values are of 0 … 1: uint8 is divided by 255 after it was resampled; float32 is taken as it is. Each picture is
+    independent of the others. Raises as `resize` does, and ValueError where mean or std are not three finite numbers,
+    std above 0.
+    """
+    means, stds = _three("mean", mean), _three("std", std)
+    if (stds <= 0).any():
+        raise ValueError(f"std is {tuple(std)}; it must be above 0")
+    _check_size(size, size)
+    out = np.empty((len(pictures), 3, size, size), np.float32)
+    for planes, picture in zip(out, pictures, strict=True):
+        _check(picture, filter)
+        unit = 255.0 if picture.dtype == np.uint8 else 1.0
+        scale, shift = (1 / (unit * stds)).astype(np.float32), (-means / stds).astype(np.float32)
+        square = centre_square(picture)
+        if _compiled:
+            _native.preprocess(_with_whole_rows(square), filter, scale, shift, planes)
+        else:
+            resized = _resize_with_pillow(square, size, size, filter).transpose(2, 0, 1)
+            np.add(resized * scale[:, None, None], shift[:, None, None], out=planes)
+    return out
+
+
+def fitted(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
+    """n squares (S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
+    if not _compiled:
+        return preprocess([picture.astype(np.float32) / np.float32(255) for picture in pictures], side).clip(0, 1)
+    out = np.empty((len(pictures), 3, side, side), np.float32)
+    for planes, picture in zip(out, pictures, strict=True):
+        _native.fit(_with_whole_rows(picture), "bicubic", planes)
+    return out
+
+
+def levels(image: Floats) -> Bytes:
+    """(n, 3, H, W) finite float32 in [0, 1] → (n, H, W, 3) uint8: the nearest level, of two the even one; what is beyond is clipped."""
+    if not _compiled:
+        nearest: Bytes = np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)
+        return nearest
+    count, _, height, width = image.shape
+    out = np.empty((count, height, width, 3), np.uint8)
+    _native.levels(np.ascontiguousarray(image), out)
+    return out
+
+
+def jpeg_round_trip(pixels: Bytes, quality: int) -> Bytes:
+    """(H, W, 3) uint8 → what libjpeg decodes from a file of this quality, 1 … 100, with 4:2:0 chroma.
+
+    Raises TypeError for another dtype or rank, ValueError for another shape or quality.
+    """
+    _check(pixels, "bicubic")
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"pixels is a {pixels.dtype} array; it must be uint8")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality is {quality}; it must be 1 … 100")
+    if not _compiled:
+        return _through_pillow_jpeg(pixels, quality)
+    out = np.empty_like(pixels, order="C", subok=False)
+    _native.jpeg_round_trip(np.ascontiguousarray(pixels), quality, out)
+    return out
+
+
+def centre_square(pixels: npt.NDArray[Number], border: float = 0.0) -> npt.NDArray[Number]:
+    """The largest centred square of (H, W, 3), less `border`, a fraction of its side, on each side; a view."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    dropped = round(border * side)  # whole pixels: the crop itself must not resample
+    top, left = (height - side) // 2 + dropped, (width - side) // 2 + dropped
+    kept = side - 2 * dropped
+    return pixels[top : top + kept, left : left + kept]
+
+
+def _check(pixels: object, filter: str) -> None:
+    if not isinstance(pixels, np.ndarray):
+        raise TypeError(f"pixels is a {type(pixels).__name__}; it must be a numpy.ndarray")
+    if pixels.dtype not in (np.uint8, np.float32) or pixels.ndim != 3:
+        raise TypeError(f"pixels is a {pixels.ndim}-D {pixels.dtype} array; it must be a 3-D uint8 or float32 array")
+    if pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"pixels has shape {pixels.shape}; it must be (H, W, 3), H and W at least 1")
+    if filter not in FILTERS:
+        raise ValueError(f"filter is '{filter}'; it must be 'box', 'bilinear', 'bicubic' or 'lanczos'")
+
+
+def _check_size(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"size is {height} x {width}; sides must be at least 1 px")
+
+
+def _three(name: str, values: Sequence[float]) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, np.float64)
+    if array.shape != (3,) or not np.isfinite(array).all():
+        raise ValueError(f"{name} is {values}; it must be three finite numbers")
+    return array
+
+
+def _with_whole_rows(pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Rows may be any distance apart, as in a crop; within one there must be no gaps."""
+    item = pixels.itemsize
+    return pixels if pixels.strides[1:] == (3 * item, item) else np.ascontiguousarray(pixels)
+
+
+def _resize_with_pillow(pixels: npt.NDArray[Number], height: int, width: int, filter: Filter) -> npt.NDArray[Number]:
+    resampling = Image.Resampling[filter.upper()]
+
+    def one(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        image = Image.fromarray(np.ascontiguousarray(array))
+        # in two calls: in one, Pillow may choose to begin with the columns
+        return np.array(image.resize((width, image.height), resampling).resize((width, height), resampling), array.dtype)
+
+    return one(pixels) if pixels.dtype == np.uint8 else np.stack([one(pixels[..., channel]) for channel in range(3)], -1)
+
+
+def _through_pillow_jpeg(pixels: Bytes, quality: int) -> Bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(buffer, formats=("JPEG",)) as coded:
+        return np.array(coded.convert("RGB"), np.uint8)

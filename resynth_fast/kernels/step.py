@@ -1,0 +1,75 @@
+"""One step of a sampler for a batch of rows: guidance and linear update in one pass. The public face of the step kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import twins
+
+# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
+try:
+    import resynth_fast.kernels._native as _native
+
+    _compiled = True
+except ModuleNotFoundError:
+    _compiled = False
+
+__all__ = ["GUIDANCE", "HISTORY", "INPUT_SCALE", "NOISE", "OUTPUTS", "SAMPLES", "WIDTH", "step"]
+
+HISTORY = twins.HISTORY
+"""How many samples and outputs an update may reach back to, this call's included."""
+
+# Columns of `weights`.
+SAMPLES, OUTPUTS = slice(0, HISTORY), slice(HISTORY, 2 * HISTORY)
+NOISE, GUIDANCE, INPUT_SCALE = range(2 * HISTORY, 2 * HISTORY + 3)
+WIDTH = INPUT_SCALE + 1
+
+Floats = NDArray[np.float32]
+
+
+def step(
+    weights: Floats,
+    samples: Sequence[Floats],
+    outputs: Sequence[Floats],
+    *,
+    out: Floats,
+    unconditional: Floats | None = None,
+    noise: Floats | None = None,
+    guided: Floats | None = None,
+    scaled: Floats | None = None,
+) -> None:
+    """Write the next sample of each row to `out`; each row has weights of its own, so rows may be at different steps.
+
+        m = unconditional + guidance · (outputs[0] − unconditional)       outputs[0] itself where `unconditional` is None
+        out = Σ_i samples_weight_i · samples[i] + outputs_weight_0 · m + Σ_j>0 outputs_weight_j · outputs[j] + noise_weight · noise
+
+    An array whose weight is zero in a row is not read there: it may hold anything, NaN included. A row's result does not
+    depend on the other rows, nor on the instruction set, bit for bit.
+
+    Args:
+        weights: (b, 11) float32; the columns SAMPLES, OUTPUTS (both newest first), NOISE, GUIDANCE, INPUT_SCALE.
+        samples: 1 to 4 arrays (b, …) float32, the newest first.
+        outputs: 1 to 4 arrays (b, …) float32: the model's output of this call (under guidance the conditional one), then
+            those kept of earlier calls.
+        out: (b, …) float32, written. Like everything written it may be one of the arrays that are read, such as the oldest
+            sample, but must not overlap one in part.
+        unconditional: (b, …) float32, the output of this call without its condition.
+        noise: (b, …) float32.
+        guided: (b, …) float32, receives m where a later call will need it.
+        scaled: (b, …) float32, receives out · input_scale, what the model is called with next.
+
+    Raises:
+        TypeError: an argument is not a C-contiguous NumPy array of its dtype and dimensions; nothing is converted.
+        ValueError: shapes do not fit together, arrays overlap, or a weight is not zero whose array is not there.
+    """
+    if not _compiled:
+        twins.step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
+        return
+    try:
+        _native.step(weights, samples, outputs, unconditional, noise, out, guided, scaled)
+    except TypeError:  # nanobind's lists every argument; this names the one at fault
+        twins.check_step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
+        raise

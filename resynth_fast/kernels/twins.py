@@ -1,0 +1,256 @@
+"""Float64 NumPy twins of the compiled kernels: the arbiter of their tests, and the fallback where none is built.
+
+Each takes the arguments of its kernel, checks them with the same words, and is written to be read, not to be fast.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reduce = Literal["max", "mean"]
+Metric = Literal["dot", "cosine"]
+
+
+class Similarity(NamedTuple):
+    """Scores and ranking of P probes over C candidates."""
+
+    scores: NDArray[np.float32]
+    """(P, C), in [-1, 1]; -inf for a candidate without references."""
+    best: NDArray[np.int64]
+    """(P,), the candidate with the highest score, the lowest index on a tie; -1 for a probe without any reference."""
+    margin: NDArray[np.float32]
+    """(P,), best score minus the next; +inf where no other candidate has references; 0 where `best` is -1."""
+
+
+def similarity(
+    probes: NDArray[np.float32], references: NDArray[np.float32], offsets: NDArray[np.int64], *, reduce: Reduce = "max"
+) -> Similarity:
+    """See :func:`resynth_fast.kernels.similarity.similarity`."""
+    check_similarity(probes, references, offsets, reduce)
+    count = len(probes)
+    candidates = (len(offsets) - 1) // count
+    scores = np.full(count * candidates, -np.inf)
+    for group, (begin, end) in enumerate(pairwise(offsets)):
+        if begin < end:
+            cosines = _cosines(probes[group // candidates], references[begin:end])
+            scores[group] = cosines.max() if reduce == "max" else cosines.mean()
+    return _rank(scores.reshape(count, candidates).astype(np.float32))
+
+
+def _cosines(probe: NDArray[np.float32], references: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(d,), (k, d) → (k,); 0 where either vector is zero. Squares of any float32 fit into a float64."""
+    x, y = probe.astype(np.float64), references.astype(np.float64)
+    norms = np.linalg.norm(x) * np.linalg.norm(y, axis=1)
+    cosines: NDArray[np.float64] = np.divide((y * x).sum(axis=1), norms, out=np.zeros(len(y)), where=norms > 0)
+    return cosines.clip(-1.0, 1.0)
+
+
+def _rank(scores: NDArray[np.float32]) -> Similarity:
+    best = scores.argmax(axis=1)
+    first = scores[np.arange(len(scores)), best]
+    others = scores.copy()
+    others[np.arange(len(scores)), best] = -np.inf
+    scored = first > -np.inf
+    margin = np.subtract(first, others.max(axis=1), out=np.zeros_like(first), where=scored)
+    return Similarity(scores, np.where(scored, best, -1), margin)
+
+
+def check_similarity(probes: NDArray[np.float32], references: NDArray[np.float32], offsets: NDArray[np.int64], reduce: str) -> None:
+    """Raise TypeError or ValueError, naming the argument, its value and what is allowed, unless they fit together."""
+    for name, array, dtype, ndim in (
+        ("probes", probes, np.float32, 2),
+        ("references", references, np.float32, 2),
+        ("offsets", offsets, np.int64, 1),
+    ):
+        _check_array(name, array, dtype, ndim)
+    (rows, dimension), groups = probes.shape, len(offsets) - 1
+    if rows < 1 or dimension < 1:
+        raise ValueError(f"probes has shape {probes.shape}; it must have at least one row and one column")
+    if references.shape[1] != dimension:
+        raise ValueError(f"references has {references.shape[1]} columns; it must have {dimension}, as probes has")
+    if groups < 1 or groups % rows:
+        raise ValueError(f"offsets has length {groups + 1}; it must be probes * candidates + 1, with {rows} probes")
+    if reduce not in ("max", "mean"):
+        raise ValueError(f"reduce is '{reduce}'; it must be 'max' or 'mean'")
+    _check_offsets(offsets, len(references))
+    for name, array in (("probes", probes), ("references", references)):
+        if len(bad := np.flatnonzero(~np.isfinite(array).all(axis=1))):
+            raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")
+
+
+def philox(seeds: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Philox-4x32-10 of counters (n, 4), each below 2³², under the 64-bit keys `seeds` (n,); returns (n, 4), each below 2³²."""
+    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    key0, key1 = seeds & low, seeds >> shift
+    c0, c1, c2, c3 = counters.T
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ key0, p1 & low, (p0 >> shift) ^ c3 ^ key1, p0 & low
+        key0, key1 = (key0 + np.uint64(0x9E3779B9)) & low, (key1 + np.uint64(0xBB67AE85)) & low
+    return np.stack([c0, c1, c2, c3], axis=1)
+
+
+def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: NDArray[np.float32]) -> None:
+    """Fill each row of `out` (b, n) with the normals of its seed and call; see :mod:`resynth_fast.kernels.noise`."""
+    blocks = (out.shape[1] + 3) // 4
+    counters = np.zeros((len(out), blocks, 4), np.uint64)
+    counters[:, :, 0] = np.arange(blocks)
+    counters[:, :, 1] = calls[:, None]
+    words = philox(seeds.repeat(blocks), counters.reshape(-1, 4)).astype(np.float64)
+    radius = np.sqrt(-2 * np.log((words[:, 0::2] + 1) / 2**32))  # (0, 1]: the logarithm never sees zero
+    angle = 2 * np.pi * words[:, 1::2] / 2**32
+    normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
+    out[:] = normals.reshape(len(out), -1)[:, : out.shape[1]]
+
+
+HISTORY = 4
+Floats = NDArray[np.float32]
+
+
+def step(
+    weights: Floats,
+    samples: Sequence[Floats],
+    outputs: Sequence[Floats],
+    *,
+    out: Floats,
+    unconditional: Floats | None = None,
+    noise: Floats | None = None,
+    guided: Floats | None = None,
+    scaled: Floats | None = None,
+) -> None:
+    """See :func:`resynth_fast.kernels.step.step`."""
+    check_step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN go their way, as in the kernel
+        for r, row in enumerate(weights.astype(np.float64)):
+            output = outputs[0][r].astype(np.float64)
+            if unconditional is not None:
+                output = unconditional[r] + row[2 * HISTORY + 1] * (output - unconditional[r])
+            terms = [output, *(array[r] for array in (*samples, *outputs[1:])), *([] if noise is None else [noise[r]])]
+            factors = [row[HISTORY], *row[: len(samples)], *row[HISTORY + 1 : HISTORY + len(outputs)], row[2 * HISTORY]]
+            x = sum((factor * term for factor, term in zip(factors, terms, strict=False) if factor), np.zeros(out.shape[1:]))
+            for to, value in ((out, x), (guided, output), (scaled, x * row[2 * HISTORY + 2])):
+                if to is not None:
+                    to[r] = value
+
+
+def check_step(
+    weights: Floats,
+    samples: Sequence[Floats],
+    outputs: Sequence[Floats],
+    *,
+    out: Floats,
+    unconditional: Floats | None,
+    noise: Floats | None,
+    guided: Floats | None,
+    scaled: Floats | None,
+) -> None:
+    """Raise TypeError or ValueError, naming the argument, its value and what is allowed, unless they fit together."""
+    _check_array("weights", weights, np.float32, 2)
+    for name, arrays in (("samples", samples), ("outputs", outputs)):
+        if not isinstance(arrays, Sequence):
+            raise TypeError(f"{name} is a {type(arrays).__name__}; it must be a list of arrays")
+        if not 1 <= len(arrays) <= HISTORY:
+            raise ValueError(f"{name} has {len(arrays)} arrays; it must have 1 to {HISTORY}")
+    read = {f"samples[{i}]": array for i, array in enumerate(samples)} | {f"outputs[{j}]": array for j, array in enumerate(outputs)}
+    read |= {name: array for name, array in (("unconditional", unconditional), ("noise", noise)) if array is not None}
+    written = {name: array for name, array in (("out", out), ("guided", guided), ("scaled", scaled)) if array is not None}
+    for name, array in (written | read).items():
+        _check_array(name, array, np.float32, max(np.ndim(out), 1))
+        if name in written and not array.flags.writeable:
+            raise TypeError(f"{name} is read-only; it is written to")
+        if array.shape != out.shape:
+            raise ValueError(f"{name} has shape {array.shape}; it must have {out.shape}, as out has")
+    if weights.shape != (len(out), 2 * HISTORY + 3):
+        raise ValueError(f"weights has shape {weights.shape}; it must have ({len(out)}, {2 * HISTORY + 3})")
+    _check_overlap(read, written)
+    there = [i < len(samples) for i in range(HISTORY)] + [j < len(outputs) for j in range(HISTORY)] + [noise is not None]
+    names = [f"{kind}[{i}]" for kind in ("samples", "outputs") for i in range(HISTORY)] + ["noise"]
+    for r, row in enumerate(weights):
+        for column, name in enumerate(names):
+            if row[column] != 0 and not there[column]:
+                raise ValueError(f"weights[{r}, {column}] is {row[column]:g}, but there is no {name} that it could weight")
+
+
+def _check_overlap(read: dict[str, Floats], written: dict[str, Floats]) -> None:
+    for name, array in written.items():
+        for other, also in read.items():
+            if np.may_share_memory(array, also) and array.ctypes.data != also.ctypes.data:
+                raise ValueError(f"{name} overlaps {other}; it must be the same array or share no memory with it")
+        for other, also in written.items():
+            if name != other and np.may_share_memory(array, also):
+                raise ValueError(f"{name} overlaps {other}; both are written and must not share memory")
+
+
+def _check_array(name: str, array: object, dtype: type[np.generic], ndim: int) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is a {type(array).__name__}; it must be a numpy.ndarray")
+    if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
+        order = "C-contiguous" if array.flags.c_contiguous else "strided"
+        raise TypeError(
+            f"{name} is a {order} {array.ndim}-D {array.dtype} array; it must be a C-contiguous {ndim}-D {np.dtype(dtype)} array"
+        )
+
+
+def _check_offsets(offsets: NDArray[np.int64], count: int) -> None:
+    if offsets[0] != 0:
+        raise ValueError(f"offsets[0] is {offsets[0]}; it must be 0")
+    if len(falls := np.flatnonzero(np.diff(offsets) < 0)):
+        g = falls[0]
+        raise ValueError(f"offsets[{g + 1}] is {offsets[g + 1]}; it must be at least offsets[{g}] = {offsets[g]}")
+    if offsets[-1] != count:
+        raise ValueError(f"offsets[{len(offsets) - 1}] is {offsets[-1]}; it must be {count}, the number of references")
+
+
+class TopK(NamedTuple):
+    """The nearest rows of a gallery for Q queries."""
+
+    scores: NDArray[np.float32]
+    """(Q, k), inner products or cosines, the highest first."""
+    indices: NDArray[np.int64]
+    """(Q, k), the rows that have them; the lower index first on a tie."""
+
+
+def topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, *, metric: Metric = "cosine") -> TopK:
+    """See :func:`resynth_fast.kernels.topk.topk`."""
+    check_topk(queries, gallery, k, metric)
+    rows = rows_of(gallery)
+    if metric == "cosine":
+        exact = np.array([_cosines(query, rows) for query in queries])
+    else:
+        exact = queries.astype(np.float64) @ rows.T.astype(np.float64)
+    with np.errstate(over="ignore"):
+        scores = exact.astype(np.float32)
+    for q, n in np.argwhere(~np.isfinite(scores)):
+        raise ValueError(f"queries: row {q} and gallery: row {n} have an inner product beyond float32; use metric 'cosine'")
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return TopK(np.take_along_axis(scores, order, axis=1), order)
+
+
+def rows_of(gallery: NDArray[np.float32] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    """A gallery's rows as float32; a bfloat16 is the upper half of one."""
+    if gallery.dtype == np.uint16:
+        return (gallery.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return gallery.astype(np.float32, copy=False)
+
+
+def check_topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, metric: str) -> None:
+    """Raise TypeError or ValueError, naming the argument, its value and what is allowed, unless they fit together."""
+    _check_array("queries", queries, np.float32, 2)
+    _check_array("gallery", gallery, np.uint16 if getattr(gallery, "dtype", None) == np.uint16 else np.float32, 2)
+    if not isinstance(k, int | np.integer):
+        raise TypeError(f"k is a {type(k).__name__}; it must be an int")
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    if min(queries.shape) < 1:
+        raise ValueError(f"queries has shape {queries.shape}; it must have at least one row and one column")
+    if gallery.shape[1] != queries.shape[1]:
+        raise ValueError(f"gallery has {gallery.shape[1]} columns; it must have {queries.shape[1]}, as queries has")
+    if metric not in ("dot", "cosine"):
+        raise ValueError(f"metric is '{metric}'; it must be 'dot' or 'cosine'")
+    rows = rows_of(gallery)
+    for name, array in (("queries", queries), ("gallery", rows)):
+        if len(bad := np.flatnonzero(~np.isfinite(array).all(axis=1))):
+            raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")

@@ -1,0 +1,96 @@
+"""Verdicts as JSON: the stable, versioned record of the command line (schema: schemas/record.schema.json)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ResynthError
+from ..images import metadata, printable
+from ..types import CandidateEvidence, Verdict
+
+SCHEMA_VERSION = 1
+Record = dict[str, Any]
+
+
+def document(records: Sequence[Record]) -> dict[str, Any]:
+    """What `--format json` prints."""
+    return {"schema_version": SCHEMA_VERSION, "records": list(records)}
+
+
+def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, steps: int) -> Record:
+    """The record of an answered probe."""
+    probe = verdict.probe
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "input": {"path": printable(path), "sha256": probe.sha256, "format": probe.format, "size": [probe.width, probe.height]},
+        "verdict": {
+            "label": verdict.label,
+            "family": verdict.family,
+            "status": verdict.status,
+            "probability": verdict.probability,
+            "margin": verdict.margin,
+            "consistency": verdict.consistency,
+            "set": list(verdict.credible_set),
+            "words": words(verdict),
+        },
+        "candidates": [_candidate(candidate) for candidate in verdict.candidates],
+        "evidence": {
+            "caption": verdict.caption,
+            "captioner": captioner,
+            "seeds": next(([made.seed for made in candidate.resyntheses] for candidate in verdict.candidates if candidate.resyntheses), []),
+            "steps": steps,
+            "extractor": extractor,
+            "tap": tap,
+        },
+        "robustness": {"perturbations": verdict.perturbations, "flips": verdict.flips},
+        "metadata": metadata.of(probe),
+        "timing_ms": {stage: round(ms, 3) for stage, ms in verdict.timing_ms.items()},
+        "provenance": dict(verdict.provenance),
+        "warnings": list(verdict.warnings),
+        "error": None,
+    }
+
+
+def failed(path: str, error: ResynthError) -> Record:
+    """The record of a probe that could not be answered: every field is there, the verdict is empty."""
+    nothing: Record = {
+        "schema_version": SCHEMA_VERSION,
+        "input": {"path": printable(path), "sha256": None, "format": None, "size": None},
+        "verdict": dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency")) | {"set": [], "words": ""},
+        "candidates": [],
+        "evidence": {"caption": None, "captioner": None, "seeds": [], "steps": None, "extractor": None, "tap": None},
+        "robustness": {"perturbations": 0, "flips": None},
+        "metadata": copy.deepcopy(metadata.NOT_EXAMINED),
+        "timing_ms": {},
+        "provenance": {},
+        "warnings": [],
+        "error": {"kind": type(error).__name__, "message": str(error)},
+    }
+    return nothing
+
+
+def words(verdict: Verdict) -> str:
+    """The verdict as a sentence; never more than the evidence says."""
+    first = verdict.candidates[0].name
+    if verdict.status == "attributed":
+        return f"Most consistent with {first}"
+    if verdict.status == "unknown":
+        return f"None of the candidates: even {first} is less consistent with it than its own pictures are"
+    rivals = " or ".join(verdict.credible_set)
+    if len(verdict.credible_set) < 2:
+        return f"Inconclusive: {rivals} comes first, but not under mild changes of the picture"
+    return f"Inconclusive: {rivals}"
+
+
+def _candidate(candidate: CandidateEvidence) -> Record:
+    return {
+        "name": candidate.name,
+        "family": candidate.family,
+        "bundle": candidate.bundle,
+        "score": candidate.score,
+        "probability": candidate.probability,
+        "resyntheses": len(candidate.resyntheses),
+        "references": len(candidate.resyntheses) + len(candidate.given),
+    }

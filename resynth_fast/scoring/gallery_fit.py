@@ -1,0 +1,108 @@
+"""What a frozen snapshot of a gallery says of its generators: fitted once, stored, named by hash in every verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BundleError
+from .calibration import Calibration
+from .prior import INTERACTION, INTERACTION_KNOWN, Prior, gallery_prior
+from .whitening import SOLID_CELL, Constants, Doubles, Integers, Moment, Whitening, gallery_weight, moment, whitening_of, within
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Means and covariance of the gallery's pictures, in the scaled (not yet whitened) features of one extractor."""
+
+    extractor: str
+    """SHA-256 of the extractor that the features come from"""
+    snapshot: str
+    """SHA-256 of the gallery's entries"""
+    names: tuple[str, ...]
+    """generators"""
+    means: Doubles
+    """(G, d) mean picture of each, content removed"""
+    prompts: Doubles
+    """(G,) over how many prompts"""
+    pictures: Doubles
+    """(G,) how many pictures"""
+    cell: float
+    """pictures of one generator and prompt, on average"""
+    own: Moment | None
+    """covariance within cells, None where there are too few"""
+    calibration: Calibration | None = None
+    sha256: str | None = None
+    """identity of the stored fit, None before it is stored"""
+
+    @classmethod
+    def of(cls, x: Doubles, generator: Integers, prompt: Integers, names: Sequence[str], *, extractor: str = "", snapshot: str = "") -> Fit:
+        """From scaled features (n, d); `generator` counts through `names`."""
+        known = gallery_prior(x, generator, prompt, range(len(names)))
+        pictures = np.bincount(generator, minlength=len(names)).astype(np.float64)
+        enough = len(x) > len(np.unique(generator)) + 1
+        return cls(
+            extractor=extractor,
+            snapshot=snapshot,
+            names=tuple(names),
+            means=known.means,
+            prompts=known.prompts,
+            pictures=pictures,
+            cell=known.cell,
+            own=moment(within(x, generator, prompt)) if enough else None,
+        )
+
+    def whitening(self, constants: Constants, families: Sequence[str] | None = None) -> Whitening:
+        """The extractor's whitening with the gallery's own covariance in it."""
+        return whitening_of(constants, self.own, gallery_weight(self.cell, int(self.pictures.sum())), families)
+
+    def prior(self, whitening: Whitening, candidates: Sequence[str]) -> Prior:
+        """What is known of `candidates`; one that the gallery lacks has no pictures there."""
+        rows = [self.names.index(name) if name in self.names else -1 for name in candidates]
+        means = np.stack([self.means[r] if r >= 0 else np.zeros(self.means.shape[1]) for r in rows])
+        interaction = INTERACTION_KNOWN if self.cell >= SOLID_CELL else INTERACTION
+        return Prior(whitening(means), np.array([self.prompts[r] if r >= 0 else 0.0 for r in rows]), self.cell, interaction)
+
+    def pictures_of(self, candidates: Sequence[str]) -> list[int]:
+        """How many gallery pictures each candidate has."""
+        return [int(self.pictures[self.names.index(name)]) if name in self.names else 0 for name in candidates]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What a gallery keeps of the fit, beside `settings`; directions in 16 bits."""
+        arrays: dict[str, npt.NDArray[Any]] = {"means": self.means.astype(np.float32), "prompts": self.prompts, "pictures": self.pictures}
+        if self.own is not None:
+            arrays |= {"own.vectors": self.own.vectors.astype(np.float16), "own.values": self.own.values.astype(np.float32)}
+        return arrays
+
+    def settings(self) -> dict[str, Any]:
+        """The rest, as JSON."""
+        calibration = None if self.calibration is None else self.calibration.to_json()
+        return {"extractor": self.extractor, "names": list(self.names), "cell": self.cell, "calibration": calibration}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any], *, sha256: str, snapshot: str) -> Fit:
+        """A fit from what `arrays` and `settings` gave; BundleError if they are broken."""
+        try:
+            found = {name: array.astype(np.float64) for name, array in arrays.items()}
+            if not all(np.isfinite(array).all() for array in found.values()):
+                raise ValueError("a number is not finite")
+            own = Moment(found["own.vectors"], found["own.values"]) if "own.vectors" in found else None
+            calibration = Calibration.from_json(settings["calibration"], f"fit {sha256[:12]}…") if settings["calibration"] else None
+            return cls(
+                sha256=sha256,
+                extractor=settings["extractor"],
+                snapshot=snapshot,
+                names=tuple(settings["names"]),
+                means=found["means"],
+                prompts=found["prompts"],
+                pictures=found["pictures"],
+                cell=settings["cell"],
+                own=own,
+                calibration=calibration,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"fit {sha256[:12]}… is broken ({error!r}); make it again with `resynth gallery fit`") from error

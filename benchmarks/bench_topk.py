@@ -13,7 +13,7 @@ from bits import in_batches
 from numpy.typing import NDArray
 
 from resynth_fast.kernels.similarity import backend
-from resynth_fast.kernels.topk import as_bfloat16, topk
+from resynth_fast.kernels.topk import topk
 
 DIMENSION, K = 768, 10
 Floats = NDArray[np.float32]
@@ -48,7 +48,7 @@ def on_cpu(count: int, rows: int, goals: dict[str, float] | None = None) -> list
     return compare(
         "topk",
         f"{count}x{rows}x{DIMENSION}, k={K}",
-        lambda: topk(queries, gallery, K, metric="dot").indices,
+        lambda: topk(queries, gallery, K).indices[:, 0],
         peers(queries, gallery),
         verify=same,
         goals=goals,
@@ -59,20 +59,20 @@ def on_cpu(count: int, rows: int, goals: dict[str, float] | None = None) -> list
 
 
 def halved(count: int, rows: int) -> list[Row]:
-    """The same rows stored as bfloat16."""
+    """The same rows stored as float16."""
     queries, gallery = problem(count, rows)
-    half = as_bfloat16(gallery)
-    others: dict[str, Callable[[], Found]] = {"ours, float32": lambda: topk(queries, gallery, K, metric="dot").indices}
+    half = gallery.astype(np.float16)
+    others: dict[str, Callable[[], Found]] = {"ours, float32": lambda: topk(queries, gallery, K).indices[:, 0]}
     if find_spec("torch"):
         import torch
 
-        queries_t, half_t = torch.from_numpy(queries).bfloat16(), torch.from_numpy(half.view(np.int16)).view(torch.bfloat16)
-        others["torch, bfloat16 queries too"] = lambda: np.asarray(torch.topk(queries_t @ half_t.T, K, dim=1).indices)
+        queries_t, half_t = torch.from_numpy(queries).half(), torch.from_numpy(half)
+        others["torch, float16 queries too"] = lambda: np.asarray(torch.topk(queries_t @ half_t.T, K, dim=1).indices)
     flat = gallery.ravel()[: gallery.size // 2]
     return compare(
         "topk",
-        f"{count}x{rows}x{DIMENSION} bfloat16, k={K}",
-        lambda: topk(queries, half, K, metric="dot").indices,
+        f"{count}x{rows}x{DIMENSION} float16, k={K}",
+        lambda: topk(queries, half, K).indices[:, 0],
         others,
         verify=mostly_same,
         goals={"ours, float32": 1.8},
@@ -88,7 +88,7 @@ def bits(bench: str, scores: Callable[[Floats, Floats], Floats], device: str) ->
 
 
 def host_scores(queries: Floats, gallery: Floats) -> Floats:
-    return topk(queries, gallery, K, metric="dot").scores
+    return topk(queries, gallery, K).scores
 
 
 def device_bits() -> Row:
@@ -97,26 +97,26 @@ def device_bits() -> Row:
 
     def scores(*arrays: Floats) -> Floats:
         queries, gallery = (torch.from_numpy(array).cuda() for array in arrays)
-        values: Floats = on_device(queries, gallery.bfloat16())()[0].cpu().numpy()
+        values: Floats = on_device(queries, gallery.half())()[0].cpu().numpy()
         return values
 
     return bits("topk-cuda", scores, torch.cuda.get_device_name())
 
 
 def on_device(queries: Any, half: Any) -> Callable[[], tuple[Any, Any]]:
-    """Scores and indices of the CUDA kernel, in memory that is there already: queries in float32, rows in bfloat16."""
+    """Scores and indices of the CUDA kernel, in memory that is there already: queries in float32, rows in float16."""
     import torch
 
     from resynth_fast.kernels import _cuda
 
     count, rows = len(queries), len(half)
-    scores, indices = torch.empty((count, K), device="cuda"), torch.empty((count, K), dtype=torch.int64, device="cuda")
-    workspace = torch.empty(_cuda.topk_workspace(count, rows, K), dtype=torch.uint8, device="cuda")
+    scores, indices = torch.empty((count, 1, K), device="cuda"), torch.empty((count, 1, K), dtype=torch.int64, device="cuda")
+    workspace = torch.empty(_cuda.topk_workspace_bytes(count, rows, 1, K), dtype=torch.uint8, device="cuda")
     stream = torch.cuda.current_stream().cuda_stream
 
     def search() -> tuple[Any, Any]:
-        _cuda.topk(queries, half.view(torch.int16).view(torch.uint16), "dot", scores, indices, workspace, stream)
-        return scores, indices
+        _cuda.topk(queries, [half], None, None, None, scores, indices, workspace, stream)
+        return scores[:, 0], indices[:, 0]
 
     return search
 
@@ -126,18 +126,18 @@ def on_gpu(count: int, rows: int, goals: dict[str, float] | None = None, *, allo
     import torch
 
     queries, gallery = (torch.from_numpy(array).cuda() for array in problem(count, rows))
-    half, queries_half = gallery.bfloat16(), queries.bfloat16()
+    half, queries_half = gallery.half(), queries.half()
     search = on_device(queries, half)
     others: dict[str, Callable[[], Any]] = {"torch": lambda: torch.topk(queries_half @ half.T, K, dim=1).indices}
     if find_spec("cuvs"):
         from cuvs.neighbors import brute_force
 
-        index, narrow = brute_force.build(gallery.half(), metric="inner_product"), queries.half()
+        index, narrow = brute_force.build(half, metric="inner_product"), queries_half
         others["cuvs, float16"] = lambda: torch.as_tensor(brute_force.search(index, narrow, K)[1], device="cuda")
     flat, copied = half.view(-1), torch.empty_like(half).view(-1)
     found = compare(
         "topk-cuda",
-        f"{count}x{rows}x{DIMENSION} bfloat16, k={K}",
+        f"{count}x{rows}x{DIMENSION} float16, k={K}",
         lambda: search()[1],
         others,
         verify=lambda a, b: mostly_same(a.cpu().numpy(), b.cpu().numpy()),

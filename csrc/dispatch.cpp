@@ -12,7 +12,8 @@ std::vector<Isa> supported() {
 #ifdef RESYNTH_X86
     __builtin_cpu_init();
     // Exactly the features that CMakeLists.txt lets the compiler use in each object library.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Isa::avx2);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        found.push_back(Isa::avx2);
     if (found.back() == Isa::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         found.push_back(Isa::avx512);

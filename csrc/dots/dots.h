@@ -3,24 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "dispatch.h"
+#include "dots/half.h"
 
 namespace resynth {
 
-// The upper half of a float: what a gallery may store in half the memory.
-struct Bfloat16 {
-    uint16_t bits;
-};
-
-static inline float value(float stored) { return stored; }
-static inline float value(Bfloat16 stored) {
-    const uint32_t bits = static_cast<uint32_t>(stored.bits) << 16;
-    float result;
-    std::memcpy(&result, &bits, sizeof result);
-    return result;
-}
 
 // Every sum has one order of additions, whatever the other rows, their number and the alignment in memory: a pair of
 // rows gives the same bits in every call. `ahead` fetches further rows while these are summed: a third faster where y
@@ -29,9 +17,9 @@ template <class Row>
 struct DotKernels {
     // x (d), y (count, d) → dot (count) = x · y, yy (count) = y · y; one pass over y.
     void (*moments)(const float* x, const Row* y, int64_t count, int64_t d, float* dot, float* yy, bool ahead);
-    // x (queries, d), y (count, d) → dot[q * stride + n] = x_q · y_n.
-    void (*dots)(const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
-                 bool ahead);
+    // x_q = x + q * x_stride (d), y (count, d) → dot[q * stride + n] = x_q · y_n.
+    void (*dots)(const float* x, int64_t x_stride, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot,
+                 int64_t stride, bool ahead);
 };
 
 template <class Row>

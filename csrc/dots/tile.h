@@ -3,9 +3,7 @@
 //
 // Vectors must be a type of the including file alone (unnamed namespace): two instruction sets must not share one
 // instantiation. It has `lanes`, `rows` and `queries` (the tile that its registers hold), `rows_alone` (of one query,
-// and what memory likes best), and the functions used here. A step takes `parts` vectors of each row: of bfloat16,
-// which come in pairs, the even and the odd elements, because these unfold with a shift and a mask. Query elements are
-// then sorted alike, once for all rows of the tile.
+// and what memory likes best), and the functions used here. `row` widens what is stored narrower than float.
 #pragma once
 
 #include <algorithm>
@@ -16,16 +14,13 @@
 
 namespace resynth {
 
-template <class Row>
-constexpr int parts = sizeof(float) / sizeof(Row);
-
 // Elements by which y lies after the last vector boundary. Loads from the boundary on never cross a cache line; the
-// elements before y are masked. Only where every row has the same phase, and where pairs stay pairs.
+// elements before y are masked. Only where every row has the same phase.
 template <class Vectors, class Row>
 int phase_of(const Row* y, int64_t d) {
-    constexpr int64_t vector_bytes = Vectors::lanes * sizeof(float);
+    constexpr int64_t vector_bytes = Vectors::lanes * sizeof(Row);
     const auto address = reinterpret_cast<uintptr_t>(y);
-    if (d % (Vectors::lanes * parts<Row>) != 0 || address % sizeof(float) != 0) return 0;
+    if (d % Vectors::lanes != 0 || address % sizeof(Row) != 0) return 0;
     return static_cast<int>(address % vector_bytes / sizeof(Row));
 }
 
@@ -39,31 +34,26 @@ template <int count, class Body>
 }
 
 template <class Vectors, int Q, int R, bool squares, bool ahead, class Row>
-void tile(const float* x, const Row* y, int64_t d, int phase, float* dot, int64_t stride, float* yy) {
+void tile(const float* x, int64_t x_stride, const Row* y, int64_t d, int phase, float* dot, int64_t stride, float* yy) {
     using V = typename Vectors::Lanes;
-    using Pack = typename Vectors::template Pack<parts<Row>>;
-    constexpr int step = Vectors::lanes * parts<Row>;
+    constexpr int step = Vectors::lanes;
     V dots[Q * R], square[R];
     each<R>([&](auto r) { square[r] = Vectors::zero(); });
     each<Q * R>([&](auto qr) { dots[qr] = Vectors::zero(); });
 
     int64_t i = -phase;
     const auto add = [&](auto load_query, auto load_row) __attribute__((always_inline)) {
-        Pack xs[Q];
-        each<Q>([&](auto q) { xs[q] = load_query(x + q * d); });
+        V xs[Q];
+        each<Q>([&](auto q) { xs[q] = load_query(x + q * x_stride); });
         each<R>([&](auto r) __attribute__((always_inline)) {
-            const Pack ys = load_row(y + r * d);
+            const V ys = load_row(y + r * d);
             if constexpr (ahead) __builtin_prefetch(y + (R + r) * d + i, 0, 2);  // the next tile's
-            each<parts<Row>>([&](auto part) __attribute__((always_inline)) {
-                each<Q>([&](auto q) {
-                    dots[q * R + r] = Vectors::multiply_add(xs[q].part[part], ys.part[part], dots[q * R + r]);
-                });
-                if constexpr (squares) square[r] = Vectors::multiply_add(ys.part[part], ys.part[part], square[r]);
-            });
+            each<Q>([&](auto q) { dots[q * R + r] = Vectors::multiply_add(xs[q], ys, dots[q * R + r]); });
+            if constexpr (squares) square[r] = Vectors::multiply_add(ys, ys, square[r]);
         });
     };
     const auto add_some = [&](int from, int to) __attribute__((always_inline)) {
-        add([&](const float* query) { return Vectors::template query<Row>(query + i, from, to); },
+        add([&](const float* query) { return Vectors::row(query + i, from, to); },
             [&](const Row* row) { return Vectors::row(row + i, from, to); });
     };
     if (phase > 0) {
@@ -71,37 +61,38 @@ void tile(const float* x, const Row* y, int64_t d, int phase, float* dot, int64_
         i += step;
     }
     for (; i + step <= d; i += step)
-        add([&](const float* query) { return Vectors::template query<Row>(query + i); },
+        add([&](const float* query) { return Vectors::row(query + i); },
             [&](const Row* row) { return Vectors::row(row + i); });
     if (i < d) add_some(0, static_cast<int>(d - i));
 
     // A lane has summed elements from `phase` before it on: turned back, the phase leaves no trace.
-    const int turn = phase / parts<Row>;
-    each<Q * R>([&](auto qr) { dot[qr / R * stride + qr % R] = Vectors::sum(Vectors::rotate(dots[qr], turn)); });
-    if constexpr (squares) each<R>([&](auto r) { yy[r] = Vectors::sum(Vectors::rotate(square[r], turn)); });
+    each<Q * R>([&](auto qr) { dot[qr / R * stride + qr % R] = Vectors::sum(Vectors::rotate(dots[qr], phase)); });
+    if constexpr (squares) each<R>([&](auto r) { yy[r] = Vectors::sum(Vectors::rotate(square[r], phase)); });
 }
 
 template <class Vectors, int R, bool ahead, class Row>
 void moments(const float* x, const Row* y, int64_t count, int64_t d, float* dot, float* yy, int phase) {
     for (; count >= R; count -= R, y += R * d, dot += R, yy += R)
-        tile<Vectors, 1, R, true, ahead>(x, y, d, phase, dot, R, yy);
+        tile<Vectors, 1, R, true, ahead>(x, d, y, d, phase, dot, R, yy);
     if constexpr (R > 1)
         if (count > 0) moments<Vectors, R / 2, false>(x, y, count, d, dot, yy, phase);
 }
 
 template <class Vectors, int R, bool ahead, class Row>
-void dots(const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
-          int phase) {
+void dots(const float* x, int64_t x_stride, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot,
+          int64_t stride, int phase) {
     constexpr int Q = ahead ? 1 : Vectors::queries;
     for (; count >= R; count -= R, y += R * d, dot += R) {  // the rows of a tile stay in the first cache, queries pass
         int64_t q = 0;
         for (; q + Q <= queries; q += Q)
-            tile<Vectors, Q, R, false, ahead>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
+            tile<Vectors, Q, R, false, ahead>(x + q * x_stride, x_stride, y, d, phase, dot + q * stride, stride,
+                                              nullptr);
         for (; q < queries; ++q)
-            tile<Vectors, 1, R, false, ahead>(x + q * d, y, d, phase, dot + q * stride, stride, nullptr);
+            tile<Vectors, 1, R, false, ahead>(x + q * x_stride, x_stride, y, d, phase, dot + q * stride, stride,
+                                              nullptr);
     }
     if constexpr (R > 1)
-        if (count > 0) dots<Vectors, R / 2, false>(x, queries, y, count, d, dot, stride, phase);
+        if (count > 0) dots<Vectors, R / 2, false>(x, x_stride, queries, y, count, d, dot, stride, phase);
 }
 
 template <class Vectors, class Row>
@@ -114,11 +105,11 @@ DotKernels<Row> dot_kernels() {
                 kernel(x, y, count, d, dot, yy, phase_of<Vectors>(y, d));
             },
         .dots =
-            [](const float* x, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot, int64_t stride,
-               bool ahead) {
+            [](const float* x, int64_t x_stride, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot,
+               int64_t stride, bool ahead) {
                 const auto kernel =
                     ahead && queries == 1 ? dots<Vectors, alone, true, Row> : dots<Vectors, R, false, Row>;
-                kernel(x, queries, y, count, d, dot, stride, phase_of<Vectors>(y, d));
+                kernel(x, x_stride, queries, y, count, d, dot, stride, phase_of<Vectors>(y, d));
             },
     };
 }

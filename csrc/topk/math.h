@@ -1,18 +1,23 @@
-// What CPU and CUDA share: which of two rows goes first, and scores that float sums cannot give.
+// What CPU and CUDA share: the score of a row, and which of two rows goes first.
 #pragma once
 
-#include <math.h>
 #include <stdint.h>
 
-#include "resynth/host_device.h"
+#include "dots/half.h"
+#include "resynth/topk.h"
 
 namespace resynth {
+
+// Of query q and row n, whose inner product is `dot`.
+template <class Real>
+RESYNTH_HD Real score_of(const TopKArgs& args, int64_t q, int64_t n, Real dot) {
+    const Real offset = args.offsets ? args.offsets[q] : 0.0f, weight = args.weights ? args.weights[n] : 1.0f;
+    return (dot + offset) * weight;
+}
 
 // Whether (score, index) ranks before (other_score, other_index).
 RESYNTH_HD bool ranks_before(float score, int64_t index, float other_score, int64_t other_index) {
     return score > other_score || (score == other_score && index < other_index);
 }
-
-RESYNTH_HD float clamped_cosine(float value) { return value > 1.0f ? 1.0f : value < -1.0f ? -1.0f : value; }
 
 }  // namespace resynth

@@ -1,10 +1,12 @@
 #include "resynth/topk.h"
 
+#include <math.h>
+
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "dots/dots.h"
-#include "similarity/math.h"
 #include "topk/math.h"
 
 namespace resynth {
@@ -14,17 +16,7 @@ constexpr int64_t rows_at_once = 48;                 // stay in the second cache
 constexpr uint64_t cache_bytes = uint64_t{8} << 20;  // what one core may hope to find in its last cache
 constexpr int64_t queries_at_once = 64;              // their sums lie on the stack
 
-template <class X, class Y>
-Moments<double> moments_wide(const X* x, const Y* y, int64_t dimension) {
-    Moments<double> sum{0.0, 0.0};
-    for (int64_t i = 0; i < dimension; ++i) {
-        sum.dot += static_cast<double>(value(x[i])) * value(y[i]);
-        sum.yy += static_cast<double>(value(y[i])) * value(y[i]);
-    }
-    return sum;
-}
-
-// The best rows so far of one query: a heap in the output arrays, the worst at its root.
+// The best rows so far of one query and group: a heap in the output arrays, the worst at its root.
 struct Best {
     float* scores;
     int64_t* indices;
@@ -55,126 +47,147 @@ struct Best {
         indices[0] = index;
         sink(0);
     }
-    // Heap sort: the worst goes last.
-    void sort() {
+    // Heap sort: the worst goes last. Behind it there is nothing.
+    void finish(int64_t k) {
+        std::fill(scores + count, scores + k, -INFINITY);
+        std::fill(indices + count, indices + k, -1);
         while (count > 1) {
             swap(0, --count);
             sink(0);
         }
-        count = 0;
     }
 };
-
-float inverse_norm(float squared_norm) { return is_exact(squared_norm) ? 1.0f / sqrtf(squared_norm) : NAN; }
 
 template <class Row>
 class Search {
  public:
     explicit Search(const TopKArgs& args)
         : args_(args),
-          gallery_(static_cast<const Row*>(args.gallery)),
           kernels_(choose_dots<Row>()),
-          streams_(args.row_count * args.dimension * sizeof(Row) > cache_bytes) {}
+          streams_(args.row_count * args.dimension * sizeof(Row) > cache_bytes),
+          best_(std::min(queries_at_once, args.query_count) * args.group_count),
+          worst_(best_.size() + 1) {}
 
     TopKFault operator()() {
-        for (int64_t q = 0; q < args_.query_count; ++q)
-            if (!isfinite(moments_wide(query(q), query(q), args_.dimension).yy)) return {Where::queries, q, -1};
+        const TopKFault fault = unfit_query();
+        if (fault.where != Where::nowhere || args_.k == 0) return fault;
         for (first_ = 0; first_ < args_.query_count; first_ += queries_at_once) {
             queries_ = std::min(queries_at_once, args_.query_count - first_);
             start();
             for (int64_t begin = 0; begin < args_.row_count; begin += rows_at_once) {
-                const TopKFault fault = block(begin, std::min(rows_at_once, args_.row_count - begin));
+                const TopKFault fault = rows(begin, std::min(rows_at_once, args_.row_count - begin));
                 if (fault.where != Where::nowhere) return fault;
             }
-            for (int64_t q = 0; q < queries_; ++q) best_[q].sort();
+            for (int64_t i = 0; i < queries_ * args_.group_count; ++i) best_[i].finish(args_.k);
         }
-        return {Where::nowhere, -1, -1};
+        return nothing;
     }
 
  private:
     using Where = TopKFault::Where;
+    static constexpr TopKFault nothing{Where::nowhere, -1, -1};
 
-    const float* query(int64_t q) const { return args_.queries + q * args_.dimension; }
-    const Row* row(int64_t n) const { return gallery_ + n * args_.dimension; }
-
-    void start() {
-        const DotKernels<float> own = choose_dots<float>();
-        for (int64_t q = 0; q < queries_; ++q) {
-            const int64_t at = (first_ + q) * args_.k;
-            best_[q] = {args_.scores + at, args_.indices + at, 0};
-            float dot, xx = 1.0f;
-            if (args_.metric == Metric::cosine)
-                own.moments(query(first_ + q), query(first_ + q), 1, args_.dimension, &dot, &xx, false);
-            query_scale_[q] = inverse_norm(xx);
+    TopKFault unfit_query() const {
+        for (int64_t q = 0; q < args_.query_count; ++q) {
+            const float* x = args_.queries + q * args_.dimension;
+            if (!std::all_of(x, x + args_.dimension, [](float each) { return isfinite(each); }))
+                return {Where::queries, q, -1};
+            if (args_.offsets && !isfinite(args_.offsets[q])) return {Where::offsets, q, -1};
         }
+        return nothing;
     }
 
-    TopKFault block(int64_t begin, int64_t count) {
-        const float* x = query(first_);
-        const int64_t d = args_.dimension;
-        if (args_.metric == Metric::cosine) {
-            float yy[rows_at_once];
-            kernels_.moments(x, row(begin), count, d, dots_[0], yy,
-                             streams_);  // the first query's, and the rows' norms with them
-            if (queries_ > 1) kernels_.dots(x + d, queries_ - 1, row(begin), count, d, dots_[1], rows_at_once, false);
-            for (int64_t n = 0; n < count; ++n) row_scale_[n] = inverse_norm(yy[n]);
-        } else {
-            kernels_.dots(x, queries_, row(begin), count, d, dots_[0], rows_at_once, streams_);
-        }
+    void start() {
+        for (int64_t i = 0, at = first_ * args_.group_count * args_.k; i < queries_ * args_.group_count;
+             ++i, at += args_.k)
+            best_[i] = {args_.scores + at, args_.indices + at, 0};
+        std::fill(worst_.begin(), worst_.end(), -INFINITY);
+    }
+
+    TopKFault rows(int64_t begin, int64_t count) {
+        find_groups(begin, count);
+        sum(begin, count);
         for (int64_t q = 0; q < queries_; ++q) {
-            if (!scale_and_compare(q, count)) continue;
+            if (!scale_and_compare(q, begin, count)) continue;
             for (int64_t n = 0; n < count; ++n) {
+                if (group_[n] < 0) continue;
                 float score = dots_[q][n];
                 if (!isfinite(score)) {
                     const TopKFault fault = wide(first_ + q, begin + n, score);
                     if (fault.where != Where::nowhere) return fault;
                 }
-                best_[q].offer(score, begin + n, args_.k);
+                const int64_t at = q * args_.group_count + group_[n];
+                best_[at].offer(score, begin + n, args_.k);
+                if (best_[at].count == args_.k) worst_[at] = best_[at].scores[0];
             }
         }
-        return {Where::nowhere, -1, -1};
+        return nothing;
     }
 
-    // Inner products → scores; whether any of them may enter the best or needs a second look. Without branches inside,
-    // so that the compiler makes vectors of it.
-    bool scale_and_compare(int64_t q, int64_t count) {
-        float* const dots = dots_[q];
-        if (args_.metric == Metric::cosine)
-            for (int64_t n = 0; n < count; ++n) dots[n] = clamped_cosine(dots[n] * query_scale_[q] * row_scale_[n]);
-        const bool filled = best_[q].count == args_.k && args_.k > 0;
-        const float worst = filled ? best_[q].scores[0] : -INFINITY;
+    void find_groups(int64_t begin, int64_t count) {
+        if (args_.groups)
+            std::copy_n(args_.groups + begin, count, group_);
+        else
+            std::fill_n(group_, count, 0);
+    }
+
+    // Inner products with `count` rows, of one block of columns after the other.
+    void sum(int64_t begin, int64_t count) {
+        const float* x = args_.queries + first_ * args_.dimension;
+        for (int64_t b = 0; b < args_.block_count; ++b) {
+            const int64_t columns = args_.blocks[b].columns;
+            const Row* y = static_cast<const Row*>(args_.blocks[b].rows) + begin * columns;
+            float(*const into)[rows_at_once] = b == 0 ? dots_ : block_dots_;
+            kernels_.dots(x, args_.dimension, queries_, y, count, columns, into[0], rows_at_once, streams_);
+            x += columns;
+            if (b == 0) continue;
+            for (int64_t q = 0; q < queries_; ++q)
+                for (int64_t n = 0; n < count; ++n) dots_[q][n] += block_dots_[q][n];
+        }
+    }
+
+    // Inner products → scores; whether any of them may enter its group's best or needs a second look.
+    bool scale_and_compare(int64_t q, int64_t begin, int64_t count) {
+        float* const scores = dots_[q];
+        const float* const worst = worst_.data() + q * args_.group_count;
         int any = 0;
-        for (int64_t n = 0; n < count; ++n) any |= !(dots[n] <= worst) | !(dots[n] >= -3.4028235e38f);
+        for (int64_t n = 0; n < count; ++n) scores[n] = score_of(args_, first_ + q, begin + n, scores[n]);
+        for (int64_t n = 0; n < count; ++n)
+            any |= (group_[n] >= 0) &
+                   (!(scores[n] <= worst[std::max(group_[n], 0)]) | !(scores[n] >= -3.4028235e38f));
         return any != 0;
     }
 
-    // The score where the float sums left their range, in double: of zero, denormal and huge rows.
+    // The score where the float sums left their range, in double: of huge values, and of those that are not finite.
     TopKFault wide(int64_t q, int64_t n, float& score) const {
-        const Moments<double> m = moments_wide(query(q), row(n), args_.dimension);
-        if (!isfinite(m.yy)) return {Where::gallery, -1, n};
-        if (args_.metric == Metric::cosine) {
-            score = cosine(m.dot, moments_wide(query(q), query(q), args_.dimension).yy, m.yy);
-        } else {
-            score = static_cast<float>(m.dot);
-            if (!isfinite(score)) return {Where::product, q, n};
+        const float* x = args_.queries + q * args_.dimension;
+        double dot = 0.0;
+        for (int64_t b = 0; b < args_.block_count; ++b) {
+            const int64_t columns = args_.blocks[b].columns;
+            const Row* y = static_cast<const Row*>(args_.blocks[b].rows) + n * columns;
+            for (int64_t i = 0; i < columns; ++i) dot += static_cast<double>(x[i]) * value(y[i]);
+            x += columns;
         }
-        return {Where::nowhere, -1, -1};
+        if (!isfinite(dot)) return {Where::gallery, -1, n};  // double holds every product of two floats
+        if (args_.weights && !isfinite(args_.weights[n])) return {Where::weights, -1, n};
+        score = static_cast<float>(score_of(args_, q, n, dot));
+        return isfinite(score) ? nothing : TopKFault{Where::score, q, n};
     }
 
     const TopKArgs& args_;
-    const Row* const gallery_;
     const DotKernels<Row> kernels_;
     const bool streams_;               // the gallery comes from memory
     int64_t first_ = 0, queries_ = 0;  // the queries of this pass
-    Best best_[queries_at_once];
-    float query_scale_[queries_at_once], row_scale_[rows_at_once];  // 1 / norm, NaN where float is too narrow
-    float dots_[queries_at_once][rows_at_once];
+    std::vector<Best> best_;           // (queries, groups)
+    std::vector<float> worst_;         // (queries, groups), what a score must exceed
+    int32_t group_[rows_at_once];
+    float dots_[queries_at_once][rows_at_once], block_dots_[queries_at_once][rows_at_once];
 };
 
 }  // namespace
 
 TopKFault topk(const TopKArgs& args) {
-    if (args.storage == Storage::bfloat16) return Search<Bfloat16>(args)();
+    if (args.storage == Storage::float16) return Search<Half>(args)();
     return Search<float>(args)();
 }
 

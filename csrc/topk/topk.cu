@@ -1,6 +1,8 @@
 // Plain CUDA C++ without <<<>>>, so that tests can also compile it with the host compiler over an emulation header.
+#include <math.h>
+
+#include "resynth/launch.h"
 #include "resynth/topk_cuda.h"
-#include "similarity/math.h"
 #include "topk/math.h"
 
 namespace resynth {
@@ -9,21 +11,8 @@ namespace {
 constexpr int warp_size = 32;
 constexpr int warps = 8;  // a block
 constexpr unsigned all_lanes = 0xffffffffu;
-constexpr int64_t most_slices =
-    512;  // of the gallery, a block each: about four for every multiprocessor of a large GPU
-
-struct Half {  // bfloat16
-    uint16_t bits;
-};
-
-__device__ float value(float stored) { return stored; }
-__device__ float value(Half stored) {
-    union {
-        uint32_t bits;
-        float number;
-    } whole = {static_cast<uint32_t>(stored.bits) << 16};
-    return whole.number;
-}
+constexpr int64_t most_slices = 512;   // of the gallery for one query and group: about four a multiprocessor
+constexpr int64_t most_blocks = 4096;  // for all of them together, which bounds the workspace
 
 template <class Real>
 __device__ Real warp_sum(Real sum) {
@@ -39,36 +28,32 @@ struct alignas(16) Vector {
 };
 
 template <class Real, class Row>
-__device__ Moments<Real> warp_moments(const float* x, const Row* y, int64_t d, bool aligned, int lane) {
+__device__ Real warp_dot(const float* x, const Row* y, int64_t columns, int lane) {
     constexpr int size = Vector<Row>::size;
-    Moments<Real> sum{0, 0};
-    const auto add = [&](float xi, float yi) {
-        sum.dot += static_cast<Real>(xi) * yi;
-        sum.yy += static_cast<Real>(yi) * yi;
-    };
-    const int64_t vectors = aligned ? d / size : 0;
+    const bool aligned = reinterpret_cast<uintptr_t>(y) % 16 == 0;
+    const int64_t vectors = aligned ? columns / size : 0;
+    Real sum = 0;
+    const auto add = [&](float xi, float yi) { sum += static_cast<Real>(xi) * yi; };
 #pragma unroll 4
     for (int64_t v = lane; v < vectors; v += warp_size) {
         const Vector<Row> loaded = reinterpret_cast<const Vector<Row>*>(y)[v];
         for (int k = 0; k < size; ++k) add(x[v * size + k], value(loaded.at[k]));
     }
-    for (int64_t i = vectors * size + lane; i < d; i += warp_size) add(x[i], value(y[i]));
-    return {warp_sum(sum.dot), warp_sum(sum.yy)};
+    for (int64_t i = vectors * size + lane; i < columns; i += warp_size) add(x[i], value(y[i]));
+    return sum;
 }
 
-// NaN where the score is not finite.
-template <class Row>
-__device__ float warp_score(const TopKArgs& args, const float* x, float xx, const Row* y, bool aligned, int lane) {
-    const auto m = warp_moments<float>(x, y, args.dimension, aligned, lane);
-    float score = m.dot;
-    if (args.metric == Metric::cosine) {
-        if (is_exact(xx) && is_exact(m.yy)) return cosine(m.dot, xx, m.yy);  // every lane branches alike
-        const double xx_wide = warp_moments<double>(x, x, args.dimension, false, lane).yy;
-        const auto wide = warp_moments<double>(x, y, args.dimension, aligned, lane);
-        return cosine(wide.dot, xx_wide, wide.yy);
+// The score of query q and row n; all lanes hold the same.
+template <class Real, class Row>
+__device__ Real warp_score(const TopKArgs& args, int64_t q, int64_t n, int lane) {
+    const float* x = args.queries + q * args.dimension;
+    Real sum = 0;
+    for (int64_t b = 0; b < args.block_count; ++b) {
+        const int64_t columns = args.blocks[b].columns;
+        sum += warp_dot<Real>(x, static_cast<const Row*>(args.blocks[b].rows) + n * columns, columns, lane);
+        x += columns;
     }
-    if (!isfinite(score)) score = static_cast<float>(warp_moments<double>(x, y, args.dimension, aligned, lane).dot);
-    return isfinite(score) ? score : NAN;
+    return score_of(args, q, n, warp_sum(sum));
 }
 
 // The k best so far, in order; all lanes of one warp work on it together.
@@ -103,29 +88,33 @@ struct List {
 };
 
 struct Partial {
-    float* scores;     // (Q, slices, k)
-    int64_t* indices;  // (Q, slices, k)
+    float* scores;     // (Q, G, slices, k)
+    int64_t* indices;  // (Q, G, slices, k)
     int64_t slices;
 };
 
-// Block (s, q): the k best of every slices-th group of rows for query q. A NaN score takes the first place, index -2.
+__device__ bool counts(const TopKArgs& args, int64_t n, int64_t group) {
+    return args.groups ? args.groups[n] == group : true;
+}
+
+// A block for each query, group and slice: the k best of every slices-th run of `warps` rows. After a score that is
+// not finite they are NaN, and their index is -2.
 template <class Row>
 __global__ void best_of_slice(TopKArgs args, Partial partial) {
     __shared__ float scores[warps][topk_cuda_largest_k];
     __shared__ int64_t indices[warps][topk_cuda_largest_k];
     const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size, k = static_cast<int>(args.k);
-    const int64_t q = blockIdx.y, d = args.dimension;
-    const float* x = args.queries + q * d;
-    const Row* gallery = static_cast<const Row*>(args.gallery);
-    const bool aligned = reinterpret_cast<uintptr_t>(gallery) % 16 == 0 && d * sizeof(Row) % 16 == 0;
-    const float xx = args.metric == Metric::cosine ? warp_moments<float>(x, x, d, false, lane).yy : 1.0f;
+    const int64_t slice = blockIdx.x % partial.slices, list_of = blockIdx.x / partial.slices;
+    const int64_t q = list_of / args.group_count, group = list_of % args.group_count;
 
     List list{scores[warp], indices[warp], k};
     list.clear(lane);
     bool fault = false;
-    for (int64_t n = blockIdx.x * int64_t{warps} + warp; n < args.row_count; n += partial.slices * warps) {
-        const float score = warp_score(args, x, xx, gallery + n * d, aligned, lane);
-        if (isnan(score))
+    for (int64_t n = slice * warps + warp; n < args.row_count; n += partial.slices * warps) {
+        if (!counts(args, n, group)) continue;  // every lane branches alike, here and below
+        float score = warp_score<float, Row>(args, q, n, lane);
+        if (!isfinite(score)) score = static_cast<float>(warp_score<double, Row>(args, q, n, lane));
+        if (!isfinite(score))
             fault = true;
         else if (list.takes(score, n))
             list.insert(score, n, lane);
@@ -140,19 +129,19 @@ __global__ void best_of_slice(TopKArgs args, Partial partial) {
              ++i)
             list.insert(scores[other][i], indices[other][i], lane);
     }
-    const int64_t at = (q * partial.slices + blockIdx.x) * k;
+    const int64_t at = static_cast<int64_t>(blockIdx.x) * k;
     for (int i = lane; i < k; i += warp_size) {
         partial.scores[at + i] = fault ? NAN : list.scores[i];
         partial.indices[at + i] = fault ? -2 : list.indices[i];
     }
 }
 
-// One warp a query: the k best of all slices. The lanes look at 32 lists at a time.
+// One warp a query and group: the k best of all slices. The lanes look at 32 lists at a time.
 __global__ void best_of_all(TopKArgs args, Partial partial) {
     __shared__ float scores[topk_cuda_largest_k];
     __shared__ int64_t indices[topk_cuda_largest_k];
     const int lane = threadIdx.x, k = static_cast<int>(args.k);
-    const int64_t q = blockIdx.x, start = q * partial.slices * k;
+    const int64_t start = blockIdx.x * partial.slices * k, out = static_cast<int64_t>(blockIdx.x) * k;
     List list{scores, indices, k};
     list.clear(lane);
     int fault = 0;
@@ -174,41 +163,39 @@ __global__ void best_of_all(TopKArgs args, Partial partial) {
     }
     fault = warp_sum(fault);
     for (int i = lane; i < k; i += warp_size) {
-        args.scores[q * k + i] = fault ? NAN : list.scores[i];
-        args.indices[q * k + i] = fault ? -1 : list.indices[i];
+        args.scores[out + i] = fault ? NAN : list.scores[i];
+        args.indices[out + i] = fault ? -1 : list.indices[i];
     }
 }
 
-int64_t slices_of(int64_t row_count) {
-    const int64_t groups = (row_count + warps - 1) / warps;
-    return groups < 1 ? 1 : groups < most_slices ? groups : most_slices;
+int64_t slices_of(int64_t lists, int64_t row_count) {
+    const int64_t runs = blocks_for(row_count, warps), allowed = most_blocks / lists;
+    const int64_t most = allowed < 1 ? 1 : allowed < most_slices ? allowed : most_slices;
+    return runs < 1 ? 1 : runs < most ? runs : most;
 }
 
-template <class Kernel, class... Arguments>
-cudaError_t launch(Kernel kernel, dim3 grid, unsigned threads, cudaStream_t stream, const Arguments&... arguments) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.stream = stream;
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
+// From null it only counts the bytes.
+Partial partial_of(Workspace& memory, int64_t lists, int64_t row_count, int64_t k) {
+    const int64_t slices = slices_of(lists, row_count);
+    return {memory.take<float>(lists * slices * k), memory.take<int64_t>(lists * slices * k), slices};
 }
 
 }  // namespace
 
-int64_t topk_cuda_workspace(int64_t query_count, int64_t row_count, int64_t k) {
-    return query_count * slices_of(row_count) * k * static_cast<int64_t>(sizeof(float) + sizeof(int64_t));
+int64_t topk_cuda_workspace(int64_t query_count, int64_t row_count, int64_t group_count, int64_t k) {
+    Workspace counted(nullptr);
+    partial_of(counted, query_count * group_count, row_count, k);
+    return counted.used();
 }
 
 cudaError_t topk_cuda(const TopKArgs& args, void* workspace, cudaStream_t stream) {
     if (args.k == 0) return cudaSuccess;
-    const int64_t slices = slices_of(args.row_count);
-    int64_t* indices = static_cast<int64_t*>(workspace);  // first: they need the wider alignment
-    const Partial partial{reinterpret_cast<float*>(indices + args.query_count * slices * args.k), indices, slices};
-    const auto kernel = args.storage == Storage::bfloat16 ? best_of_slice<Half> : best_of_slice<float>;
-    const dim3 grid(static_cast<unsigned>(slices), static_cast<unsigned>(args.query_count));
-    const cudaError_t error = launch(kernel, grid, warps * warp_size, stream, args, partial);
-    if (error != cudaSuccess) return error;
-    return launch(best_of_all, dim3(static_cast<unsigned>(args.query_count)), warp_size, stream, args, partial);
+    const int64_t lists = args.query_count * args.group_count;
+    Workspace memory(workspace);
+    const Partial partial = partial_of(memory, lists, args.row_count, args.k);
+    const auto kernel = args.storage == Storage::float16 ? best_of_slice<Half> : best_of_slice<float>;
+    const cudaError_t error = launch(kernel, lists * partial.slices, warps * warp_size, stream, args, partial);
+    return error != cudaSuccess ? error : launch(best_of_all, lists, warp_size, stream, args, partial);
 }
 
 }  // namespace resynth

@@ -52,11 +52,13 @@ def fit(pixels: DeviceArray, filter: str, out: DeviceArray, workspace: DeviceArr
 def levels(image: DeviceArray, out: DeviceArray, stream: int = 0) -> None: ...
 def jpeg_workspace_bytes(height: int, width: int) -> int: ...
 def jpeg_round_trip(pixels: DeviceArray, quality: int, out: DeviceArray, workspace: DeviceArray, stream: int = 0) -> None: ...
-def topk_workspace(queries: int, rows: int, k: int) -> int: ...
+def topk_workspace_bytes(queries: int, rows: int, groups: int, k: int) -> int: ...
 def topk(
     queries: DeviceArray,
-    gallery: DeviceArray,
-    metric: str,
+    blocks: Sequence[DeviceArray],
+    offsets: DeviceArray | None,
+    weights: DeviceArray | None,
+    groups: DeviceArray | None,
     scores: DeviceArray,
     indices: DeviceArray,
     workspace: DeviceArray,

@@ -51,8 +51,10 @@ def levels(image: NDArray[np.float32], out: NDArray[np.uint8]) -> None: ...
 def jpeg_round_trip(pixels: NDArray[np.uint8], quality: int, out: NDArray[np.uint8]) -> None: ...
 def topk(
     queries: NDArray[np.float32],
-    gallery: NDArray[np.float32] | NDArray[np.uint16],
-    metric: str,
+    blocks: Sequence[NDArray[np.float32] | NDArray[np.float16]],
+    offsets: NDArray[np.float32] | None,
+    weights: NDArray[np.float32] | None,
+    groups: NDArray[np.int32] | None,
     scores: NDArray[np.float32],
     indices: NDArray[np.int64],
 ) -> None: ...

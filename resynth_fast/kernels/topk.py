@@ -1,63 +1,77 @@
-"""The nearest rows of a gallery, exactly. The public face of the topk kernel."""
+"""The nearest rows of a gallery, of each group of rows. The public face of the topk kernel."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import similarity, twins
-from .twins import Metric, TopK
+from .twins import Rows, TopK
 
 if similarity.compiled():
     import resynth_fast.kernels._native as _native
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 
-__all__ = ["Metric", "TopK", "as_bfloat16", "topk"]
+__all__ = ["Rows", "TopK", "topk"]
 
 
-def topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, *, metric: Metric = "cosine") -> TopK:
-    """The k rows of the gallery with the highest inner product or cosine, for each query; a lower index first on a tie.
+def topk(
+    queries: NDArray[np.float32],
+    blocks: Rows | Sequence[Rows],
+    k: int,
+    *,
+    offsets: NDArray[np.float32] | None = None,
+    weights: NDArray[np.float32] | None = None,
+    groups: NDArray[np.int32] | None = None,
+    group_count: int = 1,
+) -> TopK:
+    """The k rows with the highest scores, for each query and each group of rows; a lower index first on a tie.
+
+        score = (query · row + offset of the query) · weight of the row
+
+    With an offset and the inverse norms as weights this is a cosine between shifted and scaled vectors, whose shift and
+    scale are folded into the query: the rows are read as they are stored.
 
     One pass over the gallery for every 64 queries, on the calling thread, other Python threads running; nothing is
-    copied, so the gallery may be a memory-mapped file larger than memory. A query's scores do not depend on the
-    other queries, bit for bit. A zero vector has cosine 0 with everything.
+    copied, so the blocks may be memory-mapped files larger than memory. A query's scores do not depend on the other
+    queries, bit for bit.
 
     Args:
-        queries: (Q, d) float32, Q and d at least 1; need not be normalised.
-        gallery: (N, d) float32, or bfloat16 as the uint16 that :func:`as_bfloat16` makes: half the memory, and so
-            about half the time; its rounding moves a cosine by up to 4e-3.
-        k: at least 1; a gallery of fewer rows gives all of them.
-        metric: "dot" or "cosine".
+        queries: (Q, d) float32, Q and d at least 1.
+        blocks: the gallery (N, d), float32 or float16, or 1 to 64 arrays (N, columns) of its columns. float16 takes half
+            the memory, and so about half the time; its rounding moves a cosine by about 1e-4.
+        k: at least 1.
+        offsets: (Q,) float32; 0 where not given.
+        weights: (N,) float32; 1 where not given.
+        groups: (N,) int32, each below `group_count`; a row with a negative one is left out, whatever it holds. Without
+            `groups` every row is in group 0.
+        group_count: G, at least 1.
 
     Returns:
-        Scores and indices, (Q, min(k, N)) each.
+        Scores and indices, (Q, G, min(k, N)) each; -inf and -1 where a group has fewer rows.
 
     Raises:
         TypeError: an argument is not a C-contiguous NumPy array of its dtype and dimensions; nothing is converted.
-        ValueError: shapes do not fit together, k or metric is not allowed, a row holds NaN or an infinity, or an
-            inner product exceeds float32.
+        ValueError: shapes do not fit together, k or a group is not allowed, a value is not finite, or a score exceeds
+            float32.
     """
+    blocks = [blocks] if isinstance(blocks, np.ndarray) else blocks
     if not similarity.compiled():
-        return twins.topk(queries, gallery, k, metric=metric)
+        return twins.topk(queries, blocks, k, offsets=offsets, weights=weights, groups=groups, group_count=group_count)
     try:
         k = operator.index(k)
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        shape = len(queries), min(k, len(gallery))
+        if group_count < 1:
+            raise ValueError(f"group_count is {group_count}; it must be at least 1")
+        shape = len(queries), group_count, min(k, len(blocks[0]) if blocks else k)
         scores, indices = np.empty(shape, _FLOAT), np.empty(shape, _INT)
-        _native.topk(queries, gallery, metric, scores, indices)
+        _native.topk(queries, blocks, offsets, weights, groups, scores, indices)
     except TypeError:  # nanobind's lists every argument; this names the one at fault
-        twins.check_topk(queries, gallery, k, metric)
+        twins.check_topk(queries, blocks, k, offsets, weights, groups, group_count)
         raise
     return TopK(scores, indices)
-
-
-def as_bfloat16(rows: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Float32 rounded to the nearest bfloat16, ties to even, as its bits; an overflow becomes an infinity, a NaN stays one."""
-    bits = np.ascontiguousarray(rows, np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    quiet = bits | np.uint32(0x400000)
-    return (np.where(np.isnan(rows), quiet, rounded) >> np.uint32(16)).astype(np.uint16)

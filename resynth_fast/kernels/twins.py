@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Reduce = Literal["max", "mean"]
-Metric = Literal["dot", "cosine"]
+Rows = NDArray[np.float32] | NDArray[np.float16]
+"""(N, columns), how a gallery may be stored."""
 
 
 class Similarity(NamedTuple):
@@ -205,52 +206,94 @@ def _check_offsets(offsets: NDArray[np.int64], count: int) -> None:
 
 
 class TopK(NamedTuple):
-    """The nearest rows of a gallery for Q queries."""
+    """The nearest rows of a gallery for Q queries, of each of G groups of rows."""
 
     scores: NDArray[np.float32]
-    """(Q, k), inner products or cosines, the highest first."""
+    """(Q, G, k), the highest first; -inf where a group has fewer rows."""
     indices: NDArray[np.int64]
-    """(Q, k), the rows that have them; the lower index first on a tie."""
+    """(Q, G, k), the rows that have them, the lower index first on a tie; -1 where a group has fewer rows."""
 
 
-def topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, *, metric: Metric = "cosine") -> TopK:
+def topk(
+    queries: NDArray[np.float32],
+    blocks: Sequence[Rows],
+    k: int,
+    *,
+    offsets: NDArray[np.float32] | None = None,
+    weights: NDArray[np.float32] | None = None,
+    groups: NDArray[np.int32] | None = None,
+    group_count: int = 1,
+) -> TopK:
     """See :func:`resynth_fast.kernels.topk.topk`."""
-    check_topk(queries, gallery, k, metric)
-    rows = rows_of(gallery)
-    if metric == "cosine":
-        exact = np.array([_cosines(query, rows) for query in queries])
-    else:
-        exact = queries.astype(np.float64) @ rows.T.astype(np.float64)
-    with np.errstate(over="ignore"):
-        scores = exact.astype(np.float32)
-    for q, n in np.argwhere(~np.isfinite(scores)):
-        raise ValueError(f"queries: row {q} and gallery: row {n} have an inner product beyond float32; use metric 'cosine'")
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return TopK(np.take_along_axis(scores, order, axis=1), order)
+    check_topk(queries, blocks, k, offsets, weights, groups, group_count)
+    count = len(blocks[0])
+    groups = np.zeros(count, np.int32) if groups is None else groups
+    offsets = np.zeros(len(queries), np.float32) if offsets is None else offsets
+    weights = np.ones(count, np.float32) if weights is None else weights
+    k = min(k, count)
+    scores, indices = np.full((len(queries), group_count, k), -np.inf, np.float32), np.full((len(queries), group_count, k), -1)
+    for group in range(group_count):
+        rows = np.flatnonzero(groups == group)
+        gallery = np.concatenate([block[rows].astype(np.float64) for block in blocks], axis=1)
+        exact = (queries.astype(np.float64) @ gallery.T + offsets[:, None].astype(np.float64)) * weights[rows].astype(np.float64)
+        with np.errstate(over="ignore"):
+            found = exact.astype(np.float32)
+        for q, n in np.argwhere(~np.isfinite(found)):
+            raise ValueError(f"queries: row {q} and gallery: row {rows[n]} have a score beyond float32; scale one of them")
+        order = np.argsort(-found, axis=1, kind="stable")[:, :k]
+        scores[:, group, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
+        indices[:, group, : order.shape[1]] = rows[order]
+    return TopK(scores, indices)
 
 
-def rows_of(gallery: NDArray[np.float32] | NDArray[np.uint16]) -> NDArray[np.float32]:
-    """A gallery's rows as float32; a bfloat16 is the upper half of one."""
-    if gallery.dtype == np.uint16:
-        return (gallery.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return gallery.astype(np.float32, copy=False)
-
-
-def check_topk(queries: NDArray[np.float32], gallery: NDArray[np.float32] | NDArray[np.uint16], k: int, metric: str) -> None:
+def check_topk(
+    queries: NDArray[np.float32],
+    blocks: Sequence[Rows],
+    k: int,
+    offsets: NDArray[np.float32] | None,
+    weights: NDArray[np.float32] | None,
+    groups: NDArray[np.int32] | None,
+    group_count: int,
+) -> None:
     """Raise TypeError or ValueError, naming the argument, its value and what is allowed, unless they fit together."""
     _check_array("queries", queries, np.float32, 2)
-    _check_array("gallery", gallery, np.uint16 if getattr(gallery, "dtype", None) == np.uint16 else np.float32, 2)
+    for b, block in enumerate(blocks):
+        half = getattr(block, "dtype", None) == np.float16 == blocks[0].dtype
+        _check_array(f"blocks[{b}]", block, np.float16 if half else np.float32, 2)
+    for name, array, dtype in (("offsets", offsets, np.float32), ("weights", weights, np.float32), ("groups", groups, np.int32)):
+        if array is not None:
+            _check_array(name, array, dtype, 1)
     if not isinstance(k, int | np.integer):
         raise TypeError(f"k is a {type(k).__name__}; it must be an int")
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
+    if group_count < 1:
+        raise ValueError(f"group_count is {group_count}; it must be at least 1")
     if min(queries.shape) < 1:
         raise ValueError(f"queries has shape {queries.shape}; it must have at least one row and one column")
-    if gallery.shape[1] != queries.shape[1]:
-        raise ValueError(f"gallery has {gallery.shape[1]} columns; it must have {queries.shape[1]}, as queries has")
-    if metric not in ("dot", "cosine"):
-        raise ValueError(f"metric is '{metric}'; it must be 'dot' or 'cosine'")
-    rows = rows_of(gallery)
-    for name, array in (("queries", queries), ("gallery", rows)):
-        if len(bad := np.flatnonzero(~np.isfinite(array).all(axis=1))):
-            raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")
+    if not 1 <= len(blocks) <= 64:
+        raise ValueError(f"blocks has {len(blocks)} arrays; it must have 1 to 64")
+    for b, block in enumerate(blocks):
+        if len(block) != len(blocks[0]) or block.shape[1] < 1:
+            raise ValueError(
+                f"blocks[{b}] has shape {block.shape}; it must have {len(blocks[0])} rows, as blocks[0] has, and at least one column"
+            )
+    if (columns := sum(block.shape[1] for block in blocks)) != queries.shape[1]:
+        raise ValueError(f"blocks has {columns} columns in all; it must have {queries.shape[1]}, as queries has")
+    for name, array, length in (
+        ("offsets", offsets, len(queries)),
+        ("weights", weights, len(blocks[0])),
+        ("groups", groups, len(blocks[0])),
+    ):
+        if array is not None and len(array) != length:
+            raise ValueError(f"{name} has length {len(array)}; it must have {length}")
+    if groups is not None and len(high := np.flatnonzero(groups >= group_count)):
+        raise ValueError(f"groups[{high[0]}] is {groups[high[0]]}; it must be below {group_count}, the number of groups")
+    counted = np.flatnonzero(groups >= 0) if groups is not None else np.arange(len(blocks[0]))
+    for name, array, rows in (("queries", queries, None), *(("gallery", block, counted) for block in blocks)):
+        bad = np.flatnonzero(~np.isfinite(array if rows is None else array[rows]).all(axis=1))
+        if len(bad):
+            raise ValueError(f"{name}: row {bad[0] if rows is None else rows[bad[0]]} is not finite; every value must be")
+    for name, array, rows in (("offsets", offsets, None), ("weights", weights, counted)):
+        if array is not None and len(bad := np.flatnonzero(~np.isfinite(array if rows is None else array[rows]))):
+            raise ValueError(f"{name}[{bad[0] if rows is None else rows[bad[0]]}] is not finite; every value must be")

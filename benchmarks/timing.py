@@ -120,7 +120,7 @@ def measured(
     ratio: float | None = None,
     error: float | None = None,
 ) -> Row:
-    """One row: what follows from the times, the place and the commit is filled in; `ratio` where it is not that of the two."""
+    """One row: what follows from the times, the device and the commit is filled in; `ratio` where it is not that of the two."""
     ours, peer = float(ours), float(peer)  # NumPy's numbers are not JSON's
     ratio = peer / ours if ratio is None else ratio
     return Row(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import Guidance, StepTable
-from .devices.base import HOST, Array, Place
+from .devices.base import CPU, Array, Device
 from .errors import BundleError
 from .kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH
 
@@ -30,9 +30,9 @@ def walk(
     noise: Callable[[int], Latents],
     denoise: Callable[[Latents, float], Latents],
     guidance: float | None = None,
-    place: Place = HOST,
+    device: Device = CPU,
 ) -> Latents:
-    """Walk `table`; all arrays are at one `place`, and stay there.
+    """Walk `table`; all arrays are at one `device`, and stay there.
 
     `noise(call)` gives the normals (b, c, h, w) of a call, 0 for the start and 1 … n for the rows of the table;
     `denoise(latents, timestep)` the model's output of the same shape, in memory that nobody else will use. With a
@@ -42,9 +42,9 @@ def walk(
     weights = weights_of(table, guidance)
     kept_samples, kept_outputs = (max(len(getattr(row, kind)) for row in table.rows) for kind in ("samples", "outputs"))
     start = noise(0)
-    weights = place.here(weights.repeat(len(start), axis=1))
-    x, scaled = place.empty_like(start), place.empty_like(start)
-    place.step(weights[0], [start], [start], out=x, scaled=scaled)
+    weights = device.to_device(weights.repeat(len(start), axis=1))
+    x, scaled = device.empty_like(start), device.empty_like(start)
+    device.step(weights[0], [start], [start], out=x, scaled=scaled)
     samples: list[Latents] = [x]
     outputs: list[Latents] = []
     for call, row in enumerate(table.rows, start=1):
@@ -52,8 +52,8 @@ def walk(
         if guidance is not None:
             unconditional, output = output[: len(x)], output[len(x) :]
         outputs = [output, *outputs][:kept_outputs]
-        out = samples[-1] if len(samples) == kept_samples else place.empty_like(x)  # over the oldest, read for the last time
-        place.step(
+        out = samples[-1] if len(samples) == kept_samples else device.empty_like(x)  # over the oldest, read for the last time
+        device.step(
             weights[call],
             samples,
             outputs,
@@ -86,17 +86,17 @@ def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[n
     return weights
 
 
-def rescaled(output: Latents, guidance: Guidance, place: Place = HOST) -> Latents:
+def rescaled(output: Latents, guidance: Guidance, device: Device = CPU) -> Latents:
     """Guidance drawn back to the deviation of each conditional row by the share `guidance.rescale` (Lin et al. 2023, arXiv 2305.08891, 3.4).
 
     `output` (2 b, c, h, w): the unconditional rows, then the conditional ones; returns (b, c, h, w).
     """
     half = len(output) // 2
     unconditional, conditional = output[:half], output[half:]
-    guided = place.empty_like(conditional)
+    guided = device.empty_like(conditional)
     weights = np.zeros((half, WIDTH), np.float32)
     weights[:, OUTPUTS.start], weights[:, GUIDANCE] = 1.0, guidance.scale
-    place.step(place.here(weights), [conditional], [conditional], out=guided, unconditional=unconditional)
-    weights[:, OUTPUTS.start] = guidance.rescale * place.deviation(conditional) / place.deviation(guided) + (1 - guidance.rescale)
-    place.step(place.here(weights), [guided], [guided], out=guided)
+    device.step(device.to_device(weights), [conditional], [conditional], out=guided, unconditional=unconditional)
+    weights[:, OUTPUTS.start] = guidance.rescale * device.deviation(conditional) / device.deviation(guided) + (1 - guidance.rescale)
+    device.step(device.to_device(weights), [guided], [guided], out=guided)
     return guided

@@ -101,7 +101,7 @@ class HostDevice:
 
     def enter(self) -> None: ...
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         self.waited += 1
 
     def allocate(self, size_bytes: int) -> int:

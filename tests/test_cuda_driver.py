@@ -47,7 +47,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 
 def test_freed_memory_is_taken_by_who_next_asks_for_as_much(driver: Driver) -> None:
-    device = cuda_driver.Device()
+    device = cuda_driver.CudaContext()
     first, other = device.allocate(3000), device.allocate(3000)
     assert first != other
     device.free(first)
@@ -58,7 +58,7 @@ def test_freed_memory_is_taken_by_who_next_asks_for_as_much(driver: Driver) -> N
 
 
 def test_what_is_kept_is_given_back_before_there_is_too_little(driver: Driver) -> None:
-    device = cuda_driver.Device()
+    device = cuda_driver.CudaContext()
     driver.room = 8192
     for address in [device.allocate(1024) for _ in range(8)]:
         device.free(address)
@@ -70,7 +70,7 @@ def test_what_is_kept_is_given_back_before_there_is_too_little(driver: Driver) -
 
 def test_what_is_uploaded_may_be_changed_at_once_and_is_kept_until_it_is_there(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake driver looks at the source when the stream is waited for, as late as a real one may."""
-    device, sources, read = cuda_driver.Device(), [], []
+    device, sources, read = cuda_driver.CudaContext(), [], []
 
     def upload(address: Any, source: Any, size: Any, stream: Any) -> int:
         sources.append((source.value, size.value))
@@ -94,7 +94,7 @@ def test_what_is_uploaded_may_be_changed_at_once_and_is_kept_until_it_is_there(d
 
 
 def test_threads_never_get_the_same_memory(driver: Driver) -> None:
-    device = cuda_driver.Device()
+    device = cuda_driver.CudaContext()
     mine: list[int] = []
 
     def work() -> None:
@@ -116,6 +116,6 @@ def test_threads_never_get_the_same_memory(driver: Driver) -> None:
 
 
 def test_the_process_has_one_device(driver: Driver) -> None:
-    cuda_driver.device.cache_clear()
-    assert cuda_driver.device() is cuda_driver.device()
-    cuda_driver.device.cache_clear()
+    cuda_driver.context.cache_clear()
+    assert cuda_driver.context() is cuda_driver.context()
+    cuda_driver.context.cache_clear()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resynth_fast.extractors.texture import TextureExtractor
-from resynth_fast.kernels.preprocess import FILTERS, fitted, jpeg_round_trip, levels, preprocess, resize
+from resynth_fast.kernels.preprocess import FILTERS, jpeg_round_trip, preprocess, resize, resize_to_unit, to_uint8
 
 ROOT = Path(__file__).parents[1]
 COUNTED = {"srm", "srm_half", "lbp", "chroma"}
@@ -93,7 +93,7 @@ def test_emulated_squares_are_those_of_the_processor(emulated: dict[str, ctypes.
     assert emulated["preprocess"].emulated_resize(address(square), *shape, address(bytes_)) == 0
     np.testing.assert_array_equal(bytes_, resize(square, side, side))
     assert emulated["preprocess"].emulated_fit(address(square), *shape, address(floats)) == 0
-    np.testing.assert_array_equal(floats, fitted([square], side)[0])
+    np.testing.assert_array_equal(floats, resize_to_unit([square], side)[0])
 
 
 def test_emulated_levels_are_those_of_the_processor(emulated: dict[str, ctypes.CDLL]) -> None:
@@ -101,7 +101,7 @@ def test_emulated_levels_are_those_of_the_processor(emulated: dict[str, ctypes.C
     got = np.empty((2, 7, 31, 3), np.uint8)
     shape = [ctypes.c_int64(value) for value in (2, 7, 31)]
     assert emulated["preprocess"].emulated_levels(address(image), *shape, address(got)) == 0
-    np.testing.assert_array_equal(got, levels(image))
+    np.testing.assert_array_equal(got, to_uint8(image))
 
 
 @pytest.mark.parametrize("quality", [1, 75, 90])

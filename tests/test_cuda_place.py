@@ -19,11 +19,10 @@ from resynth_fast import Attributor, backends, zoo
 from resynth_fast.backends.onnxruntime import PROVIDERS, OnnxRuntime
 from resynth_fast.bundle import Guidance
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.devices import cuda as cuda_place
-from resynth_fast.devices import cuda_driver
-from resynth_fast.devices.base import HOST, place_of
-from resynth_fast.devices.cuda import CudaPlace
-from resynth_fast.devices.cuda_array import DeviceArray
+from resynth_fast.devices import cuda, cuda_driver
+from resynth_fast.devices.base import CPU, device_of
+from resynth_fast.devices.cuda import CudaDevice
+from resynth_fast.devices.cuda_array import CudaArray
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError
 from resynth_fast.extractors.space import open_space
@@ -37,25 +36,25 @@ def floats(*shape: int) -> Any:
 
 
 @pytest.fixture
-def place(host_device: Any) -> CudaPlace:
-    return CudaPlace(host_device, host_device.kernels)
+def device(host_device: Any) -> CudaDevice:
+    return CudaDevice(host_device, host_device.kernels)
 
 
 def test_views_are_those_of_numpy_and_keep_their_memory(host_device: Any) -> None:
     values = floats(5, 2, 3)
-    array = DeviceArray.of(host_device, values)
+    array = CudaArray.of(host_device, values)
     views = [(key, array[key]) for key in (slice(1, 3), slice(None, 2), slice(4, 9), slice(5, 5), 3, -1)]
     part = array[1:, 0, 1:]
     flat = array.reshape((5, 6))[2]
     del array
     for key, view in views:
         assert view.shape == values[key].shape
-        np.testing.assert_array_equal(view.host(), values[key])
-    np.testing.assert_array_equal(flat.host(), values[2].reshape(-1))
+        np.testing.assert_array_equal(view.to_host(), values[key])
+    np.testing.assert_array_equal(flat.to_host(), values[2].reshape(-1))
     np.testing.assert_array_equal(np.from_dlpack(part), values[1:, 0, 1:])
     assert [row.shape for row in part] == [(2,)] * 4
     with pytest.raises(AssertionError, match="not next to one another"):
-        part.host()
+        part.to_host()
     assert not host_device.freed
     del views, view, flat, part
     assert not host_device.memory
@@ -64,7 +63,7 @@ def test_views_are_those_of_numpy_and_keep_their_memory(host_device: Any) -> Non
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int64", "uint64"])
 def test_others_read_an_array_without_a_copy(host_device: Any, dtype: str) -> None:
     values = (100 * np.abs(floats(4, 3))).astype(dtype)
-    array = DeviceArray.of(host_device, values)
+    array = CudaArray.of(host_device, values)
     read = np.from_dlpack(array[1:])
     np.testing.assert_array_equal(read, values[1:])
     assert read.ctypes.data == array[1:].address
@@ -75,7 +74,7 @@ def test_others_read_an_array_without_a_copy(host_device: Any, dtype: str) -> No
 
 
 def test_another_stream_is_given_what_is_done(host_device: Any) -> None:
-    array = DeviceArray.of(host_device, floats(3))
+    array = CudaArray.of(host_device, floats(3))
     array.__dlpack__(max_version=(1, 0), stream=None)
     assert host_device.waited == 0
     array.__dlpack__(max_version=(1, 0), stream=1)
@@ -88,106 +87,106 @@ def test_kernels_of_cuda_take_arrays_of_a_device(host_device: Any, monkeypatch: 
     if _cuda.device_count():
         pytest.skip("there is a device, which would be given addresses of the host")
     monkeypatch.setattr(host_device, "dlpack", (2, 0), raising=False)
-    place = CudaPlace(host_device, _cuda)
-    image, pictures = place.empty((2, 3, 8, 8), "float32"), place.empty((2, 40, 50, 3), "uint8")
+    device = CudaDevice(host_device, _cuda)
+    image, pictures = device.empty((2, 3, 8, 8), "float32"), device.empty((2, 40, 50, 3), "uint8")
     for work in (
-        lambda: place.normal_rows([1, 2], [0, 1], (4, 8, 8)),
-        lambda: place.step(place.empty((2, 11), "float32"), [image], [image], out=image, noise=image),
-        lambda: place.finite(image),
-        lambda: place.levels(image),
-        lambda: place.resized([pictures[0, 1:30, 2:40], pictures[1]], 16),
-        lambda: place.textures(place.empty((2, 64, 64, 3), "uint8"), 2843),
+        lambda: device.normal_rows([1, 2], [0, 1], (4, 8, 8)),
+        lambda: device.step(device.empty((2, 11), "float32"), [image], [image], out=image, noise=image),
+        lambda: device.all_finite(image),
+        lambda: device.to_uint8(image),
+        lambda: device.resize([pictures[0, 1:30, 2:40], pictures[1]], 16),
+        lambda: device.textures(device.empty((2, 64, 64, 3), "uint8"), 2843),
     ):
         with pytest.raises(RuntimeError, match=r"^CUDA: "):
             work()
 
 
 def test_rows_at_odd_addresses_are_moved_to_even_ones(host_device: Any) -> None:
-    array = DeviceArray.of(host_device, floats(5, 3))
+    array = CudaArray.of(host_device, floats(5, 3))
     assert array.aligned() is array
     moved = array[1:].aligned()
     assert moved.address % 256 == 0
-    np.testing.assert_array_equal(moved.host(), floats(5, 3)[1:])
+    np.testing.assert_array_equal(moved.to_host(), floats(5, 3)[1:])
 
 
 OPERATIONS = {
-    "noise": lambda place, x: place.normal_rows([3, 1 << 63], [0, 9], (4, 2, 3)),
-    "joined": lambda place, x: place.joined([x, x[1:]]),
-    "full": lambda place, x: place.full(3, 981.25),
-    "deviation": lambda place, x: place.here(place.deviation(x)),
-    "levels": lambda place, x: place.levels(x),
-    "rescaled": lambda place, x: rescaled(x, Guidance("rescaled", 7.5, 0.7), place),
+    "noise": lambda device, x: device.normal_rows([3, 1 << 63], [0, 9], (4, 2, 3)),
+    "joined": lambda device, x: device.concatenate([x, x[1:]]),
+    "full": lambda device, x: device.full(3, 981.25),
+    "deviation": lambda device, x: device.to_device(device.deviation(x)),
+    "levels": lambda device, x: device.to_uint8(x),
+    "rescaled": lambda device, x: rescaled(x, Guidance("rescaled", 7.5, 0.7), device),
 }
 
 
 @pytest.mark.parametrize("work", OPERATIONS.values(), ids=OPERATIONS)
-def test_operations_give_what_the_host_gives(place: CudaPlace, work: Any) -> None:
+def test_operations_give_what_the_host_gives(device: CudaDevice, work: Any) -> None:
     x = np.abs(floats(4, 3, 8, 8))
-    np.testing.assert_array_equal(place.host(work(place, place.here(x))), work(HOST, x))
+    np.testing.assert_array_equal(device.to_host(work(device, device.to_device(x))), work(CPU, x))
 
 
-def test_what_is_not_finite_is_seen(place: CudaPlace) -> None:
+def test_what_is_not_finite_is_seen(device: CudaDevice) -> None:
     for i, harm in enumerate((np.nan, np.inf, -np.inf)):
         x = floats(2, 3, 5, 7)
-        assert place.finite(place.here(x))
+        assert device.all_finite(device.to_device(x))
         x.reshape(-1)[i * 104] = harm  # the first, one amid, and the last
-        assert not place.finite(place.here(x))
+        assert not device.all_finite(device.to_device(x))
 
 
-def of_bundle(name: str, place: CudaPlace | None = None) -> EngineCandidate:
-    return EngineCandidate(zoo.bundle(name), EnginePool(OnnxRuntime(PROVIDERS["cpu"], place)))
+def of_bundle(name: str, device: CudaDevice | None = None) -> EngineCandidate:
+    return EngineCandidate(zoo.bundle(name), EnginePool(OnnxRuntime(PROVIDERS["cpu"], device)))
 
 
 @pytest.mark.parametrize("name", [bundle.name for bundle in zoo.candidates()])
-def test_pictures_are_the_same_wherever_their_arrays_are(place: CudaPlace, name: str) -> None:
-    np.testing.assert_array_equal(of_bundle(name, place).make(PROMPTS, SEEDS, 4), of_bundle(name).make(PROMPTS, SEEDS, 4))
+def test_pictures_are_the_same_wherever_their_arrays_are(device: CudaDevice, name: str) -> None:
+    np.testing.assert_array_equal(of_bundle(name, device).make(PROMPTS, SEEDS, 4), of_bundle(name).make(PROMPTS, SEEDS, 4))
 
 
-def test_nothing_but_conditions_goes_up_and_nothing_but_pictures_and_features_comes_down(place: CudaPlace) -> None:
+def test_nothing_but_conditions_goes_up_and_nothing_but_pictures_and_features_comes_down(device: CudaDevice) -> None:
     """Beside a few numbers: weights of the steps, seeds, and whether what was made is finite."""
-    candidate, space = of_bundle("zoo-sd", place), open_space(zoo.bundle(zoo.TEXTURE))
+    candidate, space = of_bundle("zoo-sd", device), open_space(zoo.bundle(zoo.TEXTURE))
     candidate.make(PROMPTS, SEEDS, 1)  # text states are kept on the host, once for all candidates
-    place.device.copied.clear()
+    device.context.copied.clear()
     there, pictures = candidate.draw(PROMPTS, SEEDS, 4)
     space.features(pictures, there)
-    there.host(pictures)
-    few = len(place.device.copied)
-    assert [dtype.name for way, dtype in place.device.copied if way == "down"] == ["int32", "int32", "float32", "uint8"]
-    place.device.copied.clear()
+    there.to_host(pictures)
+    few = len(device.context.copied)
+    assert [dtype.name for way, dtype in device.context.copied if way == "down"] == ["int32", "int32", "float32", "uint8"]
+    device.context.copied.clear()
     pictures = candidate.make(PROMPTS, SEEDS, 8)
-    assert len(place.device.copied) == few - 1  # the features; none is made in a step
-    np.testing.assert_array_equal(space.features(place.here(np.stack(pictures)), place), space.features(pictures))
+    assert len(device.context.copied) == few - 1  # the features; none is made in a step
+    np.testing.assert_array_equal(space.features(device.to_device(np.stack(pictures)), device), space.features(pictures))
 
 
-def test_a_verdict_is_the_same_wherever_its_arrays_are(place: CudaPlace, tmp_path: Path) -> None:
+def test_a_verdict_is_the_same_wherever_its_arrays_are(device: CudaDevice, tmp_path: Path) -> None:
     Image.fromarray(of_bundle("zoo-sd").make(PROMPTS[:1], SEEDS[:1], 8)[0]).save(tmp_path / "probe.png")
     verdicts = [
         Attributor.from_zoo(["zoo:zoo-sd", "zoo:zoo-flux"], backend=OnnxRuntime(PROVIDERS["cpu"], where), threads=1, references=2, steps=2)(
             [tmp_path / "probe.png"]
         )[0]
-        for where in (place, None)
+        for where in (device, None)
     ]
     assert verdicts[0].probability == verdicts[1].probability
     assert [c.score for c in verdicts[0].candidates] == [c.score for c in verdicts[1].candidates]
-    assert not place.device.memory
+    assert not device.context.memory
 
 
-def test_memory_is_given_back_after_each_picture(place: CudaPlace) -> None:
-    of_bundle("zoo-sd", place).make(PROMPTS, SEEDS, 2)
-    assert not place.device.memory
+def test_memory_is_given_back_after_each_picture(device: CudaDevice) -> None:
+    of_bundle("zoo-sd", device).make(PROMPTS, SEEDS, 2)
+    assert not device.context.memory
 
 
-def test_an_engine_takes_arrays_of_the_host_too(place: CudaPlace) -> None:
+def test_an_engine_takes_arrays_of_the_host_too(device: CudaDevice) -> None:
     component = zoo.bundle("zoo-sd").components["decoder"]
-    engine = OnnxRuntime(PROVIDERS["cpu"], place).load(component.model(), threads=1)
+    engine = OnnxRuntime(PROVIDERS["cpu"], device).load(component.model(), threads=1)
     latents = floats(2, *component.inputs["latents"].shape[1:])  # type: ignore[arg-type]
     image = engine.run({"latents": latents})["image"]
     assert isinstance(image, np.ndarray)
-    np.testing.assert_array_equal(engine.run({"latents": place.here(latents)})["image"].host(), image)
+    np.testing.assert_array_equal(engine.run({"latents": device.to_device(latents)})["image"].to_host(), image)
 
 
 @pytest.mark.parametrize("variant", ["cuda", "tensorrt"])
-def test_a_gpu_is_asked_to_work_on_our_stream(place: CudaPlace, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+def test_a_gpu_is_asked_to_work_on_our_stream(device: CudaDevice, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     import onnxruntime
 
     if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
@@ -200,12 +199,12 @@ def test_a_gpu_is_asked_to_work_on_our_stream(place: CudaPlace, monkeypatch: pyt
         return session(graph, options, providers=providers, **more)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
-    engine = OnnxRuntime(PROVIDERS[variant], place).load(zoo.bundle(zoo.TAGGER).components["tagger"].model(), threads=1)
+    engine = OnnxRuntime(PROVIDERS[variant], device).load(zoo.bundle(zoo.TAGGER).components["tagger"].model(), threads=1)
     ours = {"user_compute_stream": "7"}
     assert asked[:-1] == [(PROVIDERS[name], ours) for name in dict.fromkeys([variant, "cuda"])]
     assert asked[-1] == (PROVIDERS["cpu"], {})  # what neither takes
     assert engine.fallback
-    assert place_of(engine) is HOST
+    assert device_of(engine) is CPU
 
 
 @pytest.mark.parametrize(
@@ -213,38 +212,38 @@ def test_a_gpu_is_asked_to_work_on_our_stream(place: CudaPlace, monkeypatch: pyt
     [lambda x: {"other": x}, lambda x: {"latents": x, "more": x}, lambda x: {"latents": x.reshape((1, 210, 1, 1))}],
     ids=["missing", "unknown", "shape"],
 )
-def test_arrays_that_the_graph_does_not_take_are_refused(place: CudaPlace, spoil: Any) -> None:
+def test_arrays_that_the_graph_does_not_take_are_refused(device: CudaDevice, spoil: Any) -> None:
     component = zoo.bundle("zoo-sd").components["decoder"]
-    engine = OnnxRuntime(PROVIDERS["cpu"], place).load(component.model(), threads=1)
-    x = place.here(floats(1, 210))
+    engine = OnnxRuntime(PROVIDERS["cpu"], device).load(component.model(), threads=1)
+    x = device.to_device(floats(1, 210))
     with pytest.raises(BundleError, match="export the bundle again"):
         engine.run(spoil(x))
 
 
 def test_without_kernels_or_a_device_arrays_go_through_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_place.importlib.util, "find_spec", lambda name: None)
-    cuda_place.cuda_place.cache_clear()
-    assert cuda_place.cuda_place() is None
-    monkeypatch.setattr(cuda_place.importlib.util, "find_spec", lambda name: "there")
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None)
+    cuda.cuda_device.cache_clear()
+    assert cuda.cuda_device() is None
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: "there")
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda-that-is-not-there.so.1")
-    for cached in (cuda_place.cuda_place, cuda_driver.device):
+    for cached in (cuda.cuda_device, cuda_driver.context):
         cached.cache_clear()
-    assert cuda_place.cuda_place() is None
-    cuda_place.cuda_place.cache_clear()
+    assert cuda.cuda_device() is None
+    cuda.cuda_device.cache_clear()
     engine = backends.get("onnxruntime").load(zoo.bundle(zoo.TAGGER).components["tagger"].model(), threads=1)
-    assert place_of(engine) is HOST
+    assert device_of(engine) is CPU
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("work", OPERATIONS.values(), ids=OPERATIONS)
 def test_operations_of_a_gpu_give_what_the_host_gives(work: Any) -> None:
-    place = cuda_place.cuda_place()
-    assert place
+    device = cuda.cuda_device()
+    assert device
     x = np.abs(floats(4, 3, 8, 8))
-    np.testing.assert_array_equal(place.host(work(place, place.here(x))), work(HOST, x))
-    assert place.finite(place.here(x))
+    np.testing.assert_array_equal(device.to_host(work(device, device.to_device(x))), work(CPU, x))
+    assert device.all_finite(device.to_device(x))
     x[3, 2, 7, 7] = np.nan
-    assert not place.finite(place.here(x))
+    assert not device.all_finite(device.to_device(x))
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ import pytest
 
 from resynth_fast import backends, zoo
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.devices.base import Host
+from resynth_fast.devices.base import CpuDevice
 from resynth_fast.engines import batching as merging
 from resynth_fast.engines import pool as engines
 from resynth_fast.engines.batching import Merging
@@ -33,7 +33,7 @@ class Engine:
         self.calls, self.holds, self.open = [], holds, threading.Event()
         self.open.set()
         self.inside = threading.Lock()
-        self.place = Host()
+        self.device = CpuDevice()
 
     def run(self, inputs):
         assert not self.inside.locked(), "two calls at once"
@@ -79,7 +79,7 @@ def until(done):
 @pytest.mark.parametrize("users", [1, 2])
 def test_one_alone_runs_ahead_of_the_device_and_several_let_it_finish(users):
     engine, waited = Engine(), []
-    engine.place.wait = lambda: waited.append(engine.calls[-1])
+    engine.device.wait = lambda: waited.append(engine.calls[-1])
     Merging(engine, lambda: users).run(rows(3))
     assert waited == [[3]][: users - 1]
 
@@ -134,7 +134,9 @@ def test_what_memory_is_too_small_for_is_run_call_by_call_and_not_tried_again():
 
 def test_an_engine_whose_outputs_are_not_rows_answers_each_call_alone():
     engine = Engine()
-    merged = Merging(SimpleNamespace(fallback="", place=engine.place, run=lambda inputs: {"sum": engine.run(inputs)["y"].sum(0)}), several)
+    merged = Merging(
+        SimpleNamespace(fallback="", device=engine.device, run=lambda inputs: {"sum": engine.run(inputs)["y"].sum(0)}), several
+    )
     for i, future in enumerate(meet(merged, engine, [rows(i) for i in range(4)])):
         np.testing.assert_array_equal(future.result()["sum"], [2 * i] * 3)
 
@@ -229,7 +231,7 @@ def test_many_calls_of_many_threads_are_all_answered_with_their_own_rows():
         time.sleep(1e-4)  # others come meanwhile
         return engine.run(inputs)
 
-    merged = Merging(SimpleNamespace(fallback="", place=engine.place, run=run), several, most_rows=8)
+    merged = Merging(SimpleNamespace(fallback="", device=engine.device, run=run), several, most_rows=8)
 
     def work(seed):
         rng, asked = random.Random(seed), 0
@@ -247,7 +249,7 @@ def test_many_calls_of_many_threads_are_all_answered_with_their_own_rows():
 
 
 class Device:
-    """A backend whose engines stand in for a device's: they are ONNX Runtime's with two threads, and have a place."""
+    """A backend whose engines stand in for a device's: they are ONNX Runtime's with two threads, and have a device."""
 
     abreast = False
 
@@ -264,7 +266,7 @@ class Device:
             self.watch(inputs)
             return engine.run(inputs)
 
-        return SimpleNamespace(fallback="", place=Host(), run=run)
+        return SimpleNamespace(fallback="", device=CpuDevice(), run=run)
 
 
 def test_walks_of_one_candidate_share_calls_at_different_steps_and_draw_what_they_draw_alone():
@@ -308,7 +310,7 @@ def test_the_time_of_a_call_is_shared_by_its_rows_and_waiting_is_nobodys(monkeyp
     now = SimpleNamespace(perf_counter=lambda: clock)
     monkeypatch.setattr(engines, "time", now)
     monkeypatch.setattr(merging, "time", now)
-    pool = EnginePool(SimpleNamespace(abreast=False, load=lambda model, threads: SimpleNamespace(fallback="", place=Host(), run=run)))
+    pool = EnginePool(SimpleNamespace(abreast=False, load=lambda model, threads: SimpleNamespace(fallback="", device=CpuDevice(), run=run)))
     monkeypatch.setattr(pool.costs, "ran", lambda graph, rows, seconds: told.append((rows, seconds)))
     tagger = zoo.bundle(zoo.TAGGER).components["tagger"]
 

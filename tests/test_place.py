@@ -23,10 +23,10 @@ from stand_in import StandIn  # noqa: E402
 
 from resynth_fast import backends, zoo  # noqa: E402
 from resynth_fast.backends.torch import CudaGraphs, Torch  # noqa: E402
-from resynth_fast.backends.torch.device import TorchPlace  # noqa: E402
+from resynth_fast.backends.torch.device import TorchDevice  # noqa: E402
 from resynth_fast.bundle import Component, File, Guidance, Tensor  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
-from resynth_fast.devices.base import HOST  # noqa: E402
+from resynth_fast.devices.base import CPU  # noqa: E402
 from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.extractors.network import NetworkExtractor  # noqa: E402
 from resynth_fast.extractors.pixels import PixelRecipe  # noqa: E402
@@ -35,7 +35,7 @@ from resynth_fast.sampling import rescaled  # noqa: E402
 
 KERNELS = StandIn()
 AWAY = Torch("cpu", compiled=False, precision="f32", kernels=KERNELS)
-PLACE = TorchPlace(torch.device("cpu"), KERNELS)
+DEVICE = TorchDevice(torch.device("cpu"), KERNELS)
 PROMPTS, SEEDS = zoo.prompts()[:2], [7, 1 << 40]
 
 
@@ -46,29 +46,29 @@ def floats(*shape: int) -> Any:
 @pytest.mark.parametrize(
     "work",
     [
-        lambda place, x: place.normal_rows([3, 1 << 63], [0, 9], (4, 2, 3)),
-        lambda place, x: place.joined([x, x]),
-        lambda place, x: place.full(3, 981.25),
-        lambda place, x: place.deviation(x),
-        lambda place, x: rescaled(x, Guidance("rescaled", 7.5, 0.7), place),
+        lambda device, x: device.normal_rows([3, 1 << 63], [0, 9], (4, 2, 3)),
+        lambda device, x: device.concatenate([x, x]),
+        lambda device, x: device.full(3, 981.25),
+        lambda device, x: device.deviation(x),
+        lambda device, x: rescaled(x, Guidance("rescaled", 7.5, 0.7), device),
     ],
     ids=["noise", "joined", "full", "deviation", "rescaled"],
 )
 def test_operations_give_what_the_host_gives(work: Callable[..., Any]) -> None:
     x = np.abs(floats(4, 3, 8, 8)) + 1
-    found, expected = work(PLACE, PLACE.here(x)), work(HOST, x)
+    found, expected = work(DEVICE, DEVICE.to_device(x)), work(CPU, x)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_what_is_not_finite_is_seen_and_levels_are_rounded_alike() -> None:
     x = floats(2, 3, 4, 4)
-    np.testing.assert_array_equal(PLACE.host(PLACE.levels(PLACE.here(x))), HOST.levels(x))
+    np.testing.assert_array_equal(DEVICE.to_host(DEVICE.to_uint8(DEVICE.to_device(x))), CPU.to_uint8(x))
     for harm in (np.nan, np.inf):
         x[1, 2, 3, 3] = harm
-        assert not PLACE.finite(PLACE.here(x))
-        assert not HOST.finite(x)
-    assert PLACE.finite(PLACE.here(x[:1]))
+        assert not DEVICE.all_finite(DEVICE.to_device(x))
+        assert not CPU.all_finite(x)
+    assert DEVICE.all_finite(DEVICE.to_device(x[:1]))
 
 
 @pytest.mark.parametrize("name", ["zoo-sd", "zoo-flux"])
@@ -102,24 +102,24 @@ def test_descriptors_made_at_a_place_are_the_hosts(jpeg_quality: int | None) -> 
     here = replace(TEXTURE, pixels=replace(TEXTURE.pixels, jpeg_quality=jpeg_quality))
     pictures = np.random.default_rng(0).integers(0, 256, (3, 97, 80, 3), np.uint8)
     expected = here.features(list(pictures))
-    np.testing.assert_array_equal(here.features(PLACE.here(pictures), PLACE), expected)
+    np.testing.assert_array_equal(here.features(DEVICE.to_device(pictures), DEVICE), expected)
     of_many_sizes = [pictures[0], pictures[1, 3:40, 5:], pictures[2, ::-1]]  # of the host, not all of whole rows
-    np.testing.assert_array_equal(here.features(of_many_sizes, PLACE), here.features(of_many_sizes))
+    np.testing.assert_array_equal(here.features(of_many_sizes, DEVICE), here.features(of_many_sizes))
 
 
 def test_squares_are_fitted_alike() -> None:
     squares = np.random.default_rng(2).integers(0, 2, (2, 30, 30, 3), np.uint8) * 255  # black beside white: bicubic goes beyond both
-    expected = HOST.fitted(squares, 41)
-    np.testing.assert_array_equal(PLACE.host(PLACE.fitted(PLACE.here(squares), 41)), expected)
+    expected = CPU.resize_to_unit(squares, 41)
+    np.testing.assert_array_equal(DEVICE.to_host(DEVICE.resize_to_unit(DEVICE.to_device(squares), 41)), expected)
     assert (expected.min(), expected.max()) == (0, 1)
 
 
 @pytest.mark.parametrize("backend", [AWAY, backends.get("torch")], ids=["away", "here"])
-@pytest.mark.parametrize("place", [PLACE, HOST], ids=["away", "here"])
-def test_an_encoder_is_given_its_pixels_where_it_runs(backend: Torch, place: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", [DEVICE, CPU], ids=["away", "here"])
+def test_an_encoder_is_given_its_pixels_where_it_runs(backend: Torch, device: Any, tmp_path: Path) -> None:
     pictures = np.random.default_rng(1).integers(0, 256, (4, 50, 60, 3), np.uint8)
     expected = encoder(tmp_path, EnginePool(backends.get("onnxruntime"))).features(list(pictures))
-    found = encoder(tmp_path, EnginePool(backend)).features(place.here(pictures), place)
+    found = encoder(tmp_path, EnginePool(backend)).features(device.to_device(pictures), device)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.ptp(expected, 0).min() > 0
 
@@ -141,11 +141,11 @@ def test_nothing_but_features_and_pictures_is_copied_to_the_host(tmp_path: Path,
 
     for method in ("__array__", "cpu", "item", "numpy", "tolist"):
         monkeypatch.setattr(torch.Tensor, method, watched(method))
-    place, pictures = candidate.draw(PROMPTS, SEEDS, 4)
+    device, pictures = candidate.draw(PROMPTS, SEEDS, 4)
     drawn = copied.copy()
     for each in spaces:
-        each.features(pictures, place)
-    found = place.host(pictures)
+        each.features(pictures, device)
+    found = device.to_host(pictures)
     monkeypatch.undo()
     assert drawn == []
     expected = [
@@ -197,16 +197,16 @@ def test_pictures_of_a_gpu_are_those_of_the_cpu(name: str) -> None:
 def test_pictures_are_described_on_a_gpu_as_on_the_host() -> None:
     from resynth_fast.kernels import _cuda
 
-    gpu, image = TorchPlace(torch.device("cuda"), _cuda), floats(2, 3, 80, 80)
-    pictures = HOST.levels(image)
-    there = gpu.here(pictures)
-    np.testing.assert_array_equal(gpu.host(gpu.levels(gpu.here(image))), pictures)
-    np.testing.assert_array_equal(gpu.host(gpu.through_jpeg(there, 90)), HOST.through_jpeg(pictures, 90))
+    gpu, image = TorchDevice(torch.device("cuda"), _cuda), floats(2, 3, 80, 80)
+    pictures = CPU.to_uint8(image)
+    there = gpu.to_device(pictures)
+    np.testing.assert_array_equal(gpu.to_host(gpu.to_uint8(gpu.to_device(image))), pictures)
+    np.testing.assert_array_equal(gpu.to_host(gpu.jpeg_round_trip(there, 90)), CPU.jpeg_round_trip(pictures, 90))
     # a weight that a fused multiply-add rounds the other way may move a value by one level
-    moved = gpu.host(gpu.resized([there[0], there[1, 7:60, 9:62]], 64)).astype(int) - HOST.resized(
+    moved = gpu.to_host(gpu.resize([there[0], there[1, 7:60, 9:62]], 64)).astype(int) - CPU.resize(
         [pictures[0], pictures[1, 7:60, 9:62]], 64
     )
     assert np.abs(moved).max() <= 1
-    np.testing.assert_allclose(gpu.host(gpu.fitted(there, 96)), HOST.fitted(pictures, 96), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gpu.to_host(gpu.resize_to_unit(there, 96)), CPU.resize_to_unit(pictures, 96), rtol=0, atol=1e-6)
     features = TEXTURE.features(pictures), TEXTURE.features(there, gpu)
     assert 1 - np.sum(np.prod([rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in features], 0), 1).min() < 1e-4

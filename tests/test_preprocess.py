@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resynth_fast.kernels import _native, preprocess
-from resynth_fast.kernels.preprocess import FILTERS, Filter, centre_square, fitted, jpeg_round_trip, levels, resize
+from resynth_fast.kernels.preprocess import FILTERS, Filter, centre_square, jpeg_round_trip, resize, resize_to_unit, to_uint8
 
 SIDES = (1, 7, 31, 33, 65, 97)
 KINDS = ("noise", "black and white", "constant", "smooth")
@@ -92,18 +92,18 @@ def test_floats_are_normalised_as_they_are() -> None:
 @given(pictures, sides)
 def test_pictures_are_fitted_like_pillow_in_floating_point(pixels: np.ndarray, side: int) -> None:
     square = centre_square(pixels, 0.1)  # a view, whose rows are further apart than they are long
-    [found] = fitted([square], side)
+    [found] = resize_to_unit([square], side)
     for channel in range(3):
         unit = square[..., channel].astype(np.float32) / np.float32(255)
         np.testing.assert_allclose(found[channel], pillow(unit, side, side, "bicubic").clip(0, 1), rtol=0, atol=ATOL)
-    np.testing.assert_array_equal(fitted([square], len(square))[0], square.transpose(2, 0, 1) / np.float32(255))
+    np.testing.assert_array_equal(resize_to_unit([square], len(square))[0], square.transpose(2, 0, 1) / np.float32(255))
 
 
 def test_levels_are_the_nearest_ones_and_of_two_the_even_one() -> None:
     between = np.arange(512, dtype=np.float32) / np.float32(510)  # 0, half a level, one level, …
     around = np.concatenate([np.nextafter(between, -1), between, np.nextafter(between, 2), [-9, -0.0, 1.5, 1e30]]).astype(np.float32)
     image = np.resize(around, (2, 3, 23, 40))
-    got = levels(image.transpose(0, 1, 3, 2))  # any order in memory
+    got = to_uint8(image.transpose(0, 1, 3, 2))  # any order in memory
     want = np.rint(image.clip(0, 1) * np.float32(255)).astype(np.uint8)
     np.testing.assert_array_equal(got, want.transpose(0, 3, 2, 1))
 

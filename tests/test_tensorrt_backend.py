@@ -17,7 +17,7 @@ pytest.importorskip("tensorrt_rtx")
 from resynth_fast import backends
 from resynth_fast.backends.tensorrt import TensorRt, TensorRtEngine
 from resynth_fast.devices import cuda_driver
-from resynth_fast.devices.cuda_array import DeviceArray
+from resynth_fast.devices.cuda_array import CudaArray
 from resynth_fast.errors import BundleError, DeviceError
 from resynth_fast.onnx_model import Model
 
@@ -100,13 +100,13 @@ def test_arrays_of_the_device_stay_there(host_device: Any, rows: int) -> None:
     """However many calls their rows take."""
     given = inputs(rows)
     engine = TensorRtEngine(Plan(), LIBRARY, host_device)
-    here = {name: DeviceArray.of(host_device, values) for name, values in given.items()}
+    here = {name: CudaArray.of(host_device, values) for name, values in given.items()}
     host_device.copied.clear()
     found = engine.run(here)["sum"]
     mixed = engine.run({"x": here["x"], "i": given["i"]})["sum"]
     assert host_device.copied == [("up", np.int64)]
     for each in (found, mixed):
-        np.testing.assert_array_equal(each.host(), given["x"] + given["i"][:, None].astype(np.float32))
+        np.testing.assert_array_equal(each.to_host(), given["x"] + given["i"][:, None].astype(np.float32))
     del here, found, mixed, each
     assert not host_device.memory
 
@@ -115,7 +115,7 @@ def test_arrays_of_another_type_than_the_plan_takes_are_refused(host_device: Any
     engine = TensorRtEngine(Plan(), LIBRARY, host_device)
     x, i = inputs(2).values()
     with pytest.raises(BundleError, match="takes i as int64, it was given int32"):
-        engine.run({"x": x, "i": DeviceArray.of(host_device, i.astype(np.int32))})
+        engine.run({"x": x, "i": CudaArray.of(host_device, i.astype(np.int32))})
 
 
 def test_inputs_are_given_as_the_plan_takes_them(host_device: Any) -> None:
@@ -193,7 +193,7 @@ def test_a_plan_that_the_library_refuses_is_an_error(host_device: Any, tmp_path:
 
 def test_without_a_driver_the_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda-that-is-not-there.so.1")
-    cuda_driver.device.cache_clear()
+    cuda_driver.context.cache_clear()
     with pytest.raises(DeviceError, match=r"no NVIDIA driver .* choose another backend"):
         backends.get("tensorrt")
 
@@ -204,7 +204,7 @@ def test_a_plan_of_the_zoo_agrees_with_onnx_runtime(tmp_path: Path) -> None:
     from resynth_fast.export import tensorrt
 
     component = zoo.bundle(zoo.TAGGER).components["tagger"]
-    capability = cuda_driver.Device().compute_capability
+    capability = cuda_driver.CudaContext().compute_capability
     tensorrt.plan(tmp_path, component, tensorrt.key_of(component, compute_capability=capability))
     pixels = np.random.default_rng(0).random((40, *component.inputs["pixels"].shape[1:])).astype(np.float32)  # type: ignore[arg-type]
     given, expected = (

@@ -13,7 +13,7 @@ from gpu.peers import by_us
 from gpu.setting import SD15, SDXL, Setting
 from resynth_fast import zoo
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.devices.base import HOST, Place, place_of
+from resynth_fast.devices.base import CPU, Device, device_of
 from resynth_fast.extractors.space import open_space
 from resynth_fast.kernels.noise import normal_rows
 from resynth_fast.kernels.step import INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH
@@ -28,12 +28,12 @@ def invariance(s: Setting) -> Iterator[Row]:
         _, bundle = s.shaped(name)
         pool = s.pool(s.ours(name))
         candidate = EngineCandidate(bundle, pool)
-        place = place_of(pool.get(bundle.components["denoiser"]))
+        device = device_of(pool.get(bundle.components["denoiser"]))
         seeds = list(range(16))
-        noise = place.host(place.normal_rows(seeds, seeds, bundle.latents))
+        noise = device.to_host(device.normal_rows(seeds, seeds, bundle.latents))
         if noise.tobytes() != normal_rows(seeds, seeds, bundle.latents).tobytes():
             raise SystemExit(f"{name}: noise on the device is not the host's bit for bit")
-        _step_bits(place, noise)
+        _step_bits(device, noise)
         alone = _unit(space([by_us(candidate, pool, [seed])[0] for seed in seeds]))
         drift = 0.0
         for batch in (2, 3, 8, 16):
@@ -56,16 +56,16 @@ def invariance(s: Setting) -> Iterator[Row]:
         )
 
 
-def _step_bits(place: Place, noise: npt.NDArray[np.float32]) -> None:
-    """SystemExit unless the step kernel's bits at `place` are the host's."""
+def _step_bits(device: Device, noise: npt.NDArray[np.float32]) -> None:
+    """SystemExit unless the step kernel's bits at `device` are the host's."""
     weights = np.zeros((len(noise), WIDTH), np.float32)
     weights[:, [SAMPLES.start, OUTPUTS.start, INPUT_SCALE]] = 0.7, -1.3, 1.0
     found = []
-    for each in (HOST, place):
-        sample, output = each.here(noise), each.here(noise[::-1].copy())
+    for each in (CPU, device):
+        sample, output = each.to_device(noise), each.to_device(noise[::-1].copy())
         out = each.empty_like(sample)
-        each.step(each.here(weights), [sample], [output], out=out)
-        found.append(each.host(out).tobytes())
+        each.step(each.to_device(weights), [sample], [output], out=out)
+        found.append(each.to_host(out).tobytes())
     if found[0] != found[1]:
         raise SystemExit("a step on the device is not the host's bit for bit")
 

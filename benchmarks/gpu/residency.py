@@ -14,7 +14,7 @@ from gpu.rows import timed
 from gpu.setting import FLUX, SDXL, Setting
 from gpu.siblings import siblings
 from resynth_fast.bundle import Component
-from resynth_fast.devices.base import place_of
+from resynth_fast.devices.base import device_of
 from resynth_fast.engines.pool import EnginePool, graph_of
 from resynth_fast.kernels.noise import normal_rows
 
@@ -71,10 +71,10 @@ def _turns(pool: EnginePool, components: Sequence[Component], inputs: dict[str, 
     pool.expect(components)
     for component in components:
         with pool.hold(component) as engine:
-            place = place_of(engine)
-            here = {name: place.here(values) for name, values in inputs.items()}
+            device = device_of(engine)
+            here = {name: device.to_device(values) for name, values in inputs.items()}
             for _ in range(STEPS):
-                if not place.finite(engine.run(here)["model_output"]):
+                if not device.all_finite(engine.run(here)["model_output"]):
                     raise SystemExit(f"{component.file.path.name}: values that are not finite")
     pool.expect([])
 

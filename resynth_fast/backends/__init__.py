@@ -25,7 +25,7 @@ INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
 class Engine(Protocol):
     """A loaded component. Several threads may run it at once.
 
-    One that runs on a device may have a `place` (see `resynth_fast.devices.base`); calls of several threads are then merged (`resynth_fast.engines.batching`).
+    One that runs on a device may have a `device` (see `resynth_fast.devices.base`); calls of several threads are then merged (`resynth_fast.engines.batching`).
     """
 
     @property

@@ -1,6 +1,6 @@
 """ONNX Runtime: on the CPU, or by an execution provider of the GPU package (`onnxruntime:cuda`, `onnxruntime:tensorrt`).
 
-On a GPU an engine has a place: arrays of it are bound by their addresses, outputs stay where ONNX Runtime put them, and its
+On a GPU an engine has a device: arrays of it are bound by their addresses, outputs stay where ONNX Runtime put them, and its
 work is put on the stream of ours without waiting for it.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from ..devices.base import HOST, Place
-from ..devices.cuda import CudaPlace, cuda_place
-from ..devices.cuda_array import DeviceArray
+from ..devices.base import CPU, Device
+from ..devices.cuda import CudaDevice, cuda_device
+from ..devices.cuda_array import CudaArray
 from ..errors import BundleError, ConfigError, DeviceError
 from ..onnx_model import Model
 from . import Arrays
@@ -36,7 +36,7 @@ def backend(variant: str) -> OnnxRuntime:
     if variant not in PROVIDERS:
         raise ConfigError(f"backend is 'onnxruntime:{variant[:40]}'; behind the colon may stand {', '.join(filter(None, PROVIDERS))}")
     provider = PROVIDERS[variant]
-    return OnnxRuntime(provider, None if provider == PROVIDERS["cpu"] else cuda_place())
+    return OnnxRuntime(provider, None if provider == PROVIDERS["cpu"] else cuda_device())
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class OnnxRuntime:
     """Sessions on one execution provider; what it cannot run, or all where it is not there, runs on the CPU."""
 
     provider: str
-    place: CudaPlace | None = None
+    device: CudaDevice | None = None
     """Where its arrays can stay; None: they are the host's."""
 
     @property
@@ -77,7 +77,7 @@ class OnnxRuntime:
             disabled = ["ConstantFolding"]
         # What TensorRT does not take stays on the GPU.
         names = [self.provider, *([PROVIDERS["cuda"]] if self.provider == PROVIDERS["tensorrt"] else []), PROVIDERS["cpu"]]
-        on_gpu = {"user_compute_stream": str(self.place.device.stream)} if self.place else {}
+        on_gpu = {"user_compute_stream": str(self.device.context.stream)} if self.device else {}
         providers = [(name, {} if name == PROVIDERS["cpu"] else on_gpu) for name in dict.fromkeys(names)]
         try:
             with warnings.catch_warnings():
@@ -85,25 +85,25 @@ class OnnxRuntime:
                 session = onnxruntime.InferenceSession(model.graph, options, providers=providers, disabled_optimizers=disabled)
         except Exception as error:  # ONNX Runtime's own classes share no public base
             raise BundleError(f"ONNX Runtime cannot load the graph ({str(error)[:300]}); export the bundle again") from error
-        return OnnxRuntimeEngine(session, self.provider, self.place)
+        return OnnxRuntimeEngine(session, self.provider, self.device)
 
 
 class OnnxRuntimeEngine:
     """A session, with the names of its inputs and outputs read once."""
 
-    def __init__(self, session: Any, provider: str, place: CudaPlace | None = None) -> None:
+    def __init__(self, session: Any, provider: str, device: CudaDevice | None = None) -> None:
         self._session = session
         self._inputs = [each.name for each in session.get_inputs()]
         self._outputs = [each.name for each in session.get_outputs()]
         used = session.get_providers()[0]
         self.fallback = "" if used == provider else f"ONNX Runtime has no usable {provider}, {used} runs instead"
-        self.place: Place = HOST if self.fallback or place is None else place
+        self.device: Device = CPU if self.fallback or device is None else device
         self._lock = threading.Lock()
 
     def run(self, inputs: Arrays) -> dict[str, Any]:
-        """See `Engine.run`; arrays of the place are answered by such."""
+        """See `Engine.run`; arrays of the device are answered by such."""
         try:
-            if any(isinstance(values, DeviceArray) for values in inputs.values()):
+            if any(isinstance(values, CudaArray) for values in inputs.values()):
                 return self._run_in_place(inputs)
             return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
         except (BundleError, DeviceError):
@@ -113,20 +113,20 @@ class OnnxRuntimeEngine:
                 raise DeviceError(f"out of memory ({str(error)[:200]}); ask for fewer references or set a smaller batch") from error
             raise BundleError(f"ONNX Runtime failed ({str(error)[:300]}); verify or export the bundle again") from error
 
-    def _run_in_place(self, inputs: Arrays) -> dict[str, DeviceArray]:
+    def _run_in_place(self, inputs: Arrays) -> dict[str, CudaArray]:
         if set(inputs) != set(self._inputs):
             raise BundleError(f"the graph takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
-        assert isinstance(self.place, CudaPlace)  # whose arrays these are
-        device = self.place.device
-        here = {name: self.place.here(values).aligned() for name, values in inputs.items()}
+        assert isinstance(self.device, CudaDevice)  # whose arrays these are
+        context = self.device.context
+        here = {name: self.device.to_device(values).aligned() for name, values in inputs.items()}
         binding = self._session.io_binding()
         for name, values in here.items():
-            binding.bind_input(name, device.kind, 0, values.dtype.type, values.shape, values.address)
+            binding.bind_input(name, context.kind, 0, values.dtype.type, values.shape, values.address)
         for name in self._outputs:
-            binding.bind_output(name, device.kind, 0)
+            binding.bind_output(name, context.kind, 0)
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         with self._lock:  # threads have one stream
             self._session.run_with_iobinding(binding, options)
         found = zip(self._outputs, binding.get_outputs(), strict=True)
-        return {name: DeviceArray(device, value.data_ptr(), value.shape(), np.float32, (value, self._session)) for name, value in found}
+        return {name: CudaArray(context, value.data_ptr(), value.shape(), np.float32, (value, self._session)) for name, value in found}

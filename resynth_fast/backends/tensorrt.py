@@ -17,9 +17,9 @@ import numpy as np
 import platformdirs
 
 from ..devices import cuda_driver
-from ..devices.base import HOST, Place
-from ..devices.cuda import cuda_place
-from ..devices.cuda_array import DeviceArray
+from ..devices.base import CPU, Device
+from ..devices.cuda import cuda_device
+from ..devices.cuda_array import CudaArray
 from ..errors import BundleError, DeviceError
 from ..onnx_model import Model
 from . import Arrays
@@ -45,7 +45,7 @@ LIBRARIES = _libraries()
 def backend(variant: str) -> TensorRt:
     """Plans of the folder `variant`; DeviceError if there is no GPU."""
     plans = Path(variant) if variant else Path(platformdirs.user_cache_dir("resynth-fast")) / "plans"
-    return TensorRt(plans, cuda_driver.device(), LIBRARIES, cuda_place() or HOST)
+    return TensorRt(plans, cuda_driver.context(), LIBRARIES, cuda_device() or CPU)
 
 
 class TensorRt:
@@ -53,25 +53,25 @@ class TensorRt:
 
     abreast = False
 
-    def __init__(self, plans: Path, device: Any, libraries: dict[str, Any], place: Place = HOST) -> None:
-        """`libraries`: flavour → module of TensorRT-RTX or TensorRT; `place`: where arrays can stay, on the device if there are kernels."""
-        self.plans, self.device, self._libraries, self.place = plans, device, libraries, place
+    def __init__(self, plans: Path, context: Any, libraries: dict[str, Any], device: Device = CPU) -> None:
+        """`libraries`: flavour → module of TensorRT-RTX or TensorRT; `device`: where arrays can stay, on the device if there are kernels."""
+        self.plans, self.context, self._libraries, self.device = plans, context, libraries, device
 
     def version(self) -> str:
         """See `Backend.version`."""
         names = " ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
-        return f"{names} compute capability {self.device.compute_capability}"
+        return f"{names} compute capability {self.context.compute_capability}"
 
     def load(self, model: Model, *, threads: int) -> TensorRtEngine:
         """See `Backend.load`; DeviceError if no plan was built for this graph, device and library."""
         flavour, plan = self.find(hashlib.sha256(model.graph).hexdigest())
-        self.device.enter()
+        self.context.enter()
         library = self._libraries[flavour]
         runtime = library.Runtime(library.Logger(library.Logger.ERROR))
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BundleError(f"{flavour} {library.__version__} does not take the plan; build it again with `resynth export plans`")
-        return TensorRtEngine(engine, library, self.device, self.place)
+        return TensorRtEngine(engine, library, self.context, self.device)
 
     def find(self, component_sha256: str) -> tuple[str, bytes]:
         """Flavour and content of the plan of a component; a plan that is not as it was written is an error."""
@@ -80,7 +80,7 @@ class TensorRt:
                 entry = json.loads(side_car.read_text())
                 key = entry["key"]
                 library = self._libraries.get(key["flavour"])
-                fits = entry.get("component_sha256") == component_sha256 and key["compute_capability"] == self.device.compute_capability
+                fits = entry.get("component_sha256") == component_sha256 and key["compute_capability"] == self.context.compute_capability
                 if not fits or library is None or key["version"] != library.__version__:
                     continue
                 plan = side_car.with_suffix(".plan").read_bytes()
@@ -90,8 +90,8 @@ class TensorRt:
                 pass  # someone else's file, or one that is being written
         versions = " or ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
         raise DeviceError(
-            f"{self.plans} has no whole plan of component {component_sha256[:12]}… for compute capability {self.device.compute_capability} and {versions}; "
-            f"build it with `resynth export plans BUNDLE --to {self.plans} --compute-capability {self.device.compute_capability}`"
+            f"{self.plans} has no whole plan of component {component_sha256[:12]}… for compute capability {self.context.compute_capability} and {versions}; "
+            f"build it with `resynth export plans BUNDLE --to {self.plans} --compute-capability {self.context.compute_capability}`"
         )
 
 
@@ -100,9 +100,9 @@ class TensorRtEngine:
 
     fallback = ""
 
-    def __init__(self, engine: Any, library: Any, device: Any, place: Place = HOST) -> None:
-        self._engine, self._device, self.place = engine, device, place
-        self._context = engine.create_execution_context()
+    def __init__(self, engine: Any, library: Any, context: Any, device: Device = CPU) -> None:
+        self._engine, self._cuda, self.device = engine, context, device
+        self._execution = engine.create_execution_context()
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._inputs = {
             name: np.dtype(library.nptype(engine.get_tensor_dtype(name)))
@@ -114,37 +114,39 @@ class TensorRtEngine:
         self._lock = threading.Lock()
 
     def run(self, inputs: Arrays) -> dict[str, Any]:
-        """See `Engine.run`; arrays of the place are answered by such."""
+        """See `Engine.run`; arrays of the device are answered by such."""
         if set(inputs) != set(self._inputs):
             raise BundleError(f"the plan takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
         rows = {len(values) for values in inputs.values()}
         if len(rows) != 1:
             raise BundleError(f"the inputs have {sorted(rows)} rows; they must agree")
-        stay = any(isinstance(values, DeviceArray) for values in inputs.values())
+        stay = any(isinstance(values, CudaArray) for values in inputs.values())
         here = {name: self._here(name, values) for name, values in inputs.items()}
         with self._lock:
-            self._device.enter()
+            self._cuda.enter()
             starts = range(0, rows.pop(), self._most)
             parts = [self._run({name: values[start : start + self._most] for name, values in here.items()}) for start in starts]
-        found = {name: parts[0][name] if len(parts) == 1 else DeviceArray.joined([part[name] for part in parts]) for name in self._outputs}
-        return found if stay else {name: values.host() for name, values in found.items()}
+        found = {
+            name: parts[0][name] if len(parts) == 1 else CudaArray.concatenate([part[name] for part in parts]) for name in self._outputs
+        }
+        return found if stay else {name: values.to_host() for name, values in found.items()}
 
-    def _here(self, name: str, values: Any) -> DeviceArray:
+    def _here(self, name: str, values: Any) -> CudaArray:
         dtype = self._inputs[name]
-        if not isinstance(values, DeviceArray):
-            return DeviceArray.of(self._device, np.asarray(values, dtype))
+        if not isinstance(values, CudaArray):
+            return CudaArray.of(self._cuda, np.asarray(values, dtype))
         if values.dtype != dtype:
             raise BundleError(f"the plan takes {name} as {dtype}, it was given {values.dtype}; export the bundle again")
         return values
 
-    def _run(self, inputs: dict[str, DeviceArray]) -> dict[str, DeviceArray]:
+    def _run(self, inputs: dict[str, CudaArray]) -> dict[str, CudaArray]:
         for name, values in inputs.items():
-            if not self._context.set_input_shape(name, values.shape):
+            if not self._execution.set_input_shape(name, values.shape):
                 raise BundleError(f"the plan does not take {name} of shape {values.shape}; export the bundle again")
-        outputs = {name: DeviceArray.empty(self._device, self._context.get_tensor_shape(name), np.float32) for name in self._outputs}
+        outputs = {name: CudaArray.empty(self._cuda, self._execution.get_tensor_shape(name), np.float32) for name in self._outputs}
         bound = {name: values.aligned() for name, values in inputs.items()} | outputs
         for name, values in bound.items():
-            self._context.set_tensor_address(name, values.address)
-        if not self._context.execute_async_v3(self._device.stream):
+            self._execution.set_tensor_address(name, values.address)
+        if not self._execution.execute_async_v3(self._cuda.stream):
             raise BundleError("TensorRT failed to run the plan; build it again with `resynth export plans`")
         return outputs

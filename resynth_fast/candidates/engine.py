@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
-from ..devices.base import HOST, Array, Place, moved, place_of
+from ..devices.base import CPU, Array, Device, device_of, transfer
 from ..engines.pool import EnginePool, graph_of
 from ..errors import BundleError
 from ..sampling import Latents, rescaled, walk
@@ -36,10 +36,10 @@ class EngineCandidate:
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
         """See `Maker.make`; BundleError if a network gives anything that is not finite."""
-        place, levels = self.draw(prompts, seeds, steps)
-        return list(place.host(levels))
+        device, levels = self.draw(prompts, seeds, steps)
+        return list(device.to_host(levels))
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Place, Array]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device, Array]:
         """Where the pictures of `make` came to be, and they (b, H, W, 3) uint8, left there."""
         table = self._table(steps)
         conditions = self._encode(prompts)
@@ -47,15 +47,15 @@ class EngineCandidate:
         scale = guidance.scale if guidance.mode == "batch-2" else None
         calls = len(seeds) * len(table.rows) * (2 if guidance.doubled else 1)
         with self._pool.hold(self.bundle.components["denoiser"], rows=calls) as engine:
-            place = place_of(engine)
-            denoise = self._denoiser(engine, place, conditions)
-            latents = walk(table, lambda call: place.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, place)
-            self._check(place.finite(latents), "denoiser")  # asked once, as a device waits for it: what is not finite stays so
+            device = device_of(engine)
+            denoise = self._denoiser(engine, device, conditions)
+            latents = walk(table, lambda call: device.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, device)
+            self._check(device.all_finite(latents), "denoiser")  # asked once, as a device waits for it: what is not finite stays so
         with self._pool.hold(self.bundle.components["decoder"], rows=len(seeds)) as engine:
-            there = place_of(engine)
-            image = engine.run({"latents": moved(latents, place, there)})["image"]
-            self._check(there.finite(image), "decoder")
-            return there, there.levels(image)
+            there = device_of(engine)
+            image = engine.run({"latents": transfer(latents, device, there)})["image"]
+            self._check(there.all_finite(image), "decoder")
+            return there, there.to_uint8(image)
 
     def encode(self, prompts: Sequence[str]) -> None:
         """Encode `prompts` ahead of `make`, so that their states need not be asked for again; each distinct one once."""
@@ -81,20 +81,20 @@ class EngineCandidate:
         return self._tables[steps]
 
     def _denoiser(
-        self, engine: Engine, place: Place, conditions: tuple[Conditions, Conditions | None]
+        self, engine: Engine, device: Device, conditions: tuple[Conditions, Conditions | None]
     ) -> Callable[[Latents, float], Latents]:
         conditional, unconditional = conditions
         component = self.bundle.components["denoiser"]
         wanted = [name for name in component.inputs if name.startswith("cond_")]
         inputs = {
-            name: place.here(conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]]))
+            name: device.to_device(conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]]))
             for name in wanted
         }
 
         def denoise(latents: Latents, timestep: float) -> Latents:
-            rows = latents if unconditional is None else place.joined([latents, latents])
-            output = engine.run({"latents": rows, "timestep": place.full(len(rows), timestep), **inputs})["model_output"]
-            return rescaled(output, self.bundle.guidance, place) if self.bundle.guidance.mode == "rescaled" else output
+            rows = latents if unconditional is None else device.concatenate([latents, latents])
+            output = engine.run({"latents": rows, "timestep": device.full(len(rows), timestep), **inputs})["model_output"]
+            return rescaled(output, self.bundle.guidance, device) if self.bundle.guidance.mode == "rescaled" else output
 
         return denoise
 
@@ -107,7 +107,7 @@ class EngineCandidate:
         text = self.bundle.components["text"]
         states = self._pool.texts(text.file.sha256, self._tokens(distinct, empty_too=guidance.doubled and not zeros), self._run_text)
         for name, state in states.items():
-            self._check(HOST.finite(state), f"text ({name})")
+            self._check(CPU.all_finite(state), f"text ({name})")
         conditional = {name: state[rows] for name, state in states.items()}
         if not guidance.doubled:
             return conditional, None

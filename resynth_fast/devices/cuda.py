@@ -1,4 +1,4 @@
-"""A place in CUDA memory for engines whose library brings no arrays of its own, over the driver and our kernels."""
+"""A device in CUDA memory for engines whose library brings no arrays of its own, over the driver and our kernels."""
 
 from __future__ import annotations
 
@@ -12,68 +12,68 @@ import numpy.typing as npt
 
 from ..errors import DeviceError
 from . import cuda_driver
-from .base import HOST
-from .cuda_array import DeviceArray
-from .kernels import DevicePlace
+from .base import CPU
+from .cuda_array import CudaArray
+from .kernels import KernelDevice
 
 
-class CudaPlace(DevicePlace):
-    """See `DevicePlace`. What it does is put on the device's stream; it waits where something is copied to the host alone."""
+class CudaDevice(KernelDevice):
+    """See `KernelDevice`. What it does is put on the device's stream; it waits where something is copied to the host alone."""
 
-    def __init__(self, device: Any, kernels: Any) -> None:
+    def __init__(self, context: Any, kernels: Any) -> None:
         super().__init__(kernels)
-        self.device = device
+        self.context = context
 
-    def here(self, values: DeviceArray | npt.NDArray[Any]) -> DeviceArray:
-        """See `Place.here`."""
-        return values if isinstance(values, DeviceArray) else DeviceArray.of(self.device, values)
+    def to_device(self, values: CudaArray | npt.NDArray[Any]) -> CudaArray:
+        """See `Device.to_device`."""
+        return values if isinstance(values, CudaArray) else CudaArray.of(self.context, values)
 
-    def host(self, values: DeviceArray) -> npt.NDArray[Any]:
-        """See `Place.host`."""
-        return values.host()
+    def to_host(self, values: CudaArray) -> npt.NDArray[Any]:
+        """See `Device.to_host`."""
+        return values.to_host()
 
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
-        """See `DevicePlace.empty`."""
-        return DeviceArray.empty(self.device, shape, dtype)
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> CudaArray:
+        """See `KernelDevice.empty`."""
+        return CudaArray.empty(self.context, shape, dtype)
 
-    def empty_like(self, values: DeviceArray) -> DeviceArray:
-        """See `Place.empty_like`."""
+    def empty_like(self, values: CudaArray) -> CudaArray:
+        """See `Device.empty_like`."""
         return self.empty(values.shape, values.dtype)
 
-    def joined(self, parts: Sequence[DeviceArray]) -> DeviceArray:
-        """See `Place.joined`."""
-        return DeviceArray.joined(parts)
+    def concatenate(self, parts: Sequence[CudaArray]) -> CudaArray:
+        """See `Device.concatenate`."""
+        return CudaArray.concatenate(parts)
 
-    def full(self, rows: int, value: float) -> DeviceArray:
-        """See `Place.full`."""
+    def full(self, rows: int, value: float) -> CudaArray:
+        """See `Device.full`."""
         array = self.empty((rows,), np.float32)
-        self.device.fill(array.address, int(np.float32(value).view(np.uint32)), rows)
+        self.context.fill(array.address, int(np.float32(value).view(np.uint32)), rows)
         return array
 
-    def finite(self, values: DeviceArray) -> bool:
-        """See `Place.finite`; one number is copied to the host."""
-        found = self.here(np.zeros(1, np.int32))
+    def all_finite(self, values: CudaArray) -> bool:
+        """See `Device.all_finite`; one number is copied to the host."""
+        found = self.to_device(np.zeros(1, np.int32))
         self._kernels.faults(values, found, **self._stream())
-        return not found.host().any()
+        return not found.to_host().any()
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         """Until all that was put on the stream is done."""
-        self.device.wait()
+        self.context.synchronize()
 
-    def deviation(self, values: DeviceArray) -> npt.NDArray[np.float64]:
-        """See `Place.deviation`; latents are small, and go through the host."""
-        return HOST.deviation(values.host())
+    def deviation(self, values: CudaArray) -> npt.NDArray[np.float64]:
+        """See `Device.deviation`; latents are small, and go through the host."""
+        return CPU.deviation(values.to_host())
 
     def _stream(self) -> dict[str, int]:
-        return {"stream": self.device.stream}
+        return {"stream": self.context.stream}
 
 
 @functools.cache
-def cuda_place() -> CudaPlace | None:
+def cuda_device() -> CudaDevice | None:
     """That of the process; None where there is no device, or the package was built without CUDA kernels: arrays then go through the host."""
     if not importlib.util.find_spec("resynth_fast.kernels._cuda"):
         return None
     try:
-        return CudaPlace(cuda_driver.device(), importlib.import_module("resynth_fast.kernels._cuda"))
+        return CudaDevice(cuda_driver.context(), importlib.import_module("resynth_fast.kernels._cuda"))
     except DeviceError:
         return None

@@ -24,39 +24,39 @@ Strides = tuple[int, ...]
 """In elements."""
 
 
-class DeviceArray:
-    """(…) on `device`, a `cuda_driver.Device`, in C order unless it is a view of part of each row. A view keeps the memory of the whole."""
+class CudaArray:
+    """(…) on the device of `context`, a `CudaContext`, in C order unless it is a view of part of each row. A view keeps the memory of the whole."""
 
-    __slots__ = ("address", "device", "dtype", "owner", "shape", "strides")
+    __slots__ = ("address", "context", "dtype", "owner", "shape", "strides")
 
     def __init__(
-        self, device: Any, address: int, shape: Sequence[int], dtype: npt.DTypeLike, owner: object, strides: Strides | None = None
+        self, context: Any, address: int, shape: Sequence[int], dtype: npt.DTypeLike, owner: object, strides: Strides | None = None
     ) -> None:
         """`owner` keeps the memory at `address`, in bytes, as long as it lives."""
-        self.device, self.address, self.shape, self.dtype, self.owner = device, address, tuple(shape), np.dtype(dtype), owner
+        self.context, self.address, self.shape, self.dtype, self.owner = context, address, tuple(shape), np.dtype(dtype), owner
         self.strides = _in_order(self.shape) if strides is None else strides
 
     @classmethod
-    def empty(cls, device: Any, shape: Sequence[int], dtype: npt.DTypeLike) -> DeviceArray:
+    def empty(cls, context: Any, shape: Sequence[int], dtype: npt.DTypeLike) -> CudaArray:
         """Memory of the device, unspecified."""
-        block = _Block(device, prod(shape) * np.dtype(dtype).itemsize)
-        return cls(device, block.address, shape, dtype, block)
+        block = _Block(context, prod(shape) * np.dtype(dtype).itemsize)
+        return cls(context, block.address, shape, dtype, block)
 
     @classmethod
-    def of(cls, device: Any, values: npt.NDArray[Any]) -> DeviceArray:
+    def of(cls, context: Any, values: npt.NDArray[Any]) -> CudaArray:
         """A copy of what is on the host."""
-        array = cls.empty(device, values.shape, values.dtype)
-        device.upload(array.address, values)
+        array = cls.empty(context, values.shape, values.dtype)
+        context.upload(array.address, values)
         return array
 
     @classmethod
-    def joined(cls, parts: Sequence[DeviceArray]) -> DeviceArray:
+    def concatenate(cls, parts: Sequence[CudaArray]) -> CudaArray:
         """Rows after one another, copied on the device."""
         first = parts[0]
-        array = cls.empty(first.device, (sum(map(len, parts)), *first.shape[1:]), first.dtype)
+        array = cls.empty(first.context, (sum(map(len, parts)), *first.shape[1:]), first.dtype)
         address = array.address
         for part in parts:
-            array.device.copy(address, part.address, part.nbytes)
+            array.context.copy(address, part.address, part.nbytes)
             address += part.nbytes
         return array
 
@@ -64,27 +64,27 @@ class DeviceArray:
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
-    def host(self) -> npt.NDArray[Any]:
+    def to_host(self) -> npt.NDArray[Any]:
         """A copy on the host, after all that is on the device's stream."""
         self._check_order()
-        found: npt.NDArray[Any] = self.device.download(self.address, self.shape, self.dtype)
+        found: npt.NDArray[Any] = self.context.download(self.address, self.shape, self.dtype)
         return found
 
-    def aligned(self) -> DeviceArray:
+    def aligned(self) -> CudaArray:
         """These values at an address that every library takes."""
         self._check_order()
-        return self if self.address % ALIGNMENT_BYTES == 0 else DeviceArray.joined([self])
+        return self if self.address % ALIGNMENT_BYTES == 0 else CudaArray.concatenate([self])
 
-    def reshape(self, shape: Sequence[int]) -> DeviceArray:
+    def reshape(self, shape: Sequence[int]) -> CudaArray:
         """A view of as many values."""
         self._check_order()
         assert prod(shape) == prod(self.shape)
-        return DeviceArray(self.device, self.address, shape, self.dtype, self.owner)
+        return CudaArray(self.context, self.address, shape, self.dtype, self.owner)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, at: int | slice | tuple[int | slice, ...]) -> DeviceArray:
+    def __getitem__(self, at: int | slice | tuple[int | slice, ...]) -> CudaArray:
         """A view, by integers and slices without a step for the first axes."""
         first = at if isinstance(at, tuple) else (at,)
         offset, shape, strides = 0, list(self.shape[len(first) :]), list(self.strides[len(first) :])
@@ -95,7 +95,7 @@ class DeviceArray:
                 shape.insert(0, len(within))
                 strides.insert(0, self.strides[axis])
             offset += (within.start if isinstance(within, range) else within) * self.strides[axis]
-        return DeviceArray(self.device, self.address + offset * self.dtype.itemsize, shape, self.dtype, self.owner, tuple(strides))
+        return CudaArray(self.context, self.address + offset * self.dtype.itemsize, shape, self.dtype, self.owner, tuple(strides))
 
     def _check_order(self) -> None:
         """Copies are of whole pieces of memory; what takes less of each row is for kernels."""
@@ -104,15 +104,15 @@ class DeviceArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """See the DLPack protocol."""
-        kind, number = self.device.dlpack
+        kind, number = self.context.dlpack
         return kind, number
 
     def __dlpack__(self, **asked: Any) -> Any:
         """See the DLPack protocol. Who names a stream of its own gets what is there; our kernels name none, and work on the device's."""
         if asked.get("stream") is not None:
-            self.device.wait()
+            self.context.synchronize()
         array = _native.at_address(
-            self.address, self.shape, self.strides, self.dtype.kind, 8 * self.dtype.itemsize, self.device.dlpack, self
+            self.address, self.shape, self.strides, self.dtype.kind, 8 * self.dtype.itemsize, self.context.dlpack, self
         )
         return array.__dlpack__(**asked)
 
@@ -120,14 +120,14 @@ class DeviceArray:
 class _Block:
     """Memory that its device gets back when nobody uses it any more."""
 
-    __slots__ = ("address", "device")
+    __slots__ = ("address", "context")
 
-    def __init__(self, device: Any, size_bytes: int) -> None:
-        self.device, self.address = device, device.allocate(size_bytes)
+    def __init__(self, context: Any, size_bytes: int) -> None:
+        self.context, self.address = context, context.allocate(size_bytes)
 
     def __del__(self) -> None:
         if hasattr(self, "address"):  # else there was not enough
-            self.device.free(self.address)
+            self.context.free(self.address)
 
 
 @lru_cache

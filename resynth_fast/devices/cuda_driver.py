@@ -20,12 +20,12 @@ SMALLEST_BYTES = 512
 
 
 @functools.cache
-def device() -> Device:
+def context() -> CudaContext:
     """The one that all engines of the process share, so that what one of them leaves on the stream another may take."""
-    return Device()
+    return CudaContext()
 
 
-class Device:
+class CudaContext:
     """The first CUDA device, by its primary context, which other libraries of the process share. Methods may be called by any thread.
 
     All work is put on one stream. Memory that is freed is kept for who next asks for as much: whatever is still to be done with
@@ -82,18 +82,18 @@ class Device:
         """An array from the device, after all that is on the stream."""
         values = np.empty(shape, dtype)
         self._enqueue("cuMemcpyDtoHAsync_v2", ctypes.c_void_p(values.ctypes.data), ctypes.c_uint64(address), ctypes.c_size_t(values.nbytes))
-        self.wait()
+        self.synchronize()
         return values
 
     def copy(self, address: int, source: int, size_bytes: int) -> None:
-        """From one place on the device to another."""
+        """From one device on the device to another."""
         self._enqueue("cuMemcpyDtoDAsync_v2", ctypes.c_uint64(address), ctypes.c_uint64(source), ctypes.c_size_t(size_bytes))
 
     def fill(self, address: int, word: int, count: int) -> None:
         """Write `count` words of 32 bits, all `word`."""
         self._enqueue("cuMemsetD32Async", ctypes.c_uint64(address), ctypes.c_uint(word), ctypes.c_size_t(count))
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
         """Until the stream is done."""
         uploaded, self._uploads = self._uploads, []  # those, if not yet done, are on the stream: they can go once it is
         self._enqueue("cuStreamSynchronize")
@@ -111,7 +111,7 @@ class Device:
 
     def _trim(self) -> None:
         """Give what is kept back to the device."""
-        self.wait()
+        self.synchronize()
         for kept in list(self._kept.values()):
             with contextlib.suppress(IndexError):
                 while True:

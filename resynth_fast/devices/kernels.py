@@ -1,4 +1,4 @@
-"""A place on a device as far as our kernels make it: each of them is called here, whoever owns the memory."""
+"""A device on a device as far as our kernels make it: each of them is called here, whoever owns the memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .base import Array
 FILTER = "bicubic"
 
 
-class DevicePlace(ABC):
-    """See `resynth_fast.devices.base.Place`; a subclass brings the memory, and the few operations that no kernel of ours does.
+class KernelDevice(ABC):
+    """See `resynth_fast.devices.base.Device`; a subclass brings the memory, and the few operations that no kernel of ours does.
 
     `kernels` has the functions of `resynth_fast.kernels._cuda`; on the CPU those of `resynth_fast.kernels._native` stand in for them. They take
     arrays by DLPack. Beside that nothing is asked of an array here but its `shape`, `len`, `reshape`, and integers and slices
@@ -27,12 +27,12 @@ class DevicePlace(ABC):
         self._kernels = kernels
 
     @abstractmethod
-    def here(self, values: Array) -> Array:
-        """See `Place.here`."""
+    def to_device(self, values: Array) -> Array:
+        """See `Device.to_device`."""
 
     @abstractmethod
-    def host(self, values: Array) -> npt.NDArray[Any]:
-        """See `Place.host`."""
+    def to_host(self, values: Array) -> npt.NDArray[Any]:
+        """See `Device.to_host`."""
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -43,8 +43,8 @@ class DevicePlace(ABC):
         """`stream=` for a kernel: where the engine puts its own work, so that ours is done in its turn."""
 
     def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Array:
-        """See `Place.normal_rows`."""
-        keys, counters = (self.here(each) for each in words(seeds, calls))
+        """See `Device.normal_rows`."""
+        keys, counters = (self.to_device(each) for each in words(seeds, calls))
         out = self.empty((len(keys), prod(shape)), "float32")
         self._kernels.noise(keys, counters, out, **self._stream())
         return out.reshape((len(keys), *shape))
@@ -61,30 +61,30 @@ class DevicePlace(ABC):
         guided: Array | None = None,
         scaled: Array | None = None,
     ) -> None:
-        """See `Place.step`."""
+        """See `Device.step`."""
         self._kernels.step(weights, samples, outputs, unconditional, noise, out, guided, scaled, **self._stream())
 
-    def levels(self, image: Array) -> Array:
-        """See `Place.levels`."""
+    def to_uint8(self, image: Array) -> Array:
+        """See `Device.to_uint8`."""
         count, _, height, width = image.shape
         out = self.empty((count, height, width, 3), "uint8")
         self._kernels.levels(image, out, **self._stream())
         return out
 
-    def resized(self, pictures: Sequence[Array], side: int) -> Array:
-        """See `Place.resized`."""
+    def resize(self, pictures: Sequence[Array], side: int) -> Array:
+        """See `Device.resize`."""
         out = self.empty((len(pictures), side, side, 3), "uint8")
         self._one_by_one(self._kernels.resize, pictures, side, out)
         return out
 
-    def fitted(self, pictures: Array, side: int) -> Array:
-        """See `Place.fitted`."""
+    def resize_to_unit(self, pictures: Array, side: int) -> Array:
+        """See `Device.resize_to_unit`."""
         out = self.empty((len(pictures), 3, side, side), "float32")
         self._one_by_one(self._kernels.fit, pictures, side, out)
         return out
 
-    def through_jpeg(self, pictures: Array, quality: int) -> Array:
-        """See `Place.through_jpeg`."""
+    def jpeg_round_trip(self, pictures: Array, quality: int) -> Array:
+        """See `Device.jpeg_round_trip`."""
         count, height, width, _ = pictures.shape
         workspace = self._workspace(self._kernels.jpeg_workspace_bytes(height, width))
         out = self.empty((count, height, width, 3), "uint8")
@@ -93,7 +93,7 @@ class DevicePlace(ABC):
         return out
 
     def textures(self, pictures: Array, dimension: int) -> Array:
-        """See `Place.textures`."""
+        """See `Device.textures`."""
         count, side = pictures.shape[:2]
         workspace = self._workspace(self._kernels.texture_workspace_bytes(count, side))
         out = self.empty((count, dimension), "float32")

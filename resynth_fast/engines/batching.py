@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Arrays, Engine
-from ..devices.base import HOST, place_of
+from ..devices.base import CPU, device_of
 from ..errors import DeviceError
 
 MOST_ROWS = 32
@@ -29,7 +29,7 @@ def merging(engine: Engine, users: Callable[[], int]) -> Engine:
 
     A processor gains nothing: `benchmarks/bench_scheduler.py`.
     """
-    return engine if place_of(engine) is HOST else Merging(engine, users)
+    return engine if device_of(engine) is CPU else Merging(engine, users)
 
 
 def others_s(engine: Engine) -> float:
@@ -46,7 +46,7 @@ class Merging:
     """
 
     def __init__(self, engine: Engine, users: Callable[[], int], most_rows: int = MOST_ROWS) -> None:
-        self.fallback, self.place, self.clock = engine.fallback, place_of(engine), _Clock()
+        self.fallback, self.device, self.clock = engine.fallback, device_of(engine), _Clock()
         self._engine, self._users, self._most = engine, users, most_rows
         self._lock = threading.Lock()
         self._queue: list[_Call] = []
@@ -102,7 +102,7 @@ class Merging:
     def _answer(self, calls: Sequence[_Call]) -> float:
         """Seconds that one run for all of them took."""
         start = time.perf_counter()
-        outputs = self._run({name: self._joined([each.inputs[name] for each in calls]) for name in calls[0].inputs})
+        outputs = self._run({name: self._concatenate([each.inputs[name] for each in calls]) for name in calls[0].inputs})
         seconds, rows = time.perf_counter() - start, sum(each.rows for each in calls)
         if any(len(values) != rows for values in outputs.values()):
             raise ValueError("an output has other rows than the inputs")
@@ -116,11 +116,11 @@ class Merging:
     def _run(self, inputs: Arrays) -> dict[str, Any]:
         outputs = self._engine.run(inputs)
         if self._users() > 1:
-            self.place.wait()
+            self.device.synchronize()
         return outputs
 
-    def _joined(self, parts: Sequence[Any]) -> Any:
-        return (HOST if isinstance(parts[0], np.ndarray) else self.place).joined(parts)
+    def _concatenate(self, parts: Sequence[Any]) -> Any:
+        return (CPU if isinstance(parts[0], np.ndarray) else self.device).concatenate(parts)
 
     def _leave(self, call: _Call) -> None:
         """Wake who is answered, and give the turn to the first who is not. Done by half and then again, it is as good as done once."""

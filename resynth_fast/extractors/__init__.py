@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ..devices.base import Array, Place
+    from ..devices.base import Array, Device
 
 
 class Extractor(Protocol):
@@ -27,8 +27,8 @@ class Extractor(Protocol):
     def dimension(self) -> int:
         """Number of columns: the sum of block_sizes."""
 
-    def extract(self, batch: Array, place: Place = ...) -> npt.NDArray[np.float32]:
-        """(n, S, S, 3) uint8 sRGB at `place`, by default the host -> (n, dimension) float32, finite, unscaled, on the host.
+    def extract(self, batch: Array, device: Device = ...) -> npt.NDArray[np.float32]:
+        """(n, S, S, 3) uint8 sRGB at `device`, by default the host -> (n, dimension) float32, finite, unscaled, on the host.
 
         A row never depends on the others.
         """

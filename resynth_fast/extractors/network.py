@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle, Component
-from ..devices.base import HOST, Array, Place, moved, place_of
+from ..devices.base import CPU, Array, Device, device_of, transfer
 from ..engines.pool import EnginePool
 from ..errors import BundleError
 
@@ -42,25 +42,25 @@ class NetworkExtractor:
     def dimension(self) -> int:
         return sum(self.block_sizes.values())
 
-    def extract(self, batch: Array, place: Place = HOST) -> npt.NDArray[np.float32]:
+    def extract(self, batch: Array, device: Device = CPU) -> npt.NDArray[np.float32]:
         """See `Extractor.extract`."""
-        return self._run(self._component, batch, self.taps, place)
+        return self._run(self._component, batch, self.taps, device)
 
-    def extract_last(self, batch: Array, place: Place = HOST) -> npt.NDArray[np.float32]:
+    def extract_last(self, batch: Array, device: Device = CPU) -> npt.NDArray[np.float32]:
         """(n, S, S, 3) uint8 → the encoder's own embedding (n, e); BundleError if it was not exported."""
         component = self._get(LAST)
-        return self._run(component, batch, tuple(component.outputs), place)
+        return self._run(component, batch, tuple(component.outputs), device)
 
     def has(self, component: str) -> bool:
         return component in self._bundle.components
 
-    def _run(self, component: Component, batch: Array, taps: tuple[str, ...], place: Place) -> npt.NDArray[np.float32]:
+    def _run(self, component: Component, batch: Array, taps: tuple[str, ...], device: Device) -> npt.NDArray[np.float32]:
         engine = self._pool.get(component)
-        there = place_of(engine)
-        batch, rows = moved(batch, place, there), []
+        there = device_of(engine)
+        batch, rows = transfer(batch, device, there), []
         for start in range(0, len(batch), self._rows):
-            found = engine.run({"pixels": there.fitted(batch[start : start + self._rows], self.side)})
-            rows.append(np.concatenate([there.host(found[tap]) for tap in taps], axis=1))
+            found = engine.run({"pixels": there.resize_to_unit(batch[start : start + self._rows], self.side)})
+            rows.append(np.concatenate([there.to_host(found[tap]) for tap in taps], axis=1))
         return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
 
     def _get(self, name: str) -> Component:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from resynth_fast.devices.base import HOST, Array, Place
+from resynth_fast.devices.base import CPU, Array, Device
 from resynth_fast.errors import ConfigError, InputError
 from resynth_fast.kernels.preprocess import centre_square
 
@@ -41,8 +41,8 @@ class PixelRecipe:
         result: npt.NDArray[np.uint8] = self.normalised([pixels])[0]
         return result
 
-    def normalised(self, pictures: Sequence[npt.NDArray[np.uint8]] | Array, place: Place = HOST) -> Array:
-        """n pictures (H, W, 3) uint8 sRGB, on the host or at `place` -> (n, S, S, 3) uint8 there, S = working_size.
+    def normalised(self, pictures: Sequence[npt.NDArray[np.uint8]] | Array, device: Device = CPU) -> Array:
+        """n pictures (H, W, 3) uint8 sRGB, on the host or at `device` -> (n, S, S, 3) uint8 there, S = working_size.
 
         Centre square, border dropped, antialiased bicubic, then JPEG with 4:2:0 chroma and back. Raises InputError
         for another shape or dtype.
@@ -51,5 +51,5 @@ class PixelRecipe:
             if isinstance(picture, np.ndarray) and (picture.shape[2:] != (3,) or picture.dtype != np.uint8 or 0 in picture.shape):
                 raise InputError(f"pixels are {picture.shape} {picture.dtype}; they must be (H, W, 3) uint8")
         # What lies on the host is cropped there: what is cut off need not be copied.
-        resized = place.resized([place.here(centre_square(picture, self.border)) for picture in pictures], self.working_size)
-        return resized if self.jpeg_quality is None else place.through_jpeg(resized, self.jpeg_quality)
+        resized = device.resize([device.to_device(centre_square(picture, self.border)) for picture in pictures], self.working_size)
+        return resized if self.jpeg_quality is None else device.jpeg_round_trip(resized, self.jpeg_quality)

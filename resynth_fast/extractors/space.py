@@ -10,7 +10,7 @@ import numpy.typing as npt
 from safetensors.numpy import load, save
 
 from ..bundle import Bundle
-from ..devices.base import HOST, Array, Place
+from ..devices.base import CPU, Array, Device
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError
 from ..scoring.calibration import UNCALIBRATED, Calibration
@@ -55,13 +55,13 @@ class FeatureSpace:
         scaled = self.constants.scaled(features)
         return np.concatenate([self.whitening(row[None]) for row in scaled]) if len(scaled) else scaled
 
-    def features(self, pictures: Sequence[Pixels] | Array, place: Place = HOST) -> npt.NDArray[np.float32]:
+    def features(self, pictures: Sequence[Pixels] | Array, device: Device = CPU) -> npt.NDArray[np.float32]:
         """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on. BundleError if not finite.
 
-        They are made at `place` of pictures of the host, or of (n, H, W, 3) that lie there, and brought to the host: 12 kB a
+        They are made at `device` of pictures of the host, or of (n, H, W, 3) that lie there, and brought to the host: 12 kB a
         picture of the descriptor. Whitening and scores are in float64, and stay there.
         """
-        features = self.extractor.extract(self.pixels.normalised(pictures, place), place)
+        features = self.extractor.extract(self.pixels.normalised(pictures, device), device)
         if not np.isfinite(features).all():
             raise BundleError(f"{self.name}: a feature is not finite; verify or export the extractor again")
         return features

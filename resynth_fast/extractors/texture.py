@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from ..devices.base import HOST, Array, Place
+from ..devices.base import CPU, Array, Device
 from ..errors import ConfigError, InputError
 
 Bytes = npt.NDArray[np.uint8]
@@ -48,15 +48,15 @@ class TextureExtractor:
         """Number of columns of `extract`."""
         return sum(self.block_sizes.values())
 
-    def extract(self, batch: Array, place: Place = HOST) -> Floats:
-        """(n, S, S, 3) uint8 at `place` -> (n, dimension) float32 on the host, finite, the blocks side by side and unscaled.
+    def extract(self, batch: Array, device: Device = CPU) -> Floats:
+        """(n, S, S, 3) uint8 at `device` -> (n, dimension) float32 on the host, finite, the blocks side by side and unscaled.
 
         A picture's row is the same to the last bit whatever else is in the batch. Raises InputError for another shape.
         """
         size = self.working_size
         if batch.shape[1:] != (size, size, 3) or (isinstance(batch, np.ndarray) and batch.dtype != np.uint8):
             raise InputError(f"batch is {batch.shape} {batch.dtype}; it must be (n, {size}, {size}, 3) uint8")
-        features = place.host(place.textures(batch, self.dimension))
+        features = device.to_host(device.textures(batch, self.dimension))
         assert np.isfinite(features).all()
         return features
 

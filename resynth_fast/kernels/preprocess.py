@@ -76,7 +76,7 @@ def preprocess(
     return out
 
 
-def fitted(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
+def resize_to_unit(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
     """n squares (S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
     if not _compiled:
         return preprocess([picture.astype(np.float32) / np.float32(255) for picture in pictures], side).clip(0, 1)
@@ -86,7 +86,7 @@ def fitted(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
     return out
 
 
-def levels(image: Floats) -> Bytes:
+def to_uint8(image: Floats) -> Bytes:
     """(n, 3, H, W) finite float32 in [0, 1] → (n, H, W, 3) uint8: the nearest level, of two the even one; what is beyond is clipped."""
     if not _compiled:
         nearest: Bytes = np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)

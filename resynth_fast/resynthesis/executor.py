@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .. import scheduler
 from ..bundle import Bundle, Component
 from ..candidates import Maker
-from ..devices.base import HOST, Array, Place
+from ..devices.base import CPU, Array, Device
 from ..engines.pool import EnginePool
 from ..scheduler import Plan, TextWave, Wave, Work
 from ..types import Pixels, Request
@@ -31,12 +31,12 @@ class Engined(Protocol):
     def encode(self, prompts: list[str]) -> None:
         """Encode prompts ahead of their pictures."""
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Place, Array]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device, Array]:
         """Pictures (b, H, W, 3) uint8, left where they came to be."""
 
 
 Features = npt.NDArray[np.float32]
-Describe = Callable[[Sequence[Pixels] | Array, Place], Features]
+Describe = Callable[[Sequence[Pixels] | Array, Device], Features]
 """n pictures, and where they are → (n, d) on the host."""
 
 
@@ -138,11 +138,11 @@ class Executor:
     def _make(self, wave: Wave, describe: Describe | None) -> dict[Request, Made]:
         prompts, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
         if ours := self._ours.get(wave.candidate):
-            place, pictures = ours.draw(prompts, seeds, self.steps)
+            device, pictures = ours.draw(prompts, seeds, self.steps)
         else:
-            place, pictures = HOST, self.candidates[wave.candidate].make(prompts, seeds, self.steps)
-        features = describe(pictures, place) if describe else np.empty((len(pictures), 0), np.float32)
-        return dict(zip(wave.requests, map(Made, place.host(pictures), features), strict=True))
+            device, pictures = CPU, self.candidates[wave.candidate].make(prompts, seeds, self.steps)
+        features = describe(pictures, device) if describe else np.empty((len(pictures), 0), np.float32)
+        return dict(zip(wave.requests, map(Made, device.to_host(pictures), features), strict=True))
 
     def _forecast(self, wave: TextWave | Wave) -> float:
         """Seconds; nothing where nothing was measured, so that a guess never stops anybody."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..devices.base import Array, Place
+from ..devices.base import Array, Device
 from ..extractors.space import FeatureSpace
 from ..options import LOOK_UP
 from ..scoring.whitening import Doubles
@@ -72,10 +72,10 @@ class Supply:
             return {}
         return self._executor(wanted, describe=self._describe, until=self._until, describe_s=self._describe_s)
 
-    def _describe(self, pictures: Sequence[Pixels] | Array, place: Place) -> Features:
+    def _describe(self, pictures: Sequence[Pixels] | Array, device: Device) -> Features:
         """Where they were made, by the thread that made them, so that others are made meanwhile; counted as a stage of its own."""
         with Stopwatch() as watch:
-            features = self._space.features(pictures, place)
+            features = self._space.features(pictures, device)
         with self._lock:
             ms = watch.ms / self._executor.pool.lanes.count
             self._watches["features"].ms += ms

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...devices.base import HOST, Place
+from ...devices.base import CPU, Device
 from ...errors import BundleError, ConfigError, DeviceError
 from ...onnx_model import Model
 from .. import Arrays
-from .device import TorchPlace
+from .device import TorchDevice
 from .translation import Input, Translated, translate
 
 DEVICES = ("cpu", "cuda")
@@ -67,28 +67,30 @@ class Torch:
     def load(self, model: Model, *, threads: int) -> TorchEngine:
         """See `Backend.load`. The number of threads is the whole process's: torch has one."""
         there = self.device == "cpu" or torch.cuda.is_available()
-        device = torch.device(self.device if there else "cpu")
+        torch_device = torch.device(self.device if there else "cpu")
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        with _aside(device):
-            translated = translate(model, device, NARROW.get(self.precision))
+        with _aside(torch_device):
+            translated = translate(model, torch_device, NARROW.get(self.precision))
         module: Callable[..., Tensors] = translated.module
         if self.compiled:
             module = torch.compile(module)
-        if device.type == "cuda":
+        if torch_device.type == "cuda":
             module = CudaGraphs(module, _captured)
         elif self.compiled:
             module = _OneAtATime(module)
         fallback = "" if there else "torch finds no CUDA device, the CPU runs instead"
-        kernels = self.kernels or (_cuda_kernels() if device.type == "cuda" else None)
-        return TorchEngine(module, translated, _place(device, kernels) if kernels else HOST, device, fallback)
+        kernels = self.kernels or (_cuda_kernels() if torch_device.type == "cuda" else None)
+        return TorchEngine(module, translated, _device(torch_device, kernels) if kernels else CPU, torch_device, fallback)
 
 
 class TorchEngine:
     """A module with the names and shapes that it takes."""
 
-    def __init__(self, module: Callable[..., Tensors], translated: Translated, place: Place, device: torch.device, fallback: str) -> None:
-        self._module, self.place, self._device = module, place, device
+    def __init__(
+        self, module: Callable[..., Tensors], translated: Translated, device: Device, torch_device: torch.device, fallback: str
+    ) -> None:
+        self._module, self.device, self._torch_device = module, device, torch_device
         self._inputs, self._outputs = translated.inputs, translated.outputs
         self.fallback = fallback
 
@@ -118,7 +120,7 @@ class TorchEngine:
         if isinstance(values, torch.Tensor):
             return values
         whole = np.require(values, taken.dtype, ("C", "W"))  # torch would complain of memory that may not be written
-        return torch.from_numpy(whole).to(self._device)
+        return torch.from_numpy(whole).to(self._torch_device)
 
 
 class _OneAtATime:
@@ -200,7 +202,7 @@ def _captured(module: Callable[..., Tensors], inputs: Tensors) -> tuple[Tensors,
     return outputs, graph.replay
 
 
-_place = functools.cache(TorchPlace)
+_device = functools.cache(TorchDevice)
 """One a device, for all its engines: what is at the place of one is at that of the others."""
 
 

@@ -10,54 +10,54 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...devices.kernels import DevicePlace
+from ...devices.kernels import KernelDevice
 
 
-class TorchPlace(DevicePlace):
-    """See `DevicePlace`."""
+class TorchDevice(KernelDevice):
+    """See `KernelDevice`."""
 
-    def __init__(self, device: torch.device, kernels: Any) -> None:
+    def __init__(self, torch_device: torch.device, kernels: Any) -> None:
         super().__init__(kernels)
-        self.device = device
+        self.torch_device = torch_device
 
-    def here(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
-        """See `Place.here`."""
-        return (values if isinstance(values, Tensor) else torch.from_numpy(np.require(values, None, ("C", "W")))).to(self.device)
+    def to_device(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
+        """See `Device.to_device`."""
+        return (values if isinstance(values, Tensor) else torch.from_numpy(np.require(values, None, ("C", "W")))).to(self.torch_device)
 
-    def host(self, values: Tensor) -> npt.NDArray[Any]:
-        """See `Place.host`."""
+    def to_host(self, values: Tensor) -> npt.NDArray[Any]:
+        """See `Device.to_host`."""
         found: npt.NDArray[Any] = values.cpu().numpy()
         return found
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Tensor:
-        """See `DevicePlace.empty`; torch gives memory out in the order of the stream."""
-        return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), device=self.device)
+        """See `KernelDevice.empty`; torch gives memory out in the order of the stream."""
+        return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), device=self.torch_device)
 
     def empty_like(self, values: Tensor) -> Tensor:
-        """See `Place.empty_like`."""
+        """See `Device.empty_like`."""
         return torch.empty_like(values)
 
-    def joined(self, parts: Sequence[Tensor]) -> Tensor:
-        """See `Place.joined`."""
+    def concatenate(self, parts: Sequence[Tensor]) -> Tensor:
+        """See `Device.concatenate`."""
         return torch.cat(list(parts))
 
     def full(self, rows: int, value: float) -> Tensor:
-        """See `Place.full`."""
-        return torch.full((rows,), value, dtype=torch.float32, device=self.device)
+        """See `Device.full`."""
+        return torch.full((rows,), value, dtype=torch.float32, device=self.torch_device)
 
-    def wait(self) -> None:
-        """See `Place.wait`; of the stream that torch puts its work on."""
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
+    def synchronize(self) -> None:
+        """See `Device.synchronize`; of the stream that torch puts its work on."""
+        if self.torch_device.type == "cuda":
+            torch.cuda.current_stream(self.torch_device).synchronize()
 
-    def finite(self, values: Tensor) -> bool:
-        """See `Place.finite`."""
+    def all_finite(self, values: Tensor) -> bool:
+        """See `Device.all_finite`."""
         return bool(torch.isfinite(values).all())
 
     def deviation(self, values: Tensor) -> npt.NDArray[np.float64]:
-        """See `Place.deviation`."""
-        return self.host(values.double().std((1, 2, 3), correction=0))
+        """See `Device.deviation`."""
+        return self.to_host(values.double().std((1, 2, 3), correction=0))
 
     def _stream(self) -> dict[str, int]:
         """Where torch puts its own work, so that ours is done in its turn."""
-        return {"stream": torch.cuda.current_stream(self.device).cuda_stream} if self.device.type == "cuda" else {}
+        return {"stream": torch.cuda.current_stream(self.torch_device).cuda_stream} if self.torch_device.type == "cuda" else {}

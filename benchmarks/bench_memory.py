@@ -29,7 +29,7 @@ from resynth_fast import Attributor, images
 def status(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1e3
 budget, folder, probes, chunk = json.loads(sys.argv[1])
-attributor = Attributor.from_zoo(references=2, threads=1, memory_budget=budget)
+attributor = Attributor.open(references=2, threads=1, memory_budget=budget)
 pictures = [images.read(path) for path in sorted(Path(folder).glob("*.png"))[:probes]]
 attributor.space([pictures[0].pixels])
 before, start = status("VmRSS"), time.perf_counter()

@@ -37,7 +37,7 @@ ARRAYS = ("points", "copies", "references")
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ProbeReferences:
     """All that was drawn for n probes."""
 
     truth: Integers
@@ -64,9 +64,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="2,21", help="of the probes, separated by commas; the rules were chosen on 11 and 12")
     parser.add_argument("--keep", type=Path, help="keep what is drawn in this folder, and race on what it holds")
     arguments = parser.parse_args()
-    attributor = Attributor.from_zoo(references=arguments.references, threads=1, race=True)
+    attributor = Attributor.open(references=arguments.references, threads=1, race=True)
     parts = [kept(attributor, arguments.probes, int(seed), arguments.keep) for seed in arguments.seeds.split(",")]
-    drawn = Drawn(
+    drawn = ProbeReferences(
         np.concatenate([part.truth for part in parts]),
         [caption for part in parts for caption in part.captions],
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS),
@@ -74,12 +74,12 @@ def main() -> None:
     show(compare(attributor, drawn), as_json=arguments.json)
 
 
-def kept(attributor: Attributor, count: int, seed: int, folder: Path | None) -> Drawn:
+def kept(attributor: Attributor, count: int, seed: int, folder: Path | None) -> ProbeReferences:
     """What is drawn for one seed, or was drawn before."""
     file = folder and folder / f"seed-{seed}-probes-{count}-references-{attributor.options.references}.npz"
     if file and file.exists():
         with np.load(file) as held:
-            return Drawn(held["truth"], held["captions"].tolist(), *(held[name].astype(np.float64) for name in ARRAYS))
+            return ProbeReferences(held["truth"], held["captions"].tolist(), *(held[name].astype(np.float64) for name in ARRAYS))
     drawn = draw_all(attributor, count, seed)
     check(attributor, seed)
     if file:
@@ -89,7 +89,7 @@ def kept(attributor: Attributor, count: int, seed: int, folder: Path | None) -> 
     return drawn
 
 
-def draw_all(attributor: Attributor, count: int, seed: int) -> Drawn:
+def draw_all(attributor: Attributor, count: int, seed: int) -> ProbeReferences:
     """Probes, and all references of each."""
     parts: list[tuple[Doubles, Doubles, Doubles]] = []
     truth: list[int] = []
@@ -107,7 +107,7 @@ def draw_all(attributor: Attributor, count: int, seed: int) -> Drawn:
         captions += said
         print(f"{start + len(probes)} of {count} probes", end="\r", file=sys.stderr)
     points, changed, drawn = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Drawn(np.array(truth), captions, points, changed, drawn)
+    return ProbeReferences(np.array(truth), captions, points, changed, drawn)
 
 
 def probes_of(attributor: Attributor, count: int, seed: int, start: int) -> tuple[list[int], list[Pixels]]:
@@ -145,7 +145,7 @@ def picture(pixels: Pixels) -> Picture:
     return Picture(pixels=pixels, sha256="", format="PNG", width=width, height=height, exif_orientation=1, warnings=(), info={})
 
 
-def compare(attributor: Attributor, drawn: Drawn) -> list[Row]:
+def compare(attributor: Attributor, drawn: ProbeReferences) -> list[Row]:
     """Rows: denoiser calls, agreement where the exhaustive run attributes, accuracy; the details of each in its name."""
     n, candidates, most = drawn.references.shape[:3]
     given = drawn.captions, list(drawn.points), [list(c) for c in drawn.copies], drawn.each()

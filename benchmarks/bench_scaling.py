@@ -26,7 +26,7 @@ from bench_end_to_end import drawn
 from onnx import numpy_helper
 
 from resynth_fast import Attributor, zoo
-from resynth_fast.engines.text_cache import RowMemo
+from resynth_fast.engines.text_cache import TextCache
 
 STEPS = 8
 FLAT = 0.95
@@ -92,7 +92,7 @@ def measure(
 ) -> dict[tuple[int, int, int], list[float]]:
     """Milliseconds a picture, for each size and round."""
     attributors = {
-        (c, k): Attributor.from_zoo([str(copy) for copy in copies[:c]], references=k, steps=steps, threads=1)
+        (c, k): Attributor.open([str(copy) for copy in copies[:c]], references=k, steps=steps, threads=1)
         for c, k in {point[1:] for point in points}
     }
     samples: dict[tuple[int, int, int], list[float]] = {point: [] for point in points}
@@ -100,7 +100,7 @@ def measure(
         for point in points if number % 2 else reversed(points):
             probes, candidates, references = point
             attributor = attributors[candidates, references]
-            attributor.pool.texts = RowMemo()  # or a round would find its captions encoded
+            attributor.pool.text_cache = TextCache()  # or a round would find its captions encoded
             start = time.perf_counter()
             verdicts = attributor(files[:probes])
             ms = 1000 * (time.perf_counter() - start)

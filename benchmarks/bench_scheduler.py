@@ -31,11 +31,11 @@ from resynth_fast import backends, zoo
 from resynth_fast.backends import Arrays, Engine
 from resynth_fast.bundle import Bundle, File, Guidance
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines.batching import Merging
+from resynth_fast.engines.batching import DynamicBatcher
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.onnx_model import Model
+from resynth_fast.onnx_model import OnnxModel
 from resynth_fast.resynthesis.executor import Executor
-from resynth_fast.scheduler import BatchKey, Cost, CostTable, Graph, Residency, Use, Work, plan, simulate
+from resynth_fast.scheduler import BatchKey, Cost, CostTable, EngineRef, Residency, Use, Work, plan, simulate
 from resynth_fast.types import Request
 
 TABLE = Path(__file__).with_name("full_size.json")
@@ -65,7 +65,7 @@ def simulated(probes: int, references: int, budget_bytes: int) -> list[Row]:
     works, costs = full_size()
     requests = [Request(name, f"probe {i}", seed) for i in range(probes) for name in works for seed in range(references)]
 
-    def load_s(graph: Graph) -> float:
+    def load_s(graph: EngineRef) -> float:
         return costs.of(graph).load_s
 
     made = plan(requests, works, costs, budget_bytes=budget_bytes)
@@ -98,7 +98,7 @@ def fifo(works: Mapping[str, Work], costs: CostTable, probes: int, references: i
 def full_size() -> tuple[dict[str, Work], CostTable]:
     """Ten candidates and what their graphs cost on the fake machine."""
     table = json.loads(TABLE.read_text())
-    graphs = {name: Graph(name, int(entry["bytes"])) for name, entry in table["graphs"].items()}
+    graphs = {name: EngineRef(name, int(entry["bytes"])) for name, entry in table["graphs"].items()}
     costs = CostTable({name: Cost(entry["row_s"], entry["bytes"] / table["bytes_per_s"]) for name, entry in table["graphs"].items()})
     works = {
         name: Work(
@@ -152,7 +152,7 @@ def uncontended() -> Row:
     samples = interleave(
         {
             name: partial(each.run, {"latents": np.zeros((1, 1))})
-            for name, each in (("", engine), ("merged", Merging(engine, lambda: CLIENTS)))
+            for name, each in (("", engine), ("merged", DynamicBatcher(engine, lambda: CLIENTS)))
         }
     )
     added = np.subtract(samples["merged"], samples[""])
@@ -170,7 +170,7 @@ def uncontended() -> Row:
 def clients(name: str, rows: int) -> Row:
     """Milliseconds a row of a denoiser that several clients ask at once, merged and not."""
     component = zoo.bundle(name).components["denoiser"]
-    engine = backends.get("onnxruntime").load(component.model(), threads=CLIENT_THREADS)
+    engine = backends.get("onnxruntime").load(component.onnx_model(), threads=CLIENT_THREADS)
     rng = np.random.default_rng(0)
     inputs = {
         key: rng.standard_normal([rows, *(int(size) for size in tensor.shape[1:])]).astype(tensor.dtype)
@@ -184,7 +184,7 @@ def clients(name: str, rows: int) -> Row:
     samples: dict[str, list[float]] = {"merged": [], "unmerged": []}
     with ThreadPoolExecutor(CLIENTS) as workers:
         for number in range(-1, CLIENT_ROUNDS):  # the first warms up
-            for way, asked in (("merged", Merging(engine, lambda: CLIENTS)), ("unmerged", engine)):
+            for way, asked in (("merged", DynamicBatcher(engine, lambda: CLIENTS)), ("unmerged", engine)):
                 start = time.perf_counter()
                 list(workers.map(partial(ask, asked), range(CLIENTS)))
                 if number >= 0:
@@ -226,7 +226,7 @@ class _Unread(File):
 class NullBackend:
     """Engines that return zeros."""
 
-    abreast = False
+    runs_on_caller_thread = False
 
     def __init__(self, model: Bundle) -> None:
         self._outputs = {component.file.path.name.encode(): component.outputs for component in model.components.values()}
@@ -234,7 +234,7 @@ class NullBackend:
     def version(self) -> str:
         return "null"
 
-    def load(self, model: Model, *, threads: int) -> Any:
+    def load(self, model: OnnxModel, *, threads: int) -> Any:
         return _NullEngine({name: tensor.shape for name, tensor in self._outputs[model.graph].items()})
 
 

@@ -53,7 +53,7 @@ CHUNK, TIMED = 20, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Generated:
     """n probes of one kind."""
 
     truth: Integers
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="keep the scores in this file, and draw only what it lacks")
     arguments = parser.parse_args()
-    shared = Attributor.from_zoo(threads=1)
+    shared = Attributor.open(threads=1)
     attributors = {
         steps: Attributor(
             list(shared.candidates.values()), shared.captioner, shared.space, shared.pool, Options(references=max(COUNTS), steps=steps)
@@ -103,14 +103,14 @@ def scores(attributors: Mapping[int, Attributor], count: int, seed: int, found: 
     texts = np.random.default_rng([seed, 0x57E9]).choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
 
     @cache
-    def probes(kind: str) -> Made:
+    def probes(kind: str) -> Generated:
         steps, guidance = PROBES[kind]
         makers = [EngineCandidate(changed(c.bundle, steps, guidance), first.pool) for c in own]
         drawn = draw(makers, texts, [i % len(own) for i in range(count)], seed=seed, steps=steps)  # in the same order for every kind
         pixels = [probe.pixels for probe in drawn]
         print(f"probes of {kind} are drawn", file=sys.stderr)
         prompt = np.unique(np.array([probe.caption for probe in drawn]), return_inverse=True)[1]
-        return Made(np.array([probe.truth for probe in drawn]), prompt, first.captioner.caption(pixels), first.space(pixels))
+        return Generated(np.array([probe.truth for probe in drawn]), prompt, first.captioner.caption(pixels), first.space(pixels))
 
     for steps, attributor in attributors.items():
         kinds = [kind for kind in (PROBES if steps in (FEWER, DEFAULT) else (FIRST,)) if f"{kind}|{steps}|{COUNTS[0]}" not in found]
@@ -119,17 +119,17 @@ def scores(attributors: Mapping[int, Attributor], count: int, seed: int, found: 
             yield {"truth": of[kinds[0]].truth, "prompt": of[kinds[0]].prompt} | judged(attributor, of)
 
 
-def judged(attributor: Attributor, probes: Mapping[str, Made]) -> dict[str, Doubles]:
+def judged(attributor: Attributor, probes: Mapping[str, Generated]) -> dict[str, Doubles]:
     """The scores (n, C) of probes by their kind, with so many of the attributor's references."""
     parts: dict[str, list[Doubles]] = {}
-    steps, energy = attributor.options.steps, attributor.space.whitening.energy
+    steps, within_trace = attributor.options.steps, attributor.space.whitening.within_trace
     count = len(next(iter(probes.values())).truth)
     for start in range(0, count, CHUNK):
         chunk = range(start, min(start + CHUNK, count))
         drawn = references(attributor, list(dict.fromkeys(made.captions[i] for made in probes.values() for i in chunk)))
         for (kind, made), i, k in itertools.product(probes.items(), chunk, COUNTS):
             taken = [drawn[made.captions[i], name][:k] for name in attributor.candidates]
-            parts.setdefault(f"{kind}|{steps}|{k}", []).append(recipe_scores(made.points[i], taken, energy=energy))
+            parts.setdefault(f"{kind}|{steps}|{k}", []).append(recipe_scores(made.points[i], taken, within_trace=within_trace))
         print(f"references of {steps} steps: {chunk.stop} of {count} probes", end="\r", file=sys.stderr)
     return {key: np.stack(rows) for key, rows in parts.items()}
 
@@ -196,7 +196,7 @@ def seconds(attributors: Mapping[int, Attributor]) -> list[Row]:
     return [
         measured(
             "steps",
-            f"a probe's {k} references of {steps} steps by {len(attributors[steps].makers)} candidates",
+            f"a probe's {k} references of {steps} steps by {len(attributors[steps].generators)} candidates",
             ours=median[steps, k],
             peer=median[DEFAULT, k],
             peer_name=f"{DEFAULT} steps",

@@ -21,7 +21,7 @@ from typing import Any
 
 from paper import Answer
 
-from resynth_fast.onnx_model import Model
+from resynth_fast.onnx_model import OnnxModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class Turn:
 
 
 class Ours:
-    """An attributor of the zoo that is given `chunk` probes at a time, by default as many as `resynth attribute`; options as of `Attributor.from_zoo`."""
+    """An attributor of the zoo that is given `chunk` probes at a time, by default as many as `resynth attribute`; options as of `Attributor.open`."""
 
     def __init__(self, *, chunk: int | None = None, **options: Any) -> None:
         from resynth_fast import Attributor, batch
 
         self.chunk = chunk or batch.CHUNK
-        self.attributor = Attributor.from_zoo(**options)
+        self.attributor = Attributor.open(**options)
         pool = self.attributor.pool
         self.clock = pool.backend = Clocked(pool.backend, pool.lanes.count)
 
@@ -78,13 +78,13 @@ class Clocked:
             self.seconds += seconds / self._lanes
 
     @property
-    def abreast(self) -> bool:
-        return bool(self._backend.abreast)
+    def runs_on_caller_thread(self) -> bool:
+        return bool(self._backend.runs_on_caller_thread)
 
     def version(self) -> str:
         return str(self._backend.version())
 
-    def load(self, model: Model, *, threads: int) -> Any:
+    def load(self, model: OnnxModel, *, threads: int) -> Any:
         return _ClockedEngine(self._backend.load(model, threads=threads), self)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from resynth_fast.bundle import MANIFEST, OBJECTS, SCHEMA_VERSION, Bundle
-from resynth_fast.onnx_model import Model
+from resynth_fast.onnx_model import OnnxModel
 
 from . import graphs, verify
-from .canonical import Words
+from .canonical import TextInput
 from .graphs import Network
 from .verify import Parity
 
@@ -25,7 +25,7 @@ def write(
     to: Path,
     fields: Mapping[str, Any],
     networks: Mapping[str, Network | bytes],
-    words: Sequence[Words] = (),
+    words: Sequence[TextInput] = (),
     check: Callable[[Bundle], None] = lambda bundle: None,
     constants: bytes | None = None,
     precision: str = "float16-stored",
@@ -75,7 +75,7 @@ def _component(draft: Path, name: str, network: Network | bytes, precision: str,
     path = draft / f"{name}.onnx"
     work = {}
     if isinstance(network, bytes):
-        model, precision = Model(network), "as given"
+        model, precision = OnnxModel(network), "as given"
         path.write_bytes(network)
     else:
         model = graphs.export(network, path, halved=precision == "float16-stored")
@@ -87,7 +87,7 @@ def _component(draft: Path, name: str, network: Network | bytes, precision: str,
     return {**entry, **data, "precision": precision, **work, "inputs": inputs, "outputs": outputs}
 
 
-def _tokenizer(draft: Path, i: int, words: Words) -> dict[str, Any]:
+def _tokenizer(draft: Path, i: int, words: TextInput) -> dict[str, Any]:
     """What `tokenizer.json` may say of padding and truncation is left out: the manifest says it."""
     content = json.loads(words.tokenizer.backend_tokenizer.to_str())
     content["padding"] = content["truncation"] = None

@@ -50,7 +50,7 @@ class Guidance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class TextInput:
     """One input `tokens_i`: a transformers tokenizer, and what is done to a caption before and after it."""
 
     tokenizer: Any

@@ -29,7 +29,7 @@ from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.types import Pixels
 
 from . import bundles, checkpoints, preprocessing, verify
-from .canonical import Words
+from .canonical import TextInput
 from .graphs import Network
 from .pipelines import PRECISIONS, checkpoint_sha256
 from .preprocessing import Preprocessing
@@ -50,7 +50,7 @@ class Captioner:
     """An image-to-text model in the terms of the bundle."""
 
     networks: dict[str, Network]
-    words: Words
+    words: TextInput
     start: int
     end: int
     reference: Callable[[Tensor, Sequence[int], int], list[list[int]]]
@@ -282,7 +282,7 @@ def _blip(folder: Path, pictures: Preprocessing, limit: int, halved: bool) -> Ca
             "vision": Network(Vision(model, pictures), picture, tuple(f"cond_{kind}_{i}" for kind, i in pairs)),
             "decoder": Network(Step(model, limit), step, ("logits", *(f"new_{kind}_{i}" for kind, i in pairs))),
         },
-        words=Words(tokenizer=tokenizer, max_tokens=limit),
+        words=TextInput(tokenizer=tokenizer, max_tokens=limit),
         start=text.bos_token_id,
         end=text.sep_token_id,
         reference=reference,

@@ -24,11 +24,11 @@ from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.extractors.space import FeatureSpace, open_space, pack
-from resynth_fast.onnx_model import Model
+from resynth_fast.onnx_model import OnnxModel
 from resynth_fast.scoring.calibration import UNCALIBRATED
 from resynth_fast.scoring.whitening import Constants, Moment
 
-from . import bundles, constants, encoders, graphs
+from . import bundles, encoders, extractor_fit, graphs
 from .graphs import Network, clean, rename
 from .pipelines import checkpoint_sha256
 
@@ -115,7 +115,7 @@ def read_checkpoint(
     pixels = np.random.default_rng(0).random((2, 3, encoder.side, encoder.side)).astype(np.float32)
     normalised = (pixels - np.array(mean, np.float32).reshape(1, 3, 1, 1)) / np.array(std, np.float32).reshape(1, 3, 1, 1)
     states = made.states(torch.from_numpy(normalised))
-    found = backends.get("onnxruntime").load(Model(encoder.network), threads=1).run({"pixels": pixels})
+    found = backends.get("onnxruntime").load(OnnxModel(encoder.network), threads=1).run({"pixels": pixels})
     expected = [
         states[tap - 1][:, 0].numpy() if pool == "cls" else states[tap - 1][:, 1:].mean(1).numpy() for tap in taps for pool in pools
     ]
@@ -363,8 +363,8 @@ def export(
         )
         unfitted = open_space(draft, EnginePool(threads=threads))
         _verify(unfitted)
-        root = constants_from or constants.zoo_pictures(work / "zoo-pictures")
-        fitted, calibration, text = constants.fit(unfitted, root, work / "features")
+        root = constants_from or extractor_fit.zoo_pictures(work / "zoo-pictures")
+        fitted, calibration, text = extractor_fit.fit(unfitted, root, work / "features")
         card = {
             "description": f"{path.resolve().name}: taps {', '.join(encoder.taps)} of {encoder.blocks} blocks at {encoder.side} px",
             "fitted_on": text,

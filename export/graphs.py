@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from resynth_fast.errors import ConfigError
-from resynth_fast.onnx_model import Model
+from resynth_fast.onnx_model import OnnxModel
 
 from .weights import Weights, widened
 
@@ -51,7 +51,7 @@ class Network:
     """The exporter's rewriting takes an addend below 1e-8 for zero: off where one keeps a division from 0 / 0."""
 
 
-def export(network: Network, path: Path, *, halved: bool = True) -> Model:
+def export(network: Network, path: Path, *, halved: bool = True) -> OnnxModel:
     """Write the ONNX graph of `network` to `path`, and many weights to a file beside it.
 
     `halved` stores weights that were rounded (see `weights`) in 16 bits.
@@ -64,7 +64,7 @@ def export(network: Network, path: Path, *, halved: bool = True) -> Model:
         raise ConfigError(f"a graph of {size / 1e9:.1f} GB without its weights cannot be written ({MAX_GRAPH_BYTES / 1e9:.1f} GB at most)")
     path.write_bytes(graph := model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path)
-    return Model(graph, {data.name: data} if data else {}, path)
+    return OnnxModel(graph, {data.name: data} if data else {}, path)
 
 
 def _export(network: Network, folder: Path, halved: bool) -> tuple[Any, Path | None]:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from resynth_fast.bundle import Component
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
-from resynth_fast.onnx_model import Model
+from resynth_fast.onnx_model import OnnxModel
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 BATCHES = (1, 8, 32)
@@ -85,7 +85,7 @@ def plan(store: Path, component: Component, key: Key) -> Path:
     path = store / f"{key.digest()}.plan"
     with FileLock(store / f"{key.digest()}.lock"):
         if not valid(path, key):
-            content = build(component.model(), key)
+            content = build(component.onnx_model(), key)
             _write(path, content)
             side_car = {
                 "key": key.fields(),
@@ -106,7 +106,7 @@ def valid(path: Path, key: Key) -> bool:
         return False
 
 
-def build(model: Model, key: Key) -> bytes:
+def build(model: OnnxModel, key: Key) -> bytes:
     """The plan of an ONNX graph; BundleError if the library refuses the graph, ConfigError for a GPU it does not build for."""
     trt = _library(key.flavour)
     logger = trt.Logger(trt.Logger.ERROR)

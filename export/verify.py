@@ -49,7 +49,7 @@ def components(bundle: Bundle, networks: Mapping[str, Network]) -> dict[str, flo
         examples = [network.example(batch) for batch in BATCHES]
         with widened(network.module), torch.no_grad():
             wanted = [network.module.eval()(**inputs) for inputs in examples]
-        engine = backend.load(bundle.components[name].model(), threads=torch.get_num_threads())
+        engine = backend.load(bundle.components[name].onnx_model(), threads=torch.get_num_threads())
         errors[name] = 0.0
         for inputs, expected in zip(examples, wanted, strict=True):
             found = engine.run({key: value.numpy() for key, value in inputs.items()})

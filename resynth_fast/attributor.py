@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from . import __version__, captioners, images, zoo
 from .bundle import Bundle
-from .candidates import Candidate, Maker, find
-from .candidates.folder import Chosen
+from .candidates import Candidate, GenerativeCandidate, find
+from .candidates.folder import SelectedExemplars
 from .captioners import Captioner, choice
 from .engines.pool import Account, EnginePool
 from .errors import ConfigError
@@ -28,36 +28,36 @@ from .kernels import noise
 from .kernels.similarity import backend as isa
 from .options import Options
 from .resynthesis.executor import Executor
-from .resynthesis.exemplars import Given
-from .resynthesis.references import Drawing, Drawn
+from .resynthesis.exemplars import ExemplarReferences
+from .resynthesis.references import ProbeReferences, ReferenceBuilder
 from .scheduler import CostTable, costs
 from .scoring import calibration
-from .scoring.calibration import Point
+from .scoring.calibration import CalibrationPoint
 from .scoring.decision import Decision, decide
 from .scoring.prior import Prior, batch_prior
 from .scoring.whitening import Doubles
-from .timing import Stopwatch
+from .timing import StageTimer
 from .types import CandidateEvidence, Caption, Picture, Pixels, Request, Verdict
 
 if TYPE_CHECKING:
-    from .gallery.cache import Kept
+    from .gallery.cache import ResynthesisCache
 
 
-class Looked(NamedTuple):
+class PreparedProbes(NamedTuple):
     """Probes that were captioned and described."""
 
     probes: Sequence[Picture]
     captions: Sequence[Caption]
     described: Sequence[tuple[npt.NDArray[np.float32], Doubles, list[Doubles]]]
     """Features, point, and points of perturbed copies, of each"""
-    watches: dict[str, Stopwatch]
+    timers: dict[str, StageTimer]
     """What it took, by stage"""
 
 
 class Attributor:
     """Says which of its candidates a picture is most consistent with.
 
-    >>> attributor = Attributor.from_zoo(references=2)
+    >>> attributor = Attributor.open(references=2)
     >>> [verdict] = attributor(["picture.png"])
     >>> verdict.status, verdict.label, verdict.probability
     """
@@ -69,23 +69,28 @@ class Attributor:
         space: FeatureSpace,
         pool: EnginePool,
         options: Options | None = None,
-        kept: Kept | None = None,
+        cache: ResynthesisCache | None = None,
     ) -> None:
         if not candidates:
             raise ConfigError("an attributor needs at least one candidate")
         self.candidates = {candidate.name: candidate for candidate in candidates}
-        self.makers = {name: candidate for name, candidate in self.candidates.items() if isinstance(candidate, Maker)}
+        self.generators = {name: candidate for name, candidate in self.candidates.items() if isinstance(candidate, GenerativeCandidate)}
         self.captioner = captioner
         self.space = space
         self.pool = pool
         self.options = options or Options()
-        self.executor = Executor(self.makers, pool, self.options.steps)
-        self.drawing = Drawing(self.executor, space, self.options, kept)
-        self.given = Given(self.candidates, captioner, space, lambda prompts: self.make(prompts, self.seeds[:1]))
-        self.options.check(makers=len(self.makers), givers=list(self.given.sources), fitted=space.fit is not None, kept=kept is not None)
+        self.executor = Executor(self.generators, pool, self.options.steps)
+        self.references = ReferenceBuilder(self.executor, space, self.options, cache)
+        self.exemplars = ExemplarReferences(self.candidates, captioner, space, lambda prompts: self.make(prompts, self.seeds[:1]))
+        self.options.check(
+            generators=len(self.generators),
+            exemplar_sources=list(self.exemplars.sources),
+            fitted=space.fit is not None,
+            cached=cache is not None,
+        )
 
     @classmethod
-    def from_zoo(
+    def open(
         cls,
         candidates: Sequence[str] = ("zoo:",),
         *,
@@ -106,54 +111,54 @@ class Attributor:
         `backend` says is a DeviceError, else a warning of every verdict.
         """
         pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, budget_bytes=memory_budget, strict=strict_backend)
-        pool.costs = CostTable.read(costs.stored(), pool.device)
+        pool.costs = CostTable.read(costs.stored(), pool.machine)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
-        chosen, sources, kept = Options(**options), find(candidates, pool), None
+        chosen, sources, cache = Options(**options), find(candidates, pool), None
         if gallery:
             from .gallery import cache as galleries  # only here: it brings a database, locks and the evaluation, which few runs need
 
-            space, kept = galleries.opened(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
-        return cls(sources, captioners.find(captioner, pool), space, pool, chosen, kept)
+            space, cache = galleries.open_cache(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
+        return cls(sources, captioners.find(captioner, pool), space, pool, chosen, cache)
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Verdicts for picture files or pictures already read; none depends on the others unless `Options` say so. Raises ResynthError."""
-        with Stopwatch() as reading:
+        with StageTimer() as reading:
             pictures = [probe if isinstance(probe, Picture) else images.read(probe) for probe in probes]
         return self.attribute(pictures, read_ms=reading.ms)
 
     def attribute(self, probes: Sequence[Picture], read_ms: float = 0.0) -> list[Verdict]:
         """As calling, for pictures already read; `read_ms` is what their reading took."""
-        return self.answer(self.look(probes, read_ms))
+        return self.attribute_prepared(self.prepare(probes, read_ms))
 
-    def look(self, probes: Sequence[Picture], read_ms: float = 0.0) -> Looked:
+    def prepare(self, probes: Sequence[Picture], read_ms: float = 0.0) -> PreparedProbes:
         """Caption and describe: what can be done while other probes' pictures are made."""
-        watches = {stage: Stopwatch() for stage in ("read", "caption", "generate", "features", "score")}
-        watches["read"].ms = read_ms
-        with watches["caption"]:
+        timers = {stage: StageTimer() for stage in ("read", "caption", "generate", "features", "score")}
+        timers["read"].ms = read_ms
+        with timers["caption"]:
             said = choice.captions(self.options.caption, probes, self.captioner) if probes else []
-        with watches["features"]:
+        with timers["features"]:
             described = self.pool.lanes.map(self._described, probes)
-        return Looked(probes, said, described, watches)
+        return PreparedProbes(probes, said, described, timers)
 
-    def answer(self, looked: Looked) -> list[Verdict]:
+    def attribute_prepared(self, looked: PreparedProbes) -> list[Verdict]:
         """Verdicts of probes that were looked at."""
-        probes, said, described, watches = looked
+        probes, said, described, timers = looked
         if not probes:
             return []
-        left_s = (self.options.deadline or 0.0) * len(probes) - sum(watch.ms for watch in watches.values()) / 1000
-        until, before = time.monotonic() + left_s if self.options.deadline else None, self.pool.account
+        left_s = (self.options.deadline or 0.0) * len(probes) - sum(watch.ms for watch in timers.values()) / 1000
+        deadline, before = time.monotonic() + left_s if self.options.deadline else None, self.pool.account
         captions = [caption.text for caption in said]
         features, points, copies = zip(*described, strict=True)
-        with watches["generate"]:
-            known = [self.given.known(probe) for probe in probes]
-        with watches["features"]:
-            chosen = [self.given.choose(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
-        drawn = self.drawing(captions, points, watches, until)
-        drawn = [self.drawing.filled(d, row, probe.sha256) for d, row, probe in zip(drawn, features, probes, strict=True)]
+        with timers["generate"]:
+            known = [self.exemplars.prior(probe) for probe in probes]
+        with timers["features"]:
+            chosen = [self.exemplars.select(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
+        drawn = self.references(captions, points, timers, deadline)
+        drawn = [self.references.fill_from_gallery(d, row, probe.sha256) for d, row, probe in zip(drawn, features, probes, strict=True)]
         references = [self._references(d, given) for d, given in zip(drawn, chosen, strict=True)]
-        with watches["score"]:
+        with timers["score"]:
             decisions = self.judge(captions, points, copies, references, known)
-        timing = {stage: watch.ms / len(probes) for stage, watch in watches.items()}
+        timing = {stage: watch.ms / len(probes) for stage, watch in timers.items()}
         timing["total"] = sum(timing.values())
         memory = self.pool.account.since(before)
         timing["weights"] = memory.waited_ms / len(probes)
@@ -165,7 +170,7 @@ class Attributor:
     def make(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> dict[Request, Pixels]:
         """Every maker's pictures of every prompt, each distinct one made once; `seeds`: other than those of the references."""
         seeds = self.seeds if seeds is None else seeds
-        made = self.executor([Request(name, prompt, seed) for prompt in prompts for name in self.makers for seed in seeds])
+        made = self.executor([Request(name, prompt, seed) for prompt in prompts for name in self.generators for seed in seeds])
         return {request: found.pixels for request, found in made.items()}
 
     @property
@@ -210,11 +215,11 @@ class Attributor:
         known = known or [space.prior(list(self.candidates))] * len(points)
         known = together(captions, references) if self.options.together else known
         if self.options.same_source:
-            return [decide(points, copies, references, known, self._calibrated(references[0]), space.whitening.energy)] * len(points)
+            return [decide(points, copies, references, known, self._calibrated(references[0]), space.whitening.within_trace)] * len(points)
         each = zip(points, copies, references, known, strict=True)
-        return [decide([p], [c], [r], [k], self._calibrated(r), space.whitening.energy) for p, c, r, k in each]
+        return [decide([p], [c], [r], [k], self._calibrated(r), space.whitening.within_trace) for p, c, r, k in each]
 
-    def _calibrated(self, references: Sequence[Doubles]) -> Point:
+    def _calibrated(self, references: Sequence[Doubles]) -> CalibrationPoint:
         return self.space.calibration.at(max(map(len, references)), self.options.steps)
 
     def _described(self, probe: Picture) -> tuple[npt.NDArray[np.float32], Doubles, list[Doubles]]:
@@ -224,17 +229,17 @@ class Attributor:
         point, *copies = self.space.points(features)
         return features[0], point, copies
 
-    def _references(self, drawn: Drawn, chosen: Sequence[Chosen]) -> list[Doubles]:
+    def _references(self, drawn: ProbeReferences, chosen: Sequence[SelectedExemplars]) -> list[Doubles]:
         """Points (K, d) of each candidate's references: what it made of the caption, or was chosen of what it gave."""
-        found = dict(zip(self.makers, drawn.references, strict=True)) | {c.name: c.points for c in chosen}
+        found = dict(zip(self.generators, drawn.references, strict=True)) | {c.name: c.points for c in chosen}
         return [found[name] for name in self.candidates]
 
     def _verdict(
         self,
         probe: Picture,
         caption: Caption,
-        drawn: Drawn,
-        chosen: Sequence[Chosen],
+        drawn: ProbeReferences,
+        chosen: Sequence[SelectedExemplars],
         decision: Decision,
         timing: Mapping[str, float],
         memory: Account,
@@ -249,7 +254,7 @@ class Attributor:
                 score=float(decision.scores[i]),
                 probability=float(decision.probabilities[i]),
                 resyntheses=drawn.resyntheses.get(candidate.name, ()),
-                given=given.get(candidate.name, ()),
+                exemplars=given.get(candidate.name, ()),
             )
             for i, candidate in zip(decision.order, ordered, strict=True)
         )
@@ -269,18 +274,18 @@ class Attributor:
             flips=decision.flips,
             probe=probe,
             timing_ms=timing,
-            provenance=self.provenance() | self.drawing.provenance(drawn) | memory.provenance(self.pool.budget_bytes),
+            provenance=self.provenance() | self.references.provenance(drawn) | memory.provenance(self.pool.budget_bytes),
             warnings=(*probe.warnings, *caption.warnings, *self._warnings(probe, drawn), *memory.warnings(self.pool.budget_bytes)),
         )
 
-    def _warnings(self, probe: Picture, drawn: Drawn) -> Iterator[str]:
+    def _warnings(self, probe: Picture, drawn: ProbeReferences) -> Iterator[str]:
         if self.options.same_source:
             yield "one answer for all pictures of this call, which were declared to come from one generator"
         yield from self.pool.fallbacks
         yield from calibration.warnings(self.space.calibration, drawn.most or self.options.references, self.options.steps)
         for candidate in self.candidates.values():
             yield from candidate.warnings
-        yield from self.given.warnings(probe)
+        yield from self.exemplars.warnings(probe)
         yield from drawn.warnings
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from . import images
-from .attributor import Attributor, Looked
+from .attributor import Attributor, PreparedProbes
 from .errors import InputError
 from .report import record
 from .report.record import Record
-from .timing import Stopwatch
+from .timing import StageTimer
 from .types import Picture, Verdict
 
 CHUNK = 16
@@ -43,28 +43,28 @@ def run(attributor: Attributor, inputs: Sequence[str], progress: Progress) -> It
             progress(number * size, len(files))
             looked, failed = coming.popleft().result()
             coming.extend(ahead.submit(_look, attributor, after) for after in chunks[number + 1 : number + 2])
-            verdicts = iter(attributor.answer(looked))
+            verdicts = iter(attributor.attribute_prepared(looked))
             yield from (failed.get(path) or _result(attributor, path, next(verdicts)) for path in chunk)
     progress(len(files), len(files))
 
 
-def _look(attributor: Attributor, files: Sequence[Path]) -> tuple[Looked, dict[Path, Result]]:
+def _look(attributor: Attributor, files: Sequence[Path]) -> tuple[PreparedProbes, dict[Path, Result]]:
     """What there is to see of those that can be read, and the errors of the others."""
     pictures: list[Picture] = []
     failed: dict[Path, Result] = {}
-    with Stopwatch() as reading:
+    with StageTimer() as reading:
         for path in files:
             try:
                 pictures.append(images.read(path))
             except InputError as error:
                 failed[path] = Result(record.failed(str(path), error))
-    return attributor.look(pictures, read_ms=reading.ms), failed
+    return attributor.prepare(pictures, read_ms=reading.ms), failed
 
 
 def _result(attributor: Attributor, path: Path, verdict: Verdict) -> Result:
     space = attributor.space
     made = {candidate.name: [r.pixels for r in candidate.resyntheses] for candidate in verdict.candidates}
-    given = {candidate.name: list(candidate.given) for candidate in verdict.candidates}
+    given = {candidate.name: list(candidate.exemplars) for candidate in verdict.candidates}
     return Result(
         record.of(str(path), verdict, verdict.captioner, space.name, space.tap, attributor.options.steps),
         {"probe": verdict.probe.pixels, "resyntheses": made, "given": given},

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import BundleError
-from .onnx_model import Model
+from .onnx_model import OnnxModel
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -101,9 +101,9 @@ class Component:
         """What graph and data take on disk."""
         return sum(file.path.stat().st_size for file in (self.file, *self.data))
 
-    def model(self) -> Model:
+    def onnx_model(self) -> OnnxModel:
         """What a backend loads; every hash is checked."""
-        return Model(self.file.read(), {file.path.name: file.verified() for file in self.data}, self.file.path)
+        return OnnxModel(self.file.read(), {file.path.name: file.verified() for file in self.data}, self.file.path)
 
 
 @dataclass(frozen=True, slots=True)

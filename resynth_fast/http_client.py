@@ -33,7 +33,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class EndpointSettings:
     """What may follow the # of any address, as KEY=VALUE separated by commas."""
 
     ROLE: ClassVar[str] = "candidate"
@@ -83,7 +83,7 @@ class Access:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Access):
+class Settings(EndpointSettings):
     """What may follow the # of an images API's address."""
 
     size: str = ""
@@ -96,7 +96,7 @@ class Settings(Access):
 
     @classmethod
     def read(cls, name: str, text: str) -> Self:
-        """See `Access.read`."""
+        """See `EndpointSettings.read`."""
         settings = super().read(name, text)
         if settings.format not in ("b64_json", "none"):
             raise ConfigError(f"candidate {name}: format is {settings.format!r}; it must be b64_json or none")
@@ -107,7 +107,13 @@ class Client:
     """One server, and what this run may still ask of it. May be used by several threads at once."""
 
     def __init__(
-        self, name: str, base: str, settings: Access, wait: Callable[[float], None] = time.sleep, *, path: str = "images/generations"
+        self,
+        name: str,
+        base: str,
+        settings: EndpointSettings,
+        wait: Callable[[float], None] = time.sleep,
+        *,
+        path: str = "images/generations",
     ) -> None:
         """`name`: of the candidate or captioner, for errors; `base`: the address without settings; `wait`: how to pass seconds;
         `path`: what is asked, behind /v1/.

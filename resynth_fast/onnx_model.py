@@ -14,7 +14,7 @@ from .errors import BundleError
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class OnnxModel:
     """A graph whose hash was checked, and its data: location in the graph → file, checked as well."""
 
     graph: bytes

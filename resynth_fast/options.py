@@ -67,20 +67,20 @@ class Options:
         """Whether an answer rests on all probes of a call."""
         return self.together or self.same_source
 
-    def check(self, *, makers: int, givers: Sequence[str], fitted: bool, kept: bool) -> None:
+    def check(self, *, generators: int, exemplar_sources: Sequence[str], fitted: bool, cached: bool) -> None:
         """ConfigError where `makers` candidates that draw, others that were given pictures, or what a gallery is, do not allow it.
 
-        `fitted`: a gallery's fit is used; `kept`: the gallery is looked into.
+        `fitted`: a gallery's fit is used; `cached`: the gallery is looked into.
         """
-        if (self.policy != GENERATE) != kept:
+        if (self.policy != GENERATE) != cached:
             raise ConfigError(f"policy is {self.policy!r}: it looks into a gallery, which must be given (--gallery)")
-        if self.max_pictures is not None and self.max_pictures < makers:
-            raise ConfigError(f"max_pictures is {self.max_pictures}; every one of {makers} candidates draws once at least")
+        if self.max_pictures is not None and self.max_pictures < generators:
+            raise ConfigError(f"max_pictures is {self.max_pictures}; every one of {generators} candidates draws once at least")
         if self.together and fitted:
             raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
-        if self.together and givers:
-            raise ConfigError(f"together lends resyntheses, and {givers[0]} makes none; leave one of the two out")
-        if self.limited and givers:
+        if self.together and exemplar_sources:
+            raise ConfigError(f"together lends resyntheses, and {exemplar_sources[0]} makes none; leave one of the two out")
+        if self.limited and exemplar_sources:
             raise ConfigError(
-                f"race, max_pictures and deadline weigh candidates that draw, and {givers[0]} makes nothing; leave one of the two out"
+                f"race, max_pictures and deadline weigh candidates that draw, and {exemplar_sources[0]} makes nothing; leave one of the two out"
             )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 
-class Stopwatch:
+class StageTimer:
     """Counts while its block runs."""
 
     def __init__(self) -> None:
         self.ms = 0.0
 
-    def __enter__(self) -> Stopwatch:
+    def __enter__(self) -> StageTimer:
         self._start = time.perf_counter()
         return self
 

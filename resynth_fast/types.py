@@ -74,7 +74,7 @@ class CandidateEvidence:
     """Log-likelihood, up to a constant shared by all candidates of the probe; higher is closer."""
     probability: float
     resyntheses: tuple[Resynthesis, ...]
-    given: tuple[Pixels, ...] = ()
+    exemplars: tuple[Pixels, ...] = ()
     """Of a candidate that cannot be run: those of its own pictures that stand for it."""
 
 

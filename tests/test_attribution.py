@@ -51,7 +51,7 @@ def test_a_picture_does_not_depend_on_its_batch_or_order(pool, name):
 
 @pytest.mark.parametrize("race", [False, True])
 def test_a_record_does_not_depend_on_what_is_asked_before_beside_or_at_the_same_time(race):
-    attributor = Attributor.from_zoo(references=2, steps=1, threads=1, race=race)
+    attributor = Attributor.open(references=2, steps=1, threads=1, race=race)
     files = pictures(3)
 
     def records(asked):
@@ -67,13 +67,13 @@ def test_a_record_does_not_depend_on_what_is_asked_before_beside_or_at_the_same_
     with ThreadPoolExecutor(4) as threads:
         for found in threads.map(shuffled, range(3)):
             assert found == alone  # to the last bit
-    attributor = Attributor.from_zoo(references=2, steps=1, threads=3, race=race)
+    attributor = Attributor.open(references=2, steps=1, threads=3, race=race)
     assert attributor.pool.lanes.count == 3
     assert records(files) == alone
 
 
 def test_the_flux_probe_is_attributed_to_it(probe_file):
-    [verdict] = Attributor.from_zoo(references=4, threads=1)([probe_file])
+    [verdict] = Attributor.open(references=4, threads=1)([probe_file])
     assert verdict.candidates[0].name == "zoo-flux"
     assert abs(sum(c.probability for c in verdict.candidates) - 1) < 1e-9
     assert all(len(c.resyntheses) == 4 for c in verdict.candidates)
@@ -111,7 +111,7 @@ def test_the_plan_makes_equal_requests_once_and_keeps_to_its_rows():
 
 def test_options_out_of_range_name_themselves():
     with pytest.raises(ConfigError, match="references is 0; it must be 1 … 64"):
-        Attributor.from_zoo(references=0)
+        Attributor.open(references=0)
 
 
 def resynth(*arguments):
@@ -180,7 +180,7 @@ def test_exit_codes(arguments, code):
 def test_attribution_never_imports_torch(probe_file):
     program = (
         "import sys; from resynth_fast import Attributor; "
-        f"Attributor.from_zoo(references=1, steps=1, threads=1)([{str(probe_file)!r}]); "
+        f"Attributor.open(references=1, steps=1, threads=1)([{str(probe_file)!r}]); "
         "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -193,8 +193,8 @@ def pictures(count):
 
 
 def test_pictures_of_one_source_get_one_answer_the_sum_of_theirs():
-    alone = Attributor.from_zoo(references=1, steps=2, threads=1)(pictures(3))
-    joint = Attributor.from_zoo(references=1, steps=2, threads=1, same_source=True)(pictures(3))
+    alone = Attributor.open(references=1, steps=2, threads=1)(pictures(3))
+    joint = Attributor.open(references=1, steps=2, threads=1, same_source=True)(pictures(3))
     total = {name: sum(c.score for v in alone for c in v.candidates if c.name == name) for name in (c.name for c in alone[0].candidates)}
     for verdict in joint:
         assert {c.name: c.score for c in verdict.candidates} == pytest.approx(total)
@@ -202,17 +202,17 @@ def test_pictures_of_one_source_get_one_answer_the_sum_of_theirs():
 
 
 def test_pictures_together_lend_resyntheses_never_themselves():
-    attributor = Attributor.from_zoo(references=1, steps=2, threads=1, together=True)
+    attributor = Attributor.open(references=1, steps=2, threads=1, together=True)
     three, reordered = attributor(pictures(3)), attributor(pictures(3)[::-1])
     for verdict, again in zip(three, reordered[::-1], strict=True):
         assert [c.name for c in verdict.candidates] == [c.name for c in again.candidates]
         assert [c.score for c in verdict.candidates] == pytest.approx([c.score for c in again.candidates])
     [one] = attributor(pictures(1))
-    [plain] = Attributor.from_zoo(references=1, steps=2, threads=1)(pictures(1))
+    [plain] = Attributor.open(references=1, steps=2, threads=1)(pictures(1))
     assert [c.score for c in one.candidates] == pytest.approx([c.score for c in plain.candidates])
     assert [c.score for c in three[0].candidates] != pytest.approx([c.score for c in one.candidates])
 
 
 def test_together_is_no_gallery():
     with pytest.raises(ConfigError, match="leave out race"):
-        Attributor.from_zoo(references=1, together=True, race=True)
+        Attributor.open(references=1, together=True, race=True)

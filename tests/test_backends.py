@@ -20,7 +20,7 @@ from resynth_fast import Attributor, backends, zoo  # noqa: E402
 from resynth_fast.bundle import Component  # noqa: E402
 from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
-from resynth_fast.onnx_model import Model  # noqa: E402
+from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2, "torch": 1e-5, "torch:bf16": 6e-2}
 """Largest error of the largest output."""
@@ -43,7 +43,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def engine(name: str) -> backends.Engine:
-    return installed(name).load(Model(graph()), threads=1)
+    return installed(name).load(OnnxModel(graph()), threads=1)
 
 
 def graph() -> bytes:
@@ -69,7 +69,7 @@ def inputs(batch: int) -> dict[str, Any]:
     return {"x": rng.standard_normal((batch, 5)).astype(np.float32), "i": rng.integers(0, 7, batch)}
 
 
-def apart(folder: Path, offset_by: int = 0) -> Model:
+def apart(folder: Path, offset_by: int = 0) -> OnnxModel:
     """The same network, its weights in a file of their own beside it; `offset_by` makes the graph read them elsewhere."""
     content = save({"w": WEIGHTS})
     location = hashlib.sha256(content).hexdigest() + ".safetensors"
@@ -83,7 +83,7 @@ def apart(folder: Path, offset_by: int = 0) -> Model:
         weight.external_data.add(key=key, value=value)
     path = folder / "graph.onnx"
     path.write_bytes(made.SerializeToString())
-    return Model(path.read_bytes(), {location: folder / location}, path)
+    return OnnxModel(path.read_bytes(), {location: folder / location}, path)
 
 
 def near(name: str, found: Any, expected: Any) -> None:
@@ -132,7 +132,7 @@ def test_a_graph_that_takes_weights_from_a_file_nobody_named_is_refused(
     content = apart(tmp_path).graph
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match="does not list as data"):
-        Model(content, known)
+        OnnxModel(content, known)
 
 
 def test_an_output_stays_as_it_was_when_the_engine_runs_again(engine: backends.Engine) -> None:
@@ -193,7 +193,7 @@ def test_inputs_that_the_graph_does_not_take_are_refused(engine: backends.Engine
 @pytest.mark.parametrize("content", [b"", b"no graph", graph()[:-40]], ids=["empty", "text", "cut short"])
 def test_what_is_no_graph_is_refused(name: str, content: bytes) -> None:
     with pytest.raises(BundleError, match="export the bundle again"):
-        installed(name).load(Model(content), threads=1)
+        installed(name).load(OnnxModel(content), threads=1)
 
 
 def components() -> dict[str, Component]:
@@ -207,7 +207,7 @@ def components() -> dict[str, Component]:
 @pytest.mark.parametrize("network", sorted(components()))
 def test_every_network_of_the_zoo_agrees_with_onnx_runtime(name: str, network: str) -> None:
     component = components()[network]
-    model = component.model()
+    model = component.onnx_model()
     engine, measure = (installed(n).load(model, threads=1) for n in (name, MEASURE))
     rng = np.random.default_rng(0)
     for batch in (1, 3):
@@ -265,7 +265,7 @@ def test_torch_without_a_gpu_falls_back_as_loudly(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.usefixtures("without_cuda")
 def test_a_verdict_warns_of_a_fallback(probe: Path) -> None:
     def verdict(backend: str) -> Any:
-        return Attributor.from_zoo(["zoo:zoo-sd", "zoo:zoo-flux"], backend=backend, threads=1, references=1, steps=1)([probe])[0]
+        return Attributor.open(["zoo:zoo-sd", "zoo:zoo-flux"], backend=backend, threads=1, references=1, steps=1)([probe])[0]
 
     fallen, plain = verdict("onnxruntime:cuda"), verdict("onnxruntime")
     assert [w for w in fallen.warnings if w not in plain.warnings] == [
@@ -279,7 +279,7 @@ def test_attribution_by_another_backend_gives_the_same_answer(other: str, probe:
     """In float32; in bfloat16 a picture may go the other way where two candidates are close."""
     installed(other)
     expected, found = (
-        Attributor.from_zoo(["zoo:zoo-sd", "zoo:zoo-flux"], backend=name, threads=1, references=1, steps=4)([probe])[0]
+        Attributor.open(["zoo:zoo-sd", "zoo:zoo-flux"], backend=name, threads=1, references=1, steps=4)([probe])[0]
         for name in (MEASURE, other)
     )
     assert found.provenance["backend"] == backends.get(other).version()

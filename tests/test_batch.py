@@ -23,9 +23,9 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("deadline", [None, 1000.0])
 def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, monkeypatch, deadline):
-    attributor = Attributor.from_zoo(["zoo:zoo-sd-v"], references=1, steps=1, threads=1, deadline=deadline)
+    attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1, deadline=deadline)
     monkeypatch.setattr(batch, "CHUNK", 8)
-    look, answer, looked, chunks = attributor.look, attributor.answer, threading.Semaphore(0), []
+    look, answer, looked, chunks = attributor.prepare, attributor.attribute_prepared, threading.Semaphore(0), []
 
     def looking(probes, read_ms):
         found = look(probes, read_ms)
@@ -40,8 +40,8 @@ def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, m
             looked.release()
         return answer(found)
 
-    monkeypatch.setattr(attributor, "look", looking)
-    monkeypatch.setattr(attributor, "answer", answering)
+    monkeypatch.setattr(attributor, "prepare", looking)
+    monkeypatch.setattr(attributor, "attribute_prepared", answering)
     told = []
     results = list(batch.run(attributor, files, lambda done, of: told.append((done, of))))
     assert [r.record["input"]["path"] for r in results] == files
@@ -51,9 +51,9 @@ def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, m
 
 
 def test_an_error_of_what_was_looked_at_ahead_is_raised(files, monkeypatch):
-    attributor = Attributor.from_zoo(["zoo:zoo-sd-v"], references=1, steps=1, threads=1)
+    attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1)
     monkeypatch.setattr(batch, "CHUNK", 8)
-    look = attributor.look
+    look = attributor.prepare
 
     def failing(probes, read_ms):
         if len(started) == 1:
@@ -62,7 +62,7 @@ def test_an_error_of_what_was_looked_at_ahead_is_raised(files, monkeypatch):
         return look(probes, read_ms)
 
     started = []
-    monkeypatch.setattr(attributor, "look", failing)
+    monkeypatch.setattr(attributor, "prepare", failing)
     results = batch.run(attributor, files, lambda done, of: None)
     assert len([next(results) for _ in range(8)]) == 8
     with pytest.raises(RuntimeError, match="the captioner is gone"):

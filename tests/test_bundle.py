@@ -133,7 +133,7 @@ def test_weights_outside_a_graph_are_files_of_the_bundle(apart):
 def test_weights_that_were_tampered_with_are_refused(apart, content):
     path, manifest, write = apart
     path.write_bytes(content)
-    for read in (Bundle.verify, lambda bundle: bundle.components["denoiser"].model()):
+    for read in (Bundle.verify, lambda bundle: bundle.components["denoiser"].onnx_model()):
         with pytest.raises(BundleError, match="was changed or cut short"):
             read(Bundle.open(write(manifest)))
 

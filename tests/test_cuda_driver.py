@@ -88,7 +88,7 @@ def test_what_is_uploaded_may_be_changed_at_once_and_is_kept_until_it_is_there(d
     for each in values:
         device.upload(4096, each.T)  # not in C order
         each[:] = 0
-    device.wait()
+    device.synchronize()
     assert read == wanted
     assert not device._uploads
 

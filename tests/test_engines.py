@@ -12,9 +12,9 @@ import pytest
 from resynth_fast import Attributor, images, zoo
 from resynth_fast.bundle import Component, File
 from resynth_fast.candidates import find
-from resynth_fast.engines import malloc as heap
-from resynth_fast.engines.pool import EnginePool, graph_of
-from resynth_fast.engines.text_cache import RowMemo
+from resynth_fast.engines import malloc
+from resynth_fast.engines.pool import EnginePool, engine_ref
+from resynth_fast.engines.text_cache import TextCache
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
@@ -23,7 +23,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
 class Backend:
     """Engines that know how many of them there are."""
 
-    abreast = False
+    runs_on_caller_thread = False
 
     def __init__(self, load_s=0.0):
         self.load_s = load_s
@@ -78,7 +78,7 @@ def components(tmp_path):
 @pytest.mark.parametrize("threads", [1, 4])
 def test_engines_never_take_more_than_the_budget_whoever_asks(components, prefetch, threads):
     backend = Backend(load_s=0.001)
-    largest = graph_of(components[-1]).size_bytes
+    largest = engine_ref(components[-1]).size_bytes
     pool = EnginePool(backend, budget_bytes=2 * largest, prefetch=prefetch)
     pool.expect(components * 4)
 
@@ -100,12 +100,12 @@ def test_engines_never_take_more_than_the_budget_whoever_asks(components, prefet
 
 def test_engines_that_went_are_freed(components):
     backend = Backend()
-    pool = EnginePool(backend, budget_bytes=graph_of(components[-1]).size_bytes)
+    pool = EnginePool(backend, budget_bytes=engine_ref(components[-1]).size_bytes)
     for chosen in components * 2:
         with pool.hold(chosen) as engine:
             assert engine.size
         del engine
-    assert backend.most <= graph_of(components[-1]).size_bytes
+    assert backend.most <= engine_ref(components[-1]).size_bytes
     assert len(backend.alive) == len(pool.resident)
 
 
@@ -122,7 +122,7 @@ def test_what_is_coming_is_loaded_while_others_compute(components):
 
 
 def test_a_pinned_engine_outlives_the_others(components):
-    sizes = [graph_of(c).size_bytes for c in components]
+    sizes = [engine_ref(c).size_bytes for c in components]
     pool = EnginePool(Backend(), budget_bytes=sizes[0] + sizes[-1])
     pool.expect(components, pinned=[components[0].file.sha256])
     for chosen in components:
@@ -158,7 +158,7 @@ def test_rows_are_run_once_and_come_in_the_order_asked_for():
         asked.append(inputs["tokens"].copy())
         return {"doubled": (2 * inputs["tokens"]).astype(np.float32)}
 
-    memo = RowMemo()
+    memo = TextCache()
     first = memo("a", {"tokens": np.array([[1, 2], [3, 4], [1, 2]])}, run)
     np.testing.assert_array_equal(first["doubled"], [[2, 4], [6, 8], [2, 4]])
     second = memo("a", {"tokens": np.array([[5, 6], [3, 4]])}, run)
@@ -174,7 +174,7 @@ def test_a_full_memo_forgets_the_longest_unused_and_still_answers():
         calls.append(len(inputs["x"]))
         return {"y": np.zeros((len(inputs["x"]), 100), np.float32)}
 
-    memo = RowMemo(limit_bytes=1000)
+    memo = TextCache(limit_bytes=1000)
     assert memo("a", {"x": np.arange(20)[:, None]}, run)["y"].shape == (20, 100)
     memo("a", {"x": np.arange(20)[:, None]}, run)
     assert calls == [20, 18]
@@ -184,13 +184,13 @@ def test_a_text_is_encoded_once_for_all_candidates_that_share_the_encoder():
     pool = EnginePool()
     sharing = find(["zoo:zoo-sd", "zoo:zoo-sd-twin", "zoo:zoo-sd-v"], pool)
     runs = []
-    kept = pool.texts.__call__
+    kept = pool.text_cache.__call__
 
-    class Watched(RowMemo):
+    class Watched(TextCache):
         def __call__(self, sha, inputs, run):
             return kept(sha, inputs, lambda rows: (runs.append(len(rows["tokens_0"])), run(rows))[1])
 
-    pool.texts = Watched()
+    pool.text_cache = Watched()
     for candidate in sharing:
         candidate.make(zoo.prompts()[:2], [0, 1], 1)
     assert runs == [3]  # two captions and the empty one of guidance
@@ -198,13 +198,13 @@ def test_a_text_is_encoded_once_for_all_candidates_that_share_the_encoder():
 
 @pytest.mark.parametrize(("text", "size"), [("500MB", 500_000_000), ("8 GB", 8 * 10**9), ("1.5GiB", 3 << 29), ("1000", 1000), ("2k", 2000)])
 def test_sizes_are_read(text, size):
-    assert heap.bytes_of(text) == size
+    assert malloc.parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "8TB", "1e9", "nan"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ConfigError, match="as in 500MB or 8GB"):
-        heap.bytes_of(text)
+        malloc.parse_bytes(text)
 
 
 def answers(attributor, probes):
@@ -230,15 +230,15 @@ def probes():
 
 @pytest.fixture(scope="module")
 def expected(probes):
-    return answers(Attributor.from_zoo(references=2, steps=2, threads=1), probes)
+    return answers(Attributor.open(references=2, steps=2, threads=1), probes)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_half_the_memory_gives_the_same_answers_and_says_what_it_cost(probes, expected, threads):
-    free = Attributor.from_zoo(references=2, steps=2, threads=threads)
+    free = Attributor.open(references=2, steps=2, threads=threads)
     free.attribute(probes)
     budget = free.pool.loaded_bytes() // 2
-    tight = Attributor.from_zoo(references=2, steps=2, threads=threads, memory_budget=budget)
+    tight = Attributor.open(references=2, steps=2, threads=threads, memory_budget=budget)
     for _ in range(2):  # the second time with what the first has left in memory
         assert_same(answers(tight, probes), expected)
     assert tight.pool.account.peak_bytes <= budget
@@ -252,10 +252,10 @@ def test_half_the_memory_gives_the_same_answers_and_says_what_it_cost(probes, ex
 
 def test_answers_are_the_same_for_any_order_and_concurrency(probes, expected):
     by_order = dict(
-        zip((2, 0, 1), answers(Attributor.from_zoo(references=2, steps=2, threads=1), [probes[2], probes[0], probes[1]]), strict=True)
+        zip((2, 0, 1), answers(Attributor.open(references=2, steps=2, threads=1), [probes[2], probes[0], probes[1]]), strict=True)
     )
     assert_same([by_order[i] for i in range(3)], expected)
-    shared = Attributor.from_zoo(references=2, steps=2, threads=1, memory_budget=60_000_000)
+    shared = Attributor.open(references=2, steps=2, threads=1, memory_budget=60_000_000)
     with ThreadPoolExecutor(3) as workers:
         beside = list(workers.map(lambda probe: answers(shared, [probe])[0], probes))
     assert_same(beside, expected)

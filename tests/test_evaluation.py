@@ -17,9 +17,9 @@ from resynth_fast import images
 from resynth_fast.cli import __main__ as cli
 from resynth_fast.errors import ConfigError, ResynthError
 from resynth_fast.evaluation import baseline, harness, page, plots
-from resynth_fast.evaluation.dataset import Dataset, Described, read
-from resynth_fast.evaluation.protocols import Bench
-from resynth_fast.evaluation.setting import RECIPES, STEPS, Setting
+from resynth_fast.evaluation.config import RECIPES, STEPS, EvaluationConfig
+from resynth_fast.evaluation.dataset import Dataset, DatasetFeatures, read
+from resynth_fast.evaluation.protocols import ProtocolRunner
 from resynth_fast.evaluation.spaces import Spaces, folds
 from resynth_fast.scoring.whitening import fit_constants
 
@@ -51,7 +51,7 @@ def described(x, g, p, **changes):
         probe=np.ones(n, bool),
         reference=np.ones(n, bool),
     )
-    return Described(replace(dataset, **changes), x, x, 0.1)
+    return DatasetFeatures(replace(dataset, **changes), x, x, 0.1)
 
 
 def constants():
@@ -71,7 +71,7 @@ def data():
 
 
 def bench(data, probes=None, spaces=None, **setting):
-    return Bench(data, CONSTANTS, TAPS, Setting(**{"draws": 2, **setting}), probes, spaces)
+    return ProtocolRunner(data, CONSTANTS, TAPS, EvaluationConfig(**{"draws": 2, **setting}), probes, spaces)
 
 
 def accuracy(data, **setting):
@@ -312,14 +312,14 @@ def test_folds_keep_a_group_together(data):
 )
 def test_settings_that_say_nothing_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
-        Setting(**setting)
+        EvaluationConfig(**setting)
 
 
 def test_an_extractor_may_lack_what_a_recipe_needs(data):
     with pytest.raises(ConfigError, match="without its own last layer"):
         bench(replace(data, last=None), recipe="paper")
     with pytest.raises(ConfigError, match="compares one tap"):
-        Bench(data, CONSTANTS, [16, 32], Setting(recipe="layer"))
+        ProtocolRunner(data, CONSTANTS, [16, 32], EvaluationConfig(recipe="layer"))
     with pytest.raises(ConfigError, match="'fog'; the extractor's nuisance constants have jpeg"):
         bench(data, leave_out=("fog",))
     with pytest.raises(ConfigError, match="no probe has a reference"):

@@ -27,7 +27,7 @@ from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
 from resynth_fast.export import families, graphs, pipelines, tiny, verify, weights  # noqa: E402
 from resynth_fast.export.verify import Parity  # noqa: E402
-from resynth_fast.onnx_model import Model  # noqa: E402
+from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 STEPS = (2, 4)
 PROMPTS = ("a red house by the sea", "", "far too many words " * 9, "Capital Letters")
@@ -48,12 +48,12 @@ def shared_graphs() -> Iterator[None]:
     """A network that was exported once is not traced again: variants of a pipeline share most of their graphs."""
     original, made = graphs.export, {}
 
-    def export(network: graphs.Network, path: Path, *, halved: bool = True) -> Model:
+    def export(network: graphs.Network, path: Path, *, halved: bool = True) -> OnnxModel:
         key = _fingerprint(network, halved)
         if key not in made:
             made[key] = original(network, path, halved=halved).graph
         path.write_bytes(made[key])
-        return Model(made[key])
+        return OnnxModel(made[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "export", export)
@@ -361,12 +361,12 @@ def test_without_torch_the_exporter_says_what_to_install(monkeypatch: pytest.Mon
 def _with_noise(original: Any) -> Any:
     """An exporter that damages the weights on the way."""
 
-    def damaged(network: graphs.Network, path: Path, *, halved: bool = True) -> Model:
+    def damaged(network: graphs.Network, path: Path, *, halved: bool = True) -> OnnxModel:
         model = onnx.load_from_string(original(network, path, halved=halved).graph)
         for tensor in model.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT16:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float16(1.1), tensor.name))
         path.write_bytes(model.SerializeToString())
-        return Model(path.read_bytes())
+        return OnnxModel(path.read_bytes())
 
     return damaged

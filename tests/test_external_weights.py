@@ -17,7 +17,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from resynth_fast import backends  # noqa: E402
 from resynth_fast.bundle import OBJECTS, Bundle  # noqa: E402
-from resynth_fast.engines.pool import EnginePool, graph_of  # noqa: E402
+from resynth_fast.engines.pool import EnginePool, engine_ref  # noqa: E402
 from resynth_fast.errors import BundleError  # noqa: E402
 from resynth_fast.export import bundles, graphs, tensorrt, weights  # noqa: E402
 from resynth_fast.export.graphs import Network  # noqa: E402
@@ -68,7 +68,9 @@ def test_both_forms_compute_the_same(name: str, inside: Bundle, outside: Bundle)
         pytest.importorskip("openvino")
     assert not inside.components["part"].data
     given = {"pixels": np.random.default_rng(0).standard_normal((5, 32)).astype(np.float32)}
-    expected, found = (backends.get(name).load(b.components["part"].model(), threads=1).run(given)["scores"] for b in (inside, outside))
+    expected, found = (
+        backends.get(name).load(b.components["part"].onnx_model(), threads=1).run(given)["scores"] for b in (inside, outside)
+    )
     np.testing.assert_array_equal(found, expected)
 
 
@@ -133,7 +135,7 @@ def test_memory_is_planned_for_the_weights_too(outside: Bundle) -> None:
     component = outside.components["part"]
     [data] = component.data
     assert component.size_bytes == component.file.path.stat().st_size + data.path.stat().st_size
-    assert graph_of(component).size_bytes % component.size_bytes == 0
+    assert engine_ref(component).size_bytes % component.size_bytes == 0
 
 
 def test_an_engine_of_changed_weights_is_refused(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from resynth_fast import Attributor, images
 from resynth_fast.errors import ConfigError, DeadlineError
 from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.resynthesis.race import FOREIGN, Race
-from resynth_fast.scoring.calibration import Point
+from resynth_fast.scoring.calibration import CalibrationPoint
 from resynth_fast.scoring.prior import Prior, no_gallery, remaining_variance
 from resynth_fast.scoring.score import consistency
 from resynth_fast.types import Request
@@ -27,7 +27,15 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
 
 
 def race(**changes):
-    return Race(**{"names": NAMES, "seeds": range(7, 11), "energy": 1.0, "calibrated": lambda count: Point(count, 8, 1.0, -1.0), **changes})
+    return Race(
+        **{
+            "names": NAMES,
+            "seeds": range(7, 11),
+            "within_trace": 1.0,
+            "calibrated": lambda count: CalibrationPoint(count, 8, 1.0, -1.0),
+            **changes,
+        }
+    )
 
 
 class World:
@@ -63,7 +71,7 @@ def test_every_candidate_draws_once_and_seeds_are_taken_in_their_order(seed, apa
     assert (standing.counts <= 4).all()
     for i, name in enumerate(NAMES):
         assert [r.seed for asked in world.asked for r in asked if r.candidate == name] == list(range(7, 7 + standing.counts[i]))
-    assert standing.cut == ""
+    assert standing.stopped_by == ""
     assert standing.live.sum() == 1 or (standing.counts[standing.live] == 4).all()
 
 
@@ -109,7 +117,7 @@ def threshold(world, above):
     """Calibration by which a probe's consistency with one reference each lies so far below the threshold; with more it does not."""
     ones = [world.picture(Request(name, "p", 7))[None] for name in NAMES]
     found = consistency(world.probe, ones, no_gallery(len(NAMES), DIMENSION))
-    return lambda count: Point(count, 8, 1.0, found + above if count == 1 else -1.0)
+    return lambda count: CalibrationPoint(count, 8, 1.0, found + above if count == 1 else -1.0)
 
 
 @pytest.mark.parametrize(("above", "draws_on"), [(0.9 * FOREIGN, True), (1.1 * FOREIGN, False)])
@@ -118,7 +126,7 @@ def test_a_probe_that_is_like_nobody_draws_once(above, draws_on):
     [standing] = run(world, calibrated=threshold(world, above))
     assert (standing.counts.sum() > 3) == draws_on
     assert standing.live.any() == draws_on
-    assert standing.cut == ""
+    assert standing.stopped_by == ""
 
 
 def test_near_the_threshold_of_the_unknown_a_leader_far_ahead_draws_again():
@@ -147,7 +155,9 @@ def test_the_budget_of_pictures_is_kept_and_told(seed, most):
     world = World(seed, apart=0.3)
     [standing] = run(world, max_pictures=most)
     assert standing.counts.sum() <= most
-    assert bool(standing.cut) == (standing.counts.sum() == most and (standing.counts[standing.live] < 4).any() and standing.live.sum() > 1)
+    assert bool(standing.stopped_by) == (
+        standing.counts.sum() == most and (standing.counts[standing.live] < 4).any() and standing.live.sum() > 1
+    )
 
 
 def test_who_costs_more_must_be_likelier_to_draw_again():
@@ -164,7 +174,7 @@ def test_time_that_ends_between_two_pictures_leaves_what_was_drawn():
         ["p"], [world.probe], [no_gallery(3, DIMENSION)], lambda wanted: {r: world.picture(r) for r in wanted[:2] if r.seed == 7}
     )
     assert standing.counts.sum() == 2
-    assert standing.cut == "the deadline"
+    assert standing.stopped_by == "the deadline"
 
 
 def test_no_picture_at_all_is_an_error():
@@ -194,20 +204,20 @@ def assert_same(found, expected):
 
 
 def test_with_nobody_out_a_race_is_the_exhaustive_run(probes):
-    exhaustive = Attributor.from_zoo(references=3, steps=1, threads=1).attribute(probes)
-    by_rounds = Attributor.from_zoo(references=3, steps=1, threads=1, max_pictures=99).attribute(probes)
+    exhaustive = Attributor.open(references=3, steps=1, threads=1).attribute(probes)
+    by_rounds = Attributor.open(references=3, steps=1, threads=1, max_pictures=99).attribute(probes)
     assert_same(by_rounds, exhaustive)
 
 
 def test_a_raced_verdict_does_not_depend_on_the_others_nor_on_their_captions(probes):
-    attributor = Attributor.from_zoo(references=3, steps=1, threads=1, race=True)
+    attributor = Attributor.open(references=3, steps=1, threads=1, race=True)
     alone = [attributor.attribute([probe])[0] for probe in probes]
     together = attributor.attribute([*probes[::-1], probes[0]])
     assert_same(together, [*alone[::-1], alone[0]])
 
 
 def test_a_raced_verdict_says_what_it_rests_on(probes):
-    attributor = Attributor.from_zoo(references=3, steps=1, threads=1, race=True, max_pictures=5)
+    attributor = Attributor.open(references=3, steps=1, threads=1, race=True, max_pictures=5)
     for verdict in attributor.attribute(probes):
         drawn = sum(len(c.resyntheses) for c in verdict.candidates)
         assert 4 <= drawn <= 5
@@ -218,7 +228,7 @@ def test_a_raced_verdict_says_what_it_rests_on(probes):
 
 
 def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch):
-    attributor = Attributor.from_zoo(references=2, steps=1, threads=1, deadline=1000)
+    attributor = Attributor.open(references=2, steps=1, threads=1, deadline=1000)
     make = Executor.__call__
 
     def two_candidates(self, requests, **how):
@@ -233,7 +243,7 @@ def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch)
 
 
 def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
-    attributor = Attributor.from_zoo(references=64, steps=1, threads=1, deadline=5.0)
+    attributor = Attributor.open(references=64, steps=1, threads=1, deadline=5.0)
     make = Executor._make
 
     def slowly(self, *wave):
@@ -249,8 +259,8 @@ def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
 
 
 def test_the_request_of_a_wave_that_would_be_late_is_not_begun():
-    attributor = Attributor.from_zoo(references=1, steps=1, threads=1)
-    assert attributor.executor([Request("zoo-sd", "p", 0)], until=time.monotonic() - 1) == {}
+    attributor = Attributor.open(references=1, steps=1, threads=1)
+    assert attributor.executor([Request("zoo-sd", "p", 0)], deadline=time.monotonic() - 1) == {}
 
 
 @pytest.mark.parametrize(
@@ -264,7 +274,7 @@ def test_the_request_of_a_wave_that_would_be_late_is_not_begun():
 )
 def test_limits_that_cannot_be_kept_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        Attributor.from_zoo(**options)
+        Attributor.open(**options)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_removing_the_content_beats_cosine_with_the_nearest():
     u = white(constants.scaled(x))
 
     def ours_by(y, references):
-        return scores(y, references, energy=white.energy)
+        return scores(y, references, within_trace=white.within_trace)
 
     def cosine(y, references):
         return [max(r @ y / np.linalg.norm(r, axis=1) / np.linalg.norm(y)) for r in references]
@@ -81,4 +81,6 @@ def test_energy_is_what_the_whitening_leaves_of_the_covariance_within_cells():
     x, g, p = world()
     constants = fit_constants(x, {"block": x.shape[1]}, g, p)
     white = whitening_of(constants)
-    np.testing.assert_allclose(white.energy, (white(constants.foreign.rows) ** 2).sum() + 1 - constants.foreign.values.sum(), rtol=1e-9)
+    np.testing.assert_allclose(
+        white.within_trace, (white(constants.foreign.rows) ** 2).sum() + 1 - constants.foreign.values.sum(), rtol=1e-9
+    )

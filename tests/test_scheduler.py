@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resynth_fast.bundle import Guidance
-from resynth_fast.scheduler import BatchKey, Cost, CostTable, Graph, Residency, TextWave, Use, Wave, Work, plan, simulate
+from resynth_fast.scheduler import BatchKey, Cost, CostTable, EngineRef, Residency, TextWave, Use, Wave, Work, plan, simulate
 from resynth_fast.types import Request
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -32,7 +32,7 @@ def bench():
 
 def work(name, denoiser, *, text="text", decoder=1, calls=4):
     key = BatchKey(name, (64, 64), "float32", Guidance("none", 1.0), calls)
-    return Work(key, Graph(text, 5), Graph(f"{name}-denoiser", denoiser), Graph(f"{name}-decoder", decoder), calls, 1)
+    return Work(key, EngineRef(text, 5), EngineRef(f"{name}-denoiser", denoiser), EngineRef(f"{name}-decoder", decoder), calls, 1)
 
 
 sizes = st.lists(st.integers(1, 50), min_size=1, max_size=7)
@@ -67,22 +67,22 @@ def test_a_plan_makes_every_request_once_text_before_pictures_and_one_load_a_gra
 
 @given(sizes, st.integers(1, 4), st.integers(1, 5), st.integers(2, 6))
 def test_waves_of_small_candidates_fill_the_lanes_and_the_longest_begin(denoisers, prompts, seeds, lanes):
-    works = {f"c{i}": replace(work(f"c{i}", size), abreast=i % 3 > 0) for i, size in enumerate(denoisers)}
+    works = {f"c{i}": replace(work(f"c{i}", size), in_lane=i % 3 > 0) for i, size in enumerate(denoisers)}
     requests = [Request(name, f"p{p}", s) for p in range(prompts) for name in works for s in range(seeds)]
     made = plan(requests, works, max_rows=4, lanes=lanes)
-    abreast, texts, served, others = made.parts
-    assert sorted(map(repr, (*texts, *abreast, *others))) == sorted(map(repr, made.waves))
-    assert not served
-    assert {r for wave in (*abreast, *others) if isinstance(wave, Wave) for r in wave.requests} == set(requests)
-    assert {wave.candidate for wave in abreast} == {name for name, w in works.items() if w.abreast}
-    assert [wave.seconds for wave in abreast] == sorted((wave.seconds for wave in abreast), reverse=True)
-    rows = [len(wave.requests) for wave in abreast]
+    in_lane, texts, remote, others = made.parts
+    assert sorted(map(repr, (*texts, *in_lane, *others))) == sorted(map(repr, made.waves))
+    assert not remote
+    assert {r for wave in (*in_lane, *others) if isinstance(wave, Wave) for r in wave.requests} == set(requests)
+    assert {wave.candidate for wave in in_lane} == {name for name, w in works.items() if w.in_lane}
+    assert [wave.seconds for wave in in_lane] == sorted((wave.seconds for wave in in_lane), reverse=True)
+    rows = [len(wave.requests) for wave in in_lane]
     assert max(rows, default=0) <= min(4, -(-sum(rows) // lanes)), "a lane has nothing to do while another has more than its share"
     ends = [0.0] * lanes  # each takes the next as it becomes free
-    for wave in abreast:
+    for wave in in_lane:
         ends[ends.index(min(ends))] += wave.seconds
-    if len(abreast) > lanes:
-        assert max(ends) <= max(abreast[0].seconds, sum(ends) / lanes + abreast[lanes].seconds) + 1e-12, "a long one came last"
+    if len(in_lane) > lanes:
+        assert max(ends) <= max(in_lane[0].seconds, sum(ends) / lanes + in_lane[lanes].seconds) + 1e-12, "a long one came last"
 
 
 def test_candidates_that_are_not_ours_to_run_come_first_and_need_no_weights():
@@ -108,7 +108,7 @@ graphs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), min_size=1, m
 
 @given(graphs, st.integers(10, 40), st.booleans(), st.booleans())
 def test_memory_is_never_exceeded_and_every_use_is_made(sequence, budget, known, prefetch):
-    uses = [Use(Graph(str(i), 1 + i), seconds) for i, seconds in sequence]
+    uses = [Use(EngineRef(str(i), 1 + i), seconds) for i, seconds in sequence]
     memory = Residency(budget)
     if known:
         memory.expect([use.graph for use in uses])
@@ -123,7 +123,7 @@ def test_memory_is_never_exceeded_and_every_use_is_made(sequence, budget, known,
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=60), st.integers(1, 8))
 def test_equal_sizes_without_prefetch_have_as_few_loads_as_belady_allows(sequence, places):
     """Against the minimum by exhaustive knowledge of the future, counted independently."""
-    uses = [Use(Graph(str(i), 1), 1.0) for i in sequence]
+    uses = [Use(EngineRef(str(i), 1), 1.0) for i in sequence]
     memory = Residency(places)
     memory.expect([use.graph for use in uses])
     loads = simulate(uses, memory, lambda graph: 1.0, prefetch=False).transfer_s
@@ -140,7 +140,7 @@ def test_equal_sizes_without_prefetch_have_as_few_loads_as_belady_allows(sequenc
 
 def test_a_graph_larger_than_the_memory_is_an_error_not_a_deadlock():
     with pytest.raises(ValueError, match="9"):
-        simulate([Use(Graph("a", 9), 1.0)], Residency(5), lambda graph: 1.0, prefetch=False)
+        simulate([Use(EngineRef("a", 9), 1.0)], Residency(5), lambda graph: 1.0, prefetch=False)
 
 
 @pytest.mark.parametrize(("probes", "references"), [(1, 1), (8, 1), (32, 1), (8, 2), (1, 4)])
@@ -154,7 +154,7 @@ def test_full_size_candidates_reach_the_bound_and_beat_fifo_with_lru(bench, prob
 
 
 def test_costs_are_measured_stored_and_read_back(tmp_path):
-    graph, path = Graph("a", 1000), tmp_path / "costs.json"
+    graph, path = EngineRef("a", 1000), tmp_path / "costs.json"
     costs = CostTable()
     assert graph not in costs
     costs.ran(graph, 4, 2.0)
@@ -179,11 +179,11 @@ def test_costs_are_measured_stored_and_read_back(tmp_path):
 def test_a_broken_cost_table_is_put_aside(tmp_path, text):
     path = tmp_path / "costs.json"
     path.write_text(text)
-    assert Graph("a", 1) not in CostTable.read(path, "here")
+    assert EngineRef("a", 1) not in CostTable.read(path, "here")
     assert not path.exists()
     assert path.with_suffix(".bad").read_text() == text
 
 
 def test_a_cost_is_of_one_graph():
     costs = CostTable({"a": Cost(1.0, 2.0)})
-    assert costs.of(Graph("b", 100)).row_s < 1e-6
+    assert costs.of(EngineRef("b", 100)).row_s < 1e-6

@@ -18,7 +18,7 @@ from PIL import Image
 from resynth_fast import Attributor, images, report, zoo
 from resynth_fast.batch import run
 from resynth_fast.candidates import find
-from resynth_fast.candidates.folder import GivenPictures
+from resynth_fast.candidates.folder import Exemplars
 from resynth_fast.candidates.http import HttpCandidate
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError, SourceError
@@ -66,7 +66,7 @@ def probes(pool: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 @pytest.fixture(scope="module")
 def mixed(folders: Path) -> Attributor:
     """Pictures of one zoo generator beside two others that can be run."""
-    return Attributor.from_zoo([f"acme={folders / 'zoo-flux'}", "zoo:zoo-sd", "zoo:zoo-sd-v"], references=2, steps=4, threads=1)
+    return Attributor.open([f"acme={folders / 'zoo-flux'}", "zoo:zoo-sd", "zoo:zoo-sd-v"], references=2, steps=4, threads=1)
 
 
 def test_folders_alone_are_told_apart_by_their_own_pictures(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_folders_alone_are_told_apart_by_their_own_pictures(tmp_path: Path) -> N
             (tmp_path / folder).mkdir()
             for i in range(10):
                 scene(grain).save(tmp_path / folder / f"{i}.png")
-    attributor = Attributor.from_zoo([f"{name}={tmp_path / name}" for name in ("grainy", "smooth")], references=4, threads=1)
+    attributor = Attributor.open([f"{name}={tmp_path / name}" for name in ("grainy", "smooth")], references=4, threads=1)
     for name in ("grainy", "smooth"):
         verdicts = attributor(sorted((tmp_path / f"probes-{name}").iterdir()))
         assert sum(v.candidates[0].name == name for v in verdicts) >= 9
@@ -111,7 +111,7 @@ def test_the_record_and_the_page_tell_given_from_made(mixed: Attributor, probes:
 
 @pytest.mark.parametrize(("others", "references"), [(["zoo:zoo-sd", "zoo:zoo-sd-v"], 1), ([], 12)])
 def test_a_probe_is_never_its_own_reference(folders: Path, others: list[str], references: int) -> None:
-    attributor = Attributor.from_zoo(
+    attributor = Attributor.open(
         [f"acme={folders / 'zoo-flux'}", f"other={folders / 'zoo-sd-v'}", *others], references=references, steps=1, threads=1
     )
     probe = folders / "zoo-flux" / "03.png"
@@ -144,7 +144,7 @@ def test_the_nearest_are_nearest_in_content_and_equal_files_count_once(tmp_path:
     files = tuple((f"{i:064}", Path(f"{i}.png")) for i in range(4))
     offset = np.array([100.0, 0, 0])  # what the source's pictures have in common
     points = np.array([[0, 1.0, 0], [0, 0, 1.0], [0, -1.0, 0], [0, 0, -1.0]]) + offset
-    given = GivenPictures("acme", files, points)
+    given = Exemplars("acme", files, points)
     chosen = given.nearest(np.array([0.0, 5, 1]), 2, "")
     assert chosen.files == (Path("0.png"), Path("1.png"))
     assert given.nearest(np.array([0.0, 5, 1]), 9, files[0][0]).files[0] == Path("1.png")
@@ -175,11 +175,11 @@ def test_bad_folders_say_what_is_wrong(tmp_path: Path, folders: Path, pool: Engi
         find([f"acme={tmp_path / 'empty'}"], pool)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(BundleError, match=r"candidate acme: .*bad\.png: is no readable .* take it out of the folder"):
-        Attributor.from_zoo([f"acme={tmp_path}"], threads=1)
+        Attributor.open([f"acme={tmp_path}"], threads=1)
     with pytest.raises(ConfigError, match=r"'acme' is named twice"):
         find([f"acme={folders / 'zoo-flux'}"] * 2, pool)
     with pytest.raises(ConfigError, match=r"together lends resyntheses, and acme makes none"):
-        Attributor.from_zoo([f"acme={folders / 'zoo-flux'}", "zoo:"], together=True, threads=1)
+        Attributor.open([f"acme={folders / 'zoo-flux'}", "zoo:"], together=True, threads=1)
 
 
 # --- an images API ------------------------------------------------------------------------------------------------
@@ -445,9 +445,7 @@ def test_a_picture_is_attributed_with_an_api_among_the_candidates(
     server.respond = respond
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("ACME_KEY", SECRET)
-    attributor = Attributor.from_zoo(
-        [f"acme={server.url}#seed=yes,key=ACME_KEY,parallel=1", "zoo:zoo-sd"], references=2, steps=4, threads=1
-    )
+    attributor = Attributor.open([f"acme={server.url}#seed=yes,key=ACME_KEY,parallel=1", "zoo:zoo-sd"], references=2, steps=4, threads=1)
     [result] = run(attributor, [str(probes["zoo-flux"][0])], lambda done, of: None)
     assert result.record["candidates"][0]["name"] == "acme"
     assert result.record["candidates"][0]["resyntheses"] == 2

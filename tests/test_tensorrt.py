@@ -17,7 +17,7 @@ from resynth_fast.bundle import Component  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError  # noqa: E402
 from resynth_fast.export import tensorrt  # noqa: E402
 from resynth_fast.export.tensorrt import Key  # noqa: E402
-from resynth_fast.onnx_model import Model  # noqa: E402
+from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -124,4 +124,4 @@ def test_a_component_of_the_zoo_builds_for_two_kinds_of_gpu_without_one(componen
     with pytest.raises(ConfigError, match=r"compute capability is '1\.0'; this TensorRT-RTX builds for 7\.5"):
         tensorrt.plan(tmp_path, component, replace(keys[0], compute_capability="1.0"))
     with pytest.raises(BundleError, match="cannot read the graph"):
-        tensorrt.build(Model(b"no graph"), keys[0])
+        tensorrt.build(OnnxModel(b"no graph"), keys[0])

@@ -19,7 +19,7 @@ from resynth_fast.backends.tensorrt import TensorRt, TensorRtEngine
 from resynth_fast.devices import cuda_driver
 from resynth_fast.devices.cuda_array import CudaArray
 from resynth_fast.errors import BundleError, DeviceError
-from resynth_fast.onnx_model import Model
+from resynth_fast.onnx_model import OnnxModel
 
 GRAPH = b"some graph"
 MOST, STREAM = 4, 7
@@ -188,7 +188,7 @@ def test_a_plan_that_the_library_refuses_is_an_error(host_device: Any, tmp_path:
         }
     )
     with pytest.raises(BundleError, match="does not take the plan"):
-        TensorRt(tmp_path, host_device, {"tensorrt-rtx": refusing}).load(Model(GRAPH), threads=1)
+        TensorRt(tmp_path, host_device, {"tensorrt-rtx": refusing}).load(OnnxModel(GRAPH), threads=1)
 
 
 def test_without_a_driver_the_backend_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,8 @@ def test_a_plan_of_the_zoo_agrees_with_onnx_runtime(tmp_path: Path) -> None:
     tensorrt.plan(tmp_path, component, tensorrt.key_of(component, compute_capability=capability))
     pixels = np.random.default_rng(0).random((40, *component.inputs["pixels"].shape[1:])).astype(np.float32)  # type: ignore[arg-type]
     given, expected = (
-        backends.get(name).load(component.model(), threads=1).run({"pixels": pixels}) for name in (f"tensorrt:{tmp_path}", "onnxruntime")
+        backends.get(name).load(component.onnx_model(), threads=1).run({"pixels": pixels})
+        for name in (f"tensorrt:{tmp_path}", "onnxruntime")
     )
     for name, values in expected.items():
         assert np.abs(given[name] - values).max() <= 1e-2 * np.abs(values).max()

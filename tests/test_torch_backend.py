@@ -19,7 +19,7 @@ from resynth_fast import backends, zoo  # noqa: E402
 from resynth_fast.backends.torch.operators import ATTENTION, OPERATORS  # noqa: E402
 from resynth_fast.backends.torch.translation import translate  # noqa: E402
 from resynth_fast.errors import BundleError  # noqa: E402
-from resynth_fast.onnx_model import Model  # noqa: E402
+from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -93,7 +93,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
 ]
 
 
-def model(nodes: list[Any], inputs: dict[str, Any], outputs: list[str], stored: dict[str, Any] | None = None) -> Model:
+def model(nodes: list[Any], inputs: dict[str, Any], outputs: list[str], stored: dict[str, Any] | None = None) -> OnnxModel:
     made = helper.make_graph(
         nodes,
         "network",
@@ -102,10 +102,10 @@ def model(nodes: list[Any], inputs: dict[str, Any], outputs: list[str], stored: 
         [numpy_helper.from_array(np.asarray(value), name) for name, value in (stored or {}).items()],
     )
     whole = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return Model(shape_inference.infer_shapes(whole).SerializeToString())
+    return OnnxModel(shape_inference.infer_shapes(whole).SerializeToString())
 
 
-def compare(graph: Model, inputs: dict[str, Any], rtol: float = 1e-5) -> Any:
+def compare(graph: OnnxModel, inputs: dict[str, Any], rtol: float = 1e-5) -> Any:
     found, expected = (backends.get(name).load(graph, threads=1).run(inputs) for name in ("torch", "onnxruntime"))
     assert list(found) == list(expected)
     for name, values in expected.items():
@@ -205,7 +205,7 @@ def test_what_has_no_translation_is_refused_by_name(kind: str, attributes: dict[
 
 def test_a_network_becomes_an_exported_program_of_any_batch_size() -> None:
     component = zoo.bundle("zoo-sd").components["decoder"]
-    made = translate(component.model(), CPU)
+    made = translate(component.onnx_model(), CPU)
     latents = torch.randn(3, *component.inputs["latents"].shape[1:])
     program = torch.export.export(made.module, (latents[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     for rows in (latents, latents[:1]):
@@ -215,7 +215,7 @@ def test_a_network_becomes_an_exported_program_of_any_batch_size() -> None:
 def test_an_engine_that_goes_takes_its_weights_with_it() -> None:
     """At once, as a memory budget needs it, and not when Python next looks for circles of references."""
     component = zoo.bundle("zoo-sd").components["text"]
-    engine = backends.get("torch").load(component.model(), threads=1)
+    engine = backends.get("torch").load(component.onnx_model(), threads=1)
     weights = [weakref.ref(each) for each in engine._module.parameters()]
     gc.collect()
     gc.disable()
@@ -228,7 +228,7 @@ def test_an_engine_that_goes_takes_its_weights_with_it() -> None:
 
 
 def test_in_16_bits_products_are_narrow_and_the_rest_is_not() -> None:
-    made = translate(zoo.bundle("zoo-sd").components["decoder"].model(), CPU, torch.bfloat16)
+    made = translate(zoo.bundle("zoo-sd").components["decoder"].onnx_model(), CPU, torch.bfloat16)
     seen: dict[Any, set[Any]] = {}
 
     class Watch(torch.fx.Interpreter):
@@ -246,7 +246,7 @@ def test_in_16_bits_products_are_narrow_and_the_rest_is_not() -> None:
 @pytest.mark.parametrize("variant", ["cuda", "cuda,bf16", "cuda,compile"])
 def test_a_gpu_computes_as_the_cpu_does(variant: str) -> None:
     component = zoo.bundle("zoo-sd").components["decoder"]
-    gpu, cpu = (backends.get(name).load(component.model(), threads=1) for name in (f"torch:{variant}", "torch"))
+    gpu, cpu = (backends.get(name).load(component.onnx_model(), threads=1) for name in (f"torch:{variant}", "torch"))
     assert gpu.fallback == ""
     for rows in (1, 4, 1, 4):
         given = {"latents": np.random.default_rng(rows).standard_normal((rows, *component.inputs["latents"].shape[1:])).astype(np.float32)}

@@ -105,7 +105,7 @@ def test_stored_step_tables_walk_as_the_noise_scheduler_does(name: str, restored
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_made_in_a_batch_of_eight_is_as_similar_as_one_made_alone(name: str, pool: EnginePool) -> None:
-    candidate, space = EngineCandidate(zoo.bundle(name), pool), Attributor.from_zoo(threads=1).space
+    candidate, space = EngineCandidate(zoo.bundle(name), pool), Attributor.open(threads=1).space
     prompts, seeds = zoo.prompts()[:8], list(range(8))
     order = np.random.default_rng(1).permutation(8)
     together = space(candidate.make(prompts, seeds, 8))
@@ -121,7 +121,7 @@ def test_a_label_does_not_depend_on_its_batch_or_order(pool: EnginePool, tmp_pat
     for i, probe in enumerate(probes):
         candidate = EngineCandidate(zoo.bundle(NAMES[i % len(NAMES)]), pool)
         Image.fromarray(candidate.make([zoo.prompts()[i]], [(1 << 40) + i], 8)[0]).save(probe)
-    attributor = Attributor.from_zoo(threads=1, references=1, steps=4)
+    attributor = Attributor.open(threads=1, references=1, steps=4)
     order = np.random.default_rng(2).permutation(8)
     alone = [attributor([probe])[0] for probe in probes]
     together = attributor(probes)

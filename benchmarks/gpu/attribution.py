@@ -17,8 +17,8 @@ from gpu.setting import FLUX, Setting
 from gpu.siblings import Loop, Sibling, ten
 from resynth_fast import Attributor, zoo
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.engines.pool import graph_of
-from resynth_fast.engines.text_cache import RowMemo
+from resynth_fast.engines.pool import engine_ref
+from resynth_fast.engines.text_cache import TextCache
 from resynth_fast.extractors.space import open_space
 from resynth_fast.options import Options
 from resynth_fast.types import Verdict
@@ -43,7 +43,7 @@ def _attributed(s: Setting, case: str, *, swapping: bool, goal: float) -> Iterat
     """Without racing and with it, which has twice the goal."""
     candidates = ten(s)
     dtype = s.dtype(FLUX)  # one for all, for they share a pool
-    sizes = [graph_of(component).size_bytes for each in candidates for component in each.bundle.components.values()]
+    sizes = [engine_ref(component).size_bytes for each in candidates for component in each.bundle.components.values()]
     pool = s.pool(s.ours(FLUX), budget_bytes=max(sum(sizes) // 2, *sizes) if swapping else None, prefetch=True)
     engines = [EngineCandidate(each.bundle, pool) for each in candidates]
     space = open_space(zoo.bundle(zoo.TEXTURE), pool)
@@ -51,7 +51,7 @@ def _attributed(s: Setting, case: str, *, swapping: bool, goal: float) -> Iterat
     probe = picture(by_us(engines[0], pool, [PROBE])[0])
 
     def ours(options: Options) -> Verdict:
-        pool.texts = RowMemo()
+        pool.text_cache = TextCache()
         [verdict] = Attributor(engines, Said(), space, pool, options).attribute([probe])
         return verdict
 

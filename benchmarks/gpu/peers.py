@@ -18,7 +18,7 @@ from gpu.setting import Setting
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.engines.text_cache import RowMemo
+from resynth_fast.engines.text_cache import TextCache
 from resynth_fast.errors import ResynthError
 from resynth_fast.kernels.noise import normal_rows
 
@@ -69,7 +69,7 @@ def by_diffusers(pipeline: Any, bundle: Bundle, seeds: Sequence[int]) -> list[Pi
 
 def by_us(candidate: EngineCandidate, pool: EnginePool, seeds: Sequence[int]) -> list[Pixels]:
     """The same by the runtime, which is made to forget the encoded text."""
-    pool.texts = RowMemo()
+    pool.text_cache = TextCache()
     return candidate.make([shapes.PROMPT] * len(seeds), seeds, 1)
 
 

@@ -15,7 +15,7 @@ from gpu.setting import FLUX, SDXL, Setting
 from gpu.siblings import siblings
 from resynth_fast.bundle import Component
 from resynth_fast.devices.base import device_of
-from resynth_fast.engines.pool import EnginePool, graph_of
+from resynth_fast.engines.pool import EnginePool, engine_ref
 from resynth_fast.kernels.noise import normal_rows
 
 DENOISERS, STEPS = 4, 4
@@ -54,7 +54,7 @@ def rotation(s: Setting) -> Iterator[Row]:
     """FLUX's denoiser and siblings, each used for some images of some steps: memory for two with prefetch, beside memory for all."""
     found = list(siblings(s, FLUX, DENOISERS))
     components = [each.bundle.components["denoiser"] for each in found]
-    budget = 2 * max(graph_of(component).size_bytes for component in components)
+    budget = 2 * max(engine_ref(component).size_bytes for component in components)
     pools = {
         "two at a time": s.pool(s.ours(FLUX), budget_bytes=budget, prefetch=True),
         "all resident": s.pool(s.ours(FLUX), prefetch=True),

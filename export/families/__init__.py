@@ -22,7 +22,7 @@ import numpy.typing as npt
 from resynth_fast.errors import ConfigError
 
 from .. import checkpoints
-from ..canonical import Guidance, Words
+from ..canonical import Guidance, TextInput
 from ..graphs import Network
 from ..weights import rest, widened
 
@@ -36,7 +36,7 @@ class Generator:
     family: str
     networks: dict[str, Network]
     """`text`, `denoiser`, `decoder`"""
-    words: tuple[Words, ...]
+    words: tuple[TextInput, ...]
     """of each `tokens_i`"""
     latents: tuple[int, int, int]
     """(channels, height, width)"""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from ..canonical import Decoder, Guidance, Words, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, TextInput, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -76,7 +76,10 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         and type(encoder) is type(words)
         and weights_sha256(encoder) == weights_sha256(words)
     )
-    words_of = [Words(tokenizer=pipeline.tokenizer, max_tokens=length), Words(tokenizer=pipeline.tokenizer_2, max_tokens=word_length)]
+    words_of = [
+        TextInput(tokenizer=pipeline.tokenizer, max_tokens=length),
+        TextInput(tokenizer=pipeline.tokenizer_2, max_tokens=word_length),
+    ]
     entries = tuple(words_of[:1] if shared else words_of)
     mode = guidance.embedded("flux") if transformer.config.guidance_embeds else {"mode": "none", "scale": 1.0}
     width, summary = transformer.config.joint_attention_dim, transformer.config.pooled_projection_dim

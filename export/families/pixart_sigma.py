@@ -9,7 +9,7 @@ import torch
 
 from resynth_fast.errors import ConfigError
 
-from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, Words, broadcast_masks, masks, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, TextInput, broadcast_masks, masks, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -65,7 +65,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
             ),
             "decoder": Decoder(vae).network((channels, side, side)),
         },
-        words=(Words(tokenizer=tokenizer, max_tokens=length, lowercase=True),),
+        words=(TextInput(tokenizer=tokenizer, max_tokens=length, lowercase=True),),
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=guidance.classifier_free("pixart-sigma"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, Words, broadcast_masks, masks, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, TextInput, broadcast_masks, masks, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -67,7 +67,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
             ),
             "decoder": Decoder(vae).network((channels, side, side), optimize=False),
         },
-        words=(Words(tokenizer=tokenizer, max_tokens=all_tokens, prefix=instruction, lowercase=True),),
+        words=(TextInput(tokenizer=tokenizer, max_tokens=all_tokens, prefix=instruction, lowercase=True),),
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=guidance.classifier_free("sana"),

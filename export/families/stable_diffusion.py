@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..canonical import Decoder, Guidance, UNet, Words, embedded_scale, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, TextInput, UNet, embedded_scale, normals, timesteps, tokens
 from ..graphs import Network
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -60,7 +60,7 @@ def generator(pipeline: Any, family: str, mode: dict[str, Any], embedded: torch.
             ),
             "decoder": Decoder(vae).network((channels, side, side)),
         },
-        words=(Words(tokenizer=tokenizer, max_tokens=length),),
+        words=(TextInput(tokenizer=tokenizer, max_tokens=length),),
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=mode,

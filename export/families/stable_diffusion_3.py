@@ -10,7 +10,7 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 
 from resynth_fast.errors import ConfigError
 
-from ..canonical import Decoder, Guidance, Words, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, TextInput, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -63,8 +63,8 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         raise ConfigError("this Stable Diffusion 3 lacks a CLIP encoder; use a checkpoint with text_encoder and text_encoder_2")
     length = int(pipeline.tokenizer_max_length)
     t5_length = MAX_T5_TOKENS if third is None else min(MAX_T5_TOKENS, int(pipeline.tokenizer_3.model_max_length))
-    words = tuple(Words(tokenizer=t, max_tokens=length) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
-    words = words if third is None else (*words, Words(tokenizer=pipeline.tokenizer_3, max_tokens=t5_length))
+    words = tuple(TextInput(tokenizer=t, max_tokens=length) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
+    words = words if third is None else (*words, TextInput(tokenizer=pipeline.tokenizer_3, max_tokens=t5_length))
     config = transformer.config
     channels, side, width, pooled = config.in_channels, config.sample_size, config.joint_attention_dim, config.pooled_projection_dim
     resolution = side * pipeline.vae_scale_factor

@@ -1,4 +1,4 @@
-"""Fit the constants of the zoo's texture extractor and calibrate the verdict, on captions the models were trained on.
+"""GalleryFit the constants of the zoo's texture extractor and calibrate the verdict, on captions the models were trained on.
 
 Nothing here sees a held-out caption, a probe of an evaluation or the withheld generator.
 """
@@ -24,7 +24,7 @@ from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.images import perturbations
 from resynth_fast.options import Options
-from resynth_fast.scoring.calibration import Calibration, Point
+from resynth_fast.scoring.calibration import Calibration, CalibrationPoint
 from resynth_fast.scoring.score import consistency, fit_temperature, scores
 from resynth_fast.scoring.whitening import Doubles, fit_constants
 from resynth_fast.types import Pixels
@@ -74,16 +74,16 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
     points, hits = [], {}
     for steps in STEPS:
         most = attributor(max(REFERENCES), steps)
-        energy = most.space.whitening.energy
+        within_trace = most.space.whitening.within_trace
         own = most.space([p.pixels for p in drawn])
         described = most.captioner.caption([p.pixels for p in drawn])
         made = references_of(most, list(dict.fromkeys(described)))
         for k in REFERENCES:
             used = [[made[text, c.name][:k] for c in candidates] for text in described]
-            rows = [scores(y, r, energy=energy) for y, r in zip(own, used, strict=True)]
+            rows = [scores(y, r, within_trace=within_trace) for y, r in zip(own, used, strict=True)]
             consistency = [consistency(y, r) for y, r in zip(own, used, strict=True)]
             order = [p.truth for p in drawn]
-            points.append(Point(k, steps, fit_temperature(rows, order), float(np.quantile(consistency, 0.05))))
+            points.append(CalibrationPoint(k, steps, fit_temperature(rows, order), float(np.quantile(consistency, 0.05))))
             hits[f"{k} references, {steps} steps"] = float(np.mean([row.argmax() == g for row, g in zip(rows, order, strict=True)]))
     calibration = Calibration(tuple(points), f"{probes} zoo probes of training captions")
     fields = {

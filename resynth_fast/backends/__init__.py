@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DeviceError
-from ..onnx_model import Model
+from ..onnx_model import OnnxModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
@@ -40,13 +40,13 @@ class Backend(Protocol):
     """What `backend(variant)` of each file of this folder gives."""
 
     @property
-    def abreast(self) -> bool:
+    def runs_on_caller_thread(self) -> bool:
         """Whether engines of one thread compute on the thread that calls, so that several calls at once use several cores."""
 
     def version(self) -> str:
         """Name, version and variant, for provenance."""
 
-    def load(self, model: Model, *, threads: int) -> Engine:
+    def load(self, model: OnnxModel, *, threads: int) -> Engine:
         """Make an engine of an ONNX graph, which is given as bytes, and its data: what runs is what was hashed. Raises BundleError or DeviceError."""
 
 

@@ -18,7 +18,7 @@ from ..devices.base import CPU, Device
 from ..devices.cuda import CudaDevice, cuda_device
 from ..devices.cuda_array import CudaArray
 from ..errors import BundleError, ConfigError, DeviceError
-from ..onnx_model import Model
+from ..onnx_model import OnnxModel
 from . import Arrays
 
 # Convolutions in blocked layout: a sixth to a quarter less time for U-Nets and decoders, a tenth more to load.
@@ -48,15 +48,15 @@ class OnnxRuntime:
     """Where its arrays can stay; None: they are the host's."""
 
     @property
-    def abreast(self) -> bool:
-        """See `Backend.abreast`."""
+    def runs_on_caller_thread(self) -> bool:
+        """See `Backend.runs_on_caller_thread`."""
         return self.provider == PROVIDERS[""]
 
     def version(self) -> str:
         """See `Backend.version`; the execution provider is the one that was asked for."""
         return f"onnxruntime {onnxruntime.__version__} {self.provider}"
 
-    def load(self, model: Model, *, threads: int) -> OnnxRuntimeEngine:
+    def load(self, model: OnnxModel, *, threads: int) -> OnnxRuntimeEngine:
         """See `Backend.load`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import openvino
 
 from ..errors import BundleError, ConfigError, DeviceError
-from ..onnx_model import Model
+from ..onnx_model import OnnxModel
 from . import Arrays
 
 DEVICE = "CPU"
@@ -31,13 +31,13 @@ class OpenVino:
     """Models compiled for one precision. Left to itself, OpenVINO would choose bfloat16 wherever the processor has it."""
 
     precision: str
-    abreast = True
+    runs_on_caller_thread = True
 
     def version(self) -> str:
         """See `Backend.version`; the precision is the one that was asked for."""
         return f"openvino {openvino.__version__.split('-')[0]} {DEVICE} {self.precision}"
 
-    def load(self, model: Model, *, threads: int) -> OpenVinoEngine:
+    def load(self, model: OnnxModel, *, threads: int) -> OpenVinoEngine:
         """See `Backend.load`; a processor without bfloat16 computes in float32, which `fallback` tells."""
         core = _core()
         lacking = self.precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")

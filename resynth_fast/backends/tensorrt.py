@@ -21,7 +21,7 @@ from ..devices.base import CPU, Device
 from ..devices.cuda import cuda_device
 from ..devices.cuda_array import CudaArray
 from ..errors import BundleError, DeviceError
-from ..onnx_model import Model
+from ..onnx_model import OnnxModel
 from . import Arrays
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -51,7 +51,7 @@ def backend(variant: str) -> TensorRt:
 class TensorRt:
     """A folder of plans and the device that runs them."""
 
-    abreast = False
+    runs_on_caller_thread = False
 
     def __init__(self, plans: Path, context: Any, libraries: dict[str, Any], device: Device = CPU) -> None:
         """`libraries`: flavour → module of TensorRT-RTX or TensorRT; `device`: where arrays can stay, on the device if there are kernels."""
@@ -62,7 +62,7 @@ class TensorRt:
         names = " ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
         return f"{names} compute capability {self.context.compute_capability}"
 
-    def load(self, model: Model, *, threads: int) -> TensorRtEngine:
+    def load(self, model: OnnxModel, *, threads: int) -> TensorRtEngine:
         """See `Backend.load`; DeviceError if no plan was built for this graph, device and library."""
         flavour, plan = self.find(hashlib.sha256(model.graph).hexdigest())
         self.context.enter()

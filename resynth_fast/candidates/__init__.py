@@ -15,7 +15,7 @@ from ..types import Pixels
 
 if TYPE_CHECKING:
     from ..extractors.space import FeatureSpace
-    from .folder import GivenPictures
+    from .folder import Exemplars
 
 ZOO = "zoo:"
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
@@ -32,7 +32,7 @@ class Candidate(Protocol):
 
 
 @runtime_checkable
-class Maker(Candidate, Protocol):
+class GenerativeCandidate(Candidate, Protocol):
     """A candidate that can be asked for pictures."""
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
@@ -40,10 +40,10 @@ class Maker(Candidate, Protocol):
 
 
 @runtime_checkable
-class Giver(Candidate, Protocol):
+class ExemplarCandidate(Candidate, Protocol):
     """A candidate that has pictures and can make none."""
 
-    def describe(self, space: FeatureSpace) -> GivenPictures:
+    def describe(self, space: FeatureSpace) -> Exemplars:
         """All its pictures in one feature space."""
 
 

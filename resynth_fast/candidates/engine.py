@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
 from ..devices.base import CPU, Array, Device, device_of, transfer
-from ..engines.pool import EnginePool, graph_of
+from ..engines.pool import EnginePool, engine_ref
 from ..errors import BundleError
 from ..sampling import Latents, rescaled, walk
 from ..scheduler import BatchKey, Work
@@ -35,7 +35,7 @@ class EngineCandidate:
         self._tables: dict[int, StepTable] = {}
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
-        """See `Maker.make`; BundleError if a network gives anything that is not finite."""
+        """See `GenerativeCandidate.make`; BundleError if a network gives anything that is not finite."""
         device, levels = self.draw(prompts, seeds, steps)
         return list(device.to_host(levels))
 
@@ -67,12 +67,12 @@ class EngineCandidate:
         denoiser = bundle.components["denoiser"]
         return Work(
             key=BatchKey(bundle.sha256, bundle.resolution_px, denoiser.precision, bundle.guidance, steps),
-            text=graph_of(bundle.components["text"]),
-            denoiser=graph_of(denoiser),
-            decoder=graph_of(bundle.components["decoder"]),
+            text=engine_ref(bundle.components["text"]),
+            denoiser=engine_ref(denoiser),
+            decoder=engine_ref(bundle.components["decoder"]),
             calls=len(self._table(steps).rows),
             rows=2 if bundle.guidance.doubled else 1,
-            abreast=self._pool.abreast(denoiser),
+            in_lane=self._pool.in_lane(denoiser),
         )
 
     def _table(self, steps: int) -> StepTable:
@@ -105,7 +105,7 @@ class EngineCandidate:
         guidance = self.bundle.guidance
         zeros = guidance.unconditional == "zeros"
         text = self.bundle.components["text"]
-        states = self._pool.texts(text.file.sha256, self._tokens(distinct, empty_too=guidance.doubled and not zeros), self._run_text)
+        states = self._pool.text_cache(text.file.sha256, self._tokens(distinct, empty_too=guidance.doubled and not zeros), self._run_text)
         for name, state in states.items():
             self._check(CPU.all_finite(state), f"text ({name})")
         conditional = {name: state[rows] for name, state in states.items()}

@@ -41,17 +41,17 @@ class FolderCandidate:
         self.sha256 = hashlib.sha256("\n".join(sorted(self.files)).encode()).hexdigest()
         self.warnings: tuple[str, ...] = (f"the references of {name} are given pictures, for which probabilities are not calibrated",)
 
-    def describe(self, space: FeatureSpace) -> GivenPictures:
+    def describe(self, space: FeatureSpace) -> Exemplars:
         """Its pictures in `space`; BundleError, naming the file, if one cannot be decoded."""
         files = list(self.files.values())
         chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
         with _faults(self.name):
             points = [space([images.read(path).pixels for path in chunk]) for chunk in chunks]
-        return GivenPictures(self.name, tuple(self.files.items()), np.concatenate(points))
+        return Exemplars(self.name, tuple(self.files.items()), np.concatenate(points))
 
 
 @dataclass(frozen=True, slots=True)
-class GivenPictures:
+class Exemplars:
     """A source's pictures as points of one feature space."""
 
     name: str
@@ -60,7 +60,7 @@ class GivenPictures:
     points: Doubles
     """(n, d)"""
 
-    def nearest(self, point: Doubles, count: int, sha256: str) -> Chosen:
+    def nearest(self, point: Doubles, count: int, sha256: str) -> SelectedExemplars:
         """Of the probe `point` (d,) with this hash, the `count` pictures most like it in content, the nearest first.
 
         Compared by the cosine after the source's own mean, what its pictures have in common, is taken off: that is the
@@ -74,7 +74,7 @@ class GivenPictures:
         rows = others[np.argsort(-cosines, kind="stable")[:count]]
         return self._chosen(rows)
 
-    def sample(self, sha256: str) -> Chosen:
+    def sample(self, sha256: str) -> SelectedExemplars:
         """A fixed sample without the probe of this hash; drawn by hash, since names may follow content."""
         return self._chosen(sorted(self._others(sha256), key=lambda i: self.files[i][0])[:SAMPLE])
 
@@ -88,12 +88,12 @@ class GivenPictures:
             raise BundleError(f"candidate {self.name} has no picture but the probe; add others to its folder")
         return others
 
-    def _chosen(self, rows: Sequence[int] | Integers) -> Chosen:
-        return Chosen(self.name, self.points[np.asarray(rows, np.int64)], tuple(self.files[i][1] for i in rows))
+    def _chosen(self, rows: Sequence[int] | Integers) -> SelectedExemplars:
+        return SelectedExemplars(self.name, self.points[np.asarray(rows, np.int64)], tuple(self.files[i][1] for i in rows))
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class SelectedExemplars:
     """References of one probe out of given pictures."""
 
     name: str

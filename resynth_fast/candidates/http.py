@@ -44,7 +44,7 @@ class HttpCandidate:
         self._store = store or Path(platformdirs.user_cache_dir("resynth-fast")) / "http"
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
-        """See `Maker.make`; the server decides how many steps it takes. Raises as `Client.picture`; what was made until then is kept."""
+        """See `GenerativeCandidate.make`; the server decides how many steps it takes. Raises as `Client.picture`; what was made until then is kept."""
         self._store.mkdir(parents=True, exist_ok=True)
         pool = ThreadPoolExecutor(self.settings.parallel)
         try:

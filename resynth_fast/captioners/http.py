@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from ..errors import SourceError
-from ..http_client import Access, Client
+from ..http_client import Client, EndpointSettings
 from ..images import cleaned
 from ..types import Pixels
 
@@ -35,7 +35,7 @@ MAX_CHARS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Access):
+class Settings(EndpointSettings):
     """What may follow the # of the address."""
 
     ROLE: ClassVar[str] = "captioner"

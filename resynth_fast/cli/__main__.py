@@ -109,11 +109,11 @@ def attribute(
     """Attribute pictures: which candidate is each most consistent with?"""
     from .. import batch, captioners
     from ..attributor import Attributor
-    from ..engines import malloc as heap
+    from ..engines import malloc
     from . import output as out
 
     out.check(format)
-    attributor = Attributor.from_zoo(
+    attributor = Attributor.open(
         candidates,
         extractor=extractor,
         gallery=gallery,
@@ -132,7 +132,7 @@ def attribute(
         race=race,
         max_pictures=max_pictures,
         deadline=deadline,
-        memory_budget=heap.bytes_of(memory_budget) if memory_budget else None,
+        memory_budget=malloc.parse_bytes(memory_budget) if memory_budget else None,
     )
     if notice := captioners.notice(captioner):
         print(f"resynth: {notice}", file=sys.stderr)
@@ -286,7 +286,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Latency and throughput of attribution by concurrency, cold, cached and warm; what it measures helps the scheduler."""
-    from ..engines import malloc as heap
+    from ..engines import malloc
     from . import bench, output
 
     try:
@@ -305,7 +305,7 @@ def bench(
         race=race,
         backend=backend,
         threads=threads or None,
-        memory_budget=heap.bytes_of(memory_budget) if memory_budget else None,
+        memory_budget=malloc.parse_bytes(memory_budget) if memory_budget else None,
     )
     if as_json:
         print(json.dumps(result, indent=2))

@@ -23,7 +23,7 @@ from PIL import Image
 
 from .. import images, zoo
 from ..attributor import Attributor
-from ..candidates import ZOO, Maker, find
+from ..candidates import ZOO, GenerativeCandidate, find
 from ..engines.pool import EnginePool
 from ..errors import ConfigError
 from ..scheduler import costs
@@ -82,7 +82,7 @@ def run(
     """What the command line does: `measure` on given pictures, or on eight that the zoo draws of held-out captions."""
 
     def make() -> Attributor:
-        return Attributor.from_zoo(
+        return Attributor.open(
             candidates, backend=backend, threads=threads, memory_budget=memory_budget, references=references, steps=steps, race=race
         )
 
@@ -98,7 +98,7 @@ def run(
 
 def _drawn(folder: Path, backend: str, threads: int | None) -> list[Path]:
     found = find([ZOO], EnginePool(backend, threads=threads or os.cpu_count() or 1))
-    makers = [candidate for candidate in found if isinstance(candidate, Maker)]
+    makers = [candidate for candidate in found if isinstance(candidate, GenerativeCandidate)]
     files = []
     for i, caption in enumerate(zoo.prompts()[:PROBES]):
         [pixels] = makers[i % len(makers)].make([caption], [(1 << 40) + i], 8)
@@ -170,7 +170,7 @@ def measure(
         progress(i, len(concurrencies))
         runs.append(_stable(attributor, probes, concurrency, window_s))
     progress(len(concurrencies), len(concurrencies))
-    attributor.pool.costs.write(costs.stored(), attributor.pool.device)
+    attributor.pool.costs.write(costs.stored(), attributor.pool.machine)
     return {
         "start": {"cold_ms": cold_ms, "cached_ms": 1000 * first_s, "warm_ms": runs[0]["latency_ms"]["p50"]},
         "concurrency": runs,

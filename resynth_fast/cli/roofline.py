@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..candidates.engine import EngineCandidate
-from ..engines.pool import EnginePool, graph_of
+from ..engines.pool import EnginePool, engine_ref
 
 SIDES, ROUNDS = (512, 1024), 8
 PARTS = ("denoiser", "decoder")
@@ -44,7 +44,7 @@ def shares(candidates: Iterable[object], pool: EnginePool) -> dict[str, Any]:
         if isinstance(candidate, EngineCandidate)
         for part in PARTS
         if (component := candidate.bundle.components[part]).flops
-        and (graph := graph_of(component)) in pool.costs
+        and (graph := engine_ref(component)) in pool.costs
         and (seconds := pool.costs.of(graph).row_s)
     ]
     return {"peak_flops_per_s": peak, "components": rows}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ..kernels.noise import words
+from ..kernels.noise import counters
 from .base import Array
 
 FILTER = "bicubic"
@@ -44,9 +44,9 @@ class KernelDevice(ABC):
 
     def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Array:
         """See `Device.normal_rows`."""
-        keys, counters = (self.to_device(each) for each in words(seeds, calls))
+        keys, states = (self.to_device(each) for each in counters(seeds, calls))
         out = self.empty((len(keys), prod(shape)), "float32")
-        self._kernels.noise(keys, counters, out, **self._stream())
+        self._kernels.noise(keys, states, out, **self._stream())
         return out.reshape((len(keys), *shape))
 
     def step(

@@ -24,30 +24,30 @@ MOST_ROWS = 32
 """Of a call that is made of several."""
 
 
-def merging(engine: Engine, users: Callable[[], int]) -> Engine:
-    """`engine`, its calls merged if it runs on a device, which takes them one by one; `users` says how many threads hold it.
+def dynamic_batching(engine: Engine, holders: Callable[[], int]) -> Engine:
+    """`engine`, its calls merged if it runs on a device, which takes them one by one; `holders` says how many threads hold it.
 
     A processor gains nothing: `benchmarks/bench_scheduler.py`.
     """
-    return engine if device_of(engine) is CPU else Merging(engine, users)
+    return engine if device_of(engine) is CPU else DynamicBatcher(engine, holders)
 
 
-def others_s(engine: Engine) -> float:
+def waiting_s(engine: Engine) -> float:
     """Seconds that the calling thread has so far spent in `engine` on waiting and on rows of other threads."""
-    return engine.clock.others_s if isinstance(engine, Merging) else 0.0
+    return engine.clock.waiting_s if isinstance(engine, DynamicBatcher) else 0.0
 
 
-class Merging:
+class DynamicBatcher:
     """An engine that one thread runs at a time, for others too: calls of the same inputs, but for the number of rows.
 
-    Where it has several users a turn lasts until the device is done, not only told, so that the others come together meanwhile;
+    Where it has several holders a turn lasts until the device is done, not only told, so that the others come together meanwhile;
     one alone is let run ahead of the device.
     What fails together is run again call by call, so that an error, of memory too, reaches only who would have had it alone.
     """
 
-    def __init__(self, engine: Engine, users: Callable[[], int], most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, engine: Engine, holders: Callable[[], int], most_rows: int = MOST_ROWS) -> None:
         self.fallback, self.device, self.clock = engine.fallback, device_of(engine), _Clock()
-        self._engine, self._users, self._most = engine, users, most_rows
+        self._engine, self._holders, self._most = engine, holders, most_rows
         self._lock = threading.Lock()
         self._queue: list[_Call] = []
         """In the order they came; the first has the turn. Changed under the lock, which nobody keeps while the engine runs."""
@@ -62,7 +62,7 @@ class Merging:
             if not first:
                 start = time.perf_counter()
                 call.woken.get()
-                self.clock.others_s += time.perf_counter() - start - call.share_s
+                self.clock.waiting_s += time.perf_counter() - start - call.share_s
             if call.outputs is None and len(self._queue) > 1:
                 self._merge(call)
             return self._run(inputs) if call.outputs is None else call.outputs
@@ -79,17 +79,19 @@ class Merging:
         try:
             calls += self._fitting(call)
             if len(calls) > 1:
-                self.clock.others_s += self._answer(calls) - call.share_s
+                self.clock.waiting_s += self._answer(calls) - call.share_s
         except Exception as error:
             for each in calls:
-                each.alone = True
+                each.unbatchable = True
             if isinstance(error, DeviceError):
                 self._most = sum(each.rows for each in calls) - 1
 
     def _fitting(self, call: _Call) -> list[_Call]:
         """The longest waiting of the same kind, so many that the rows are doubled, once or again: a device is set up for each number of rows."""
         with self._lock:
-            waiting = [each for each in self._queue if each is not call and each.outputs is None and not (each.alone or call.alone)]
+            waiting = [
+                each for each in self._queue if each is not call and each.outputs is None and not (each.unbatchable or call.unbatchable)
+            ]
         found, rows, whole = list[_Call](), call.rows, 0
         for each in waiting:
             if rows + each.rows <= self._most and each.kind == call.kind:
@@ -115,7 +117,7 @@ class Merging:
 
     def _run(self, inputs: Arrays) -> dict[str, Any]:
         outputs = self._engine.run(inputs)
-        if self._users() > 1:
+        if self._holders() > 1:
             self.device.synchronize()
         return outputs
 
@@ -147,7 +149,7 @@ class _Call:
         self.outputs: dict[str, Any] | None = None
         self.share_s = 0.0
         """Of the run that it was answered by."""
-        self.alone = False
+        self.unbatchable = False
         """Not to be merged: that has failed."""
         self.woken: SimpleQueue[None] = SimpleQueue()
 
@@ -166,4 +168,4 @@ class _Call:
 class _Clock(threading.local):
     """Of each thread."""
 
-    others_s = 0.0
+    waiting_s = 0.0

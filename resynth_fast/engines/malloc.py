@@ -13,7 +13,7 @@ _MMAP_THRESHOLD = -3
 _THRESHOLD_BYTES = 64 << 10
 
 
-def bytes_of(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """`500MB`, `8GB`, `1.5GiB` or a number of bytes; ConfigError."""
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMG]I?)?B?\s*", text.upper())
     if not found or not (size := int(float(found[1]) * _UNITS[found[2] or ""])):
@@ -21,7 +21,7 @@ def bytes_of(text: str) -> int:
     return size
 
 
-def keep_small() -> None:
+def map_large_blocks() -> None:
     """Weights get pages of their own, which go back when they are freed; glibc would rather keep them."""
     with suppress(AttributeError, OSError, TypeError):  # mallopt and malloc_trim are glibc's
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _THRESHOLD_BYTES)

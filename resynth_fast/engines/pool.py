@@ -15,11 +15,11 @@ from .. import backends
 from ..bundle import Component
 from ..errors import DeviceError
 from ..scheduler.costs import CostTable
-from ..scheduler.residency import Graph, Load, Residency
-from . import malloc as heap
-from .batching import merging, others_s
+from ..scheduler.residency import EngineRef, Load, Residency
+from . import malloc
+from .batching import dynamic_batching, waiting_s
 from .lanes import Lanes
-from .text_cache import RowMemo
+from .text_cache import TextCache
 
 EXPANSION, STORED_SMALLER = 3, {"float16-stored": 2}
 """How much more than its file a graph takes in memory: weights in two layouts and what was read; measured with ONNX Runtime.
@@ -94,11 +94,11 @@ class EnginePool:
         self.threads = threads
         self.budget_bytes = budget_bytes
         self.prefetch = threads > 1 if prefetch is None else prefetch
-        self.lanes = Lanes(threads if budget_bytes is None and self.backend.abreast else 1)
+        self.lanes = Lanes(threads if budget_bytes is None and self.backend.runs_on_caller_thread else 1)
         if budget_bytes is not None:
-            heap.keep_small()
+            malloc.map_large_blocks()
         self.costs = CostTable()
-        self.texts = RowMemo()
+        self.text_cache = TextCache()
         self._engines: dict[str, backends.Engine] = {}
         self._memory = Residency(budget_bytes)
         self._known: dict[str, Component] = {}
@@ -107,11 +107,11 @@ class EnginePool:
         self._loader: threading.Thread | None = None
 
     @property
-    def device(self) -> str:
+    def machine(self) -> str:
         """What costs are measured on."""
         return f"{self.backend.version()}, {self.threads} threads, {platform.machine()} {platform.node()}"
 
-    def abreast(self, component: Component) -> bool:
+    def in_lane(self, component: Component) -> bool:
         """Whether calls of `component` run on one thread each, beside others."""
         return self.lanes.count > 1 and 0 < component.flops < SMALL_FLOPS
 
@@ -126,13 +126,13 @@ class EnginePool:
 
         A block that runs `rows` is timed, without what its thread did for others. A thread holds one at a time: two that each held one and waited for room would wait for ever.
         """
-        graph = graph_of(component)
+        graph = engine_ref(component)
         engine = self._obtain(component, graph)
-        start = time.perf_counter() - others_s(engine)
+        start = time.perf_counter() - waiting_s(engine)
         try:
             yield engine
             if rows:
-                self.costs.ran(graph, rows, time.perf_counter() - others_s(engine) - start)
+                self.costs.ran(graph, rows, time.perf_counter() - waiting_s(engine) - start)
         finally:
             with self._changed:
                 self._memory.drop(graph)
@@ -144,7 +144,7 @@ class EnginePool:
         coming = list(components)
         with self._changed:
             self._known = {component.file.sha256: component for component in coming}
-            self._memory.expect([graph_of(component) for component in coming], pinned)
+            self._memory.expect([engine_ref(component) for component in coming], pinned)
         self._load_ahead()
 
     def release(self, component: Component) -> None:
@@ -170,7 +170,7 @@ class EnginePool:
         with self._changed:
             return self._memory.used_bytes
 
-    def _obtain(self, component: Component, graph: Graph) -> backends.Engine:
+    def _obtain(self, component: Component, graph: EngineRef) -> backends.Engine:
         start = time.perf_counter()
         with self._changed:
             waited = graph not in self._memory
@@ -190,7 +190,7 @@ class EnginePool:
                 self._account = replace(self._account, waited_ms=self._account.waited_ms + 1000 * (time.perf_counter() - start))
             return self._engines[graph.sha256]
 
-    def _room(self, component: Component, graph: Graph) -> Load | None:
+    def _room(self, component: Component, graph: EngineRef) -> Load | None:
         try:
             return self._memory.room(graph)
         except ValueError:
@@ -208,7 +208,7 @@ class EnginePool:
             del self._engines[sha]
         if shas:
             self._account = replace(self._account, evictions=self._account.evictions + len(shas))
-            heap.trim()
+            malloc.trim()
 
     def _note(self, fallback: str) -> None:
         if fallback and self.strict:
@@ -216,12 +216,12 @@ class EnginePool:
         if fallback and fallback not in self.fallbacks:
             self.fallbacks.append(fallback)
 
-    def _load(self, component: Component, graph: Graph) -> None:
+    def _load(self, component: Component, graph: EngineRef) -> None:
         """Outside the lock; the graph is resident afterwards, or nowhere."""
         start = time.perf_counter()
         try:
-            engine = self.backend.load(component.model(), threads=1 if self.abreast(component) else self.threads)
-            engine = merging(engine, users=partial(self._memory.users, graph))
+            engine = self.backend.load(component.onnx_model(), threads=1 if self.in_lane(component) else self.threads)
+            engine = dynamic_batching(engine, holders=partial(self._memory.holders, graph))
             self._note(engine.fallback)
         except BaseException:
             with self._changed:
@@ -248,7 +248,7 @@ class EnginePool:
     def _keep_loading(self, component: Component | None) -> None:
         while component:
             try:
-                self._load(component, graph_of(component))
+                self._load(component, engine_ref(component))
             except Exception:  # who needs it will load it itself, and hear of it
                 component = None
             with self._changed:
@@ -268,13 +268,13 @@ class EnginePool:
         return self._known[load.graph.sha256]
 
 
-def graph_of(component: Component) -> Graph:
+def engine_ref(component: Component) -> EngineRef:
     """A component as the scheduler sees it."""
     sha = component.file.sha256
     if sha not in _sizes:
         factor = MAPPED if component.data else EXPANSION * STORED_SMALLER.get(component.precision, 1)
         _sizes[sha] = factor * component.size_bytes
-    return Graph(sha, _sizes[sha])
+    return EngineRef(sha, _sizes[sha])
 
 
 _sizes: dict[str, int] = {}

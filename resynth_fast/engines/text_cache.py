@@ -15,7 +15,7 @@ Outputs = dict[str, npt.NDArray[np.float32]]
 LIMIT_BYTES = 64 << 20
 
 
-class RowMemo:
+class TextCache:
     """Outputs by graph and input row, for components whose rows are independent; the longest unused go first."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:

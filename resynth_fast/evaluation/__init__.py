@@ -36,7 +36,7 @@ def of_zoo(
         raise ConfigError(f"--recipe is {recipe!r}; zoo: has no gallery and knows one-shot and together")
     if together:
         raise ConfigError(f"--together is {together}; zoo: lends the resyntheses of all its probes")
-    attributor = Attributor.from_zoo(
+    attributor = Attributor.open(
         [ZOO],
         extractor=extractor,
         backend=backend,
@@ -75,10 +75,10 @@ def of_folder(
     from ..extractors.network import NetworkExtractor
     from ..extractors.space import open_space
     from ..images import perturbations
+    from .config import EvaluationConfig
     from .harness import Run, evaluate
-    from .setting import Setting
 
-    setting = Setting(
+    setting = EvaluationConfig(
         recipe=recipe,
         references=references,
         draws=draws,

@@ -129,7 +129,7 @@ def _pictures(path: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Described:
+class DatasetFeatures:
     """Features of a dataset's pictures."""
 
     dataset: Dataset
@@ -150,7 +150,7 @@ def describe(
     cache: Path | None = None,
     backend: str = "",
     progress: Progress = lambda done, of: None,
-) -> Described:
+) -> DatasetFeatures:
     """Features of every readable picture, after `degradation`; kept in `cache` under a hash of all that they depend on.
 
     `backend` names what runs the extractor, version and precision included.
@@ -175,17 +175,17 @@ def _stat(file: Path) -> tuple[str, int, int]:
     return str(file.resolve()), stat.st_size, stat.st_mtime_ns
 
 
-def _kept(path: Path, dataset: Dataset) -> Described | None:
+def _kept(path: Path, dataset: Dataset) -> DatasetFeatures | None:
     """What an earlier run left; None if there is nothing, or it is broken."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             found = dataset.only(kept["rows"], tuple(kept["skipped"].tolist()))
-            return Described(found, kept["features"], kept.get("last"), float(kept["seconds"]), kept.get("facts"))
+            return DatasetFeatures(found, kept["features"], kept.get("last"), float(kept["seconds"]), kept.get("facts"))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def _keep(path: Path, made: Described, rows: Integers) -> None:
+def _keep(path: Path, made: DatasetFeatures, rows: Integers) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {
         "rows": rows,
         "features": made.features,
@@ -207,7 +207,7 @@ def _keep(path: Path, made: Described, rows: Integers) -> None:
         ) from error
 
 
-def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, progress: Progress) -> tuple[Described, Integers]:
+def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, progress: Progress) -> tuple[DatasetFeatures, Integers]:
     """Features, and the rows of the pictures that could be read."""
     change = perturbation(degradation) if degradation else None
     encoder = space.extractor if isinstance(space.extractor, NetworkExtractor) and space.extractor.has(LAST) else None
@@ -244,6 +244,6 @@ def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, pr
     if not np.isfinite(joined).all():
         raise BundleError(f"{space.name}: a feature is not finite; verify or export the extractor again")
     found = dataset.only(np.array(rows), tuple(skipped))
-    return Described(
+    return DatasetFeatures(
         found, joined, np.concatenate(last) if last else None, spent / len(rows), np.array(facts) if facts else None
     ), np.array(rows)

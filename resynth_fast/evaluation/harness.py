@@ -19,9 +19,9 @@ from ..images import perturbations
 from ..scoring.score import fit_temperature, probabilities
 from ..scoring.whitening import Doubles
 from . import baseline, metrics
-from .dataset import Dataset, Described, Progress, describe, read
-from .protocols import Bench, Judged, NothingJudgedError
-from .setting import GALLERY_STEPS, Setting
+from .config import GALLERY_STEPS, EvaluationConfig
+from .dataset import Dataset, DatasetFeatures, Progress, describe, read
+from .protocols import Judgements, NothingJudgedError, ProtocolRunner
 from .spaces import Spaces
 
 PROTOCOLS = ("closed", "open", "robustness", "curve")
@@ -36,7 +36,7 @@ class Run:
 
     root: Path
     space: FeatureSpace
-    setting: Setting
+    setting: EvaluationConfig
     cache: Path | None = None
     backend: str = ""
     """what runs the extractor, for the cache's key and for provenance"""
@@ -44,7 +44,7 @@ class Run:
     progress: Progress = field(default=lambda done, of: None)
 
     @cached_property
-    def data(self) -> Described:
+    def data(self) -> DatasetFeatures:
         """The dataset's features."""
         return self.describe(read(self.root))
 
@@ -52,13 +52,13 @@ class Run:
     def spaces(self) -> Spaces:
         return Spaces(self.data, self.space.constants)
 
-    def describe(self, dataset: Dataset, degradation: str | None = None) -> Described:
+    def describe(self, dataset: Dataset, degradation: str | None = None) -> DatasetFeatures:
         return describe(dataset, self.space, degradation=degradation, cache=self.cache, backend=self.backend, progress=self.progress)
 
-    def bench(self, probes: Described | None = None, **changes: Any) -> Bench:
+    def bench(self, probes: DatasetFeatures | None = None, **changes: Any) -> ProtocolRunner:
         """The dataset under the run's setting with `changes`; `probes` where their features differ from the references'."""
         sizes = list(self.space.extractor.block_sizes.values())
-        return Bench(self.data, self.space.constants, sizes, replace(self.setting, **changes), probes, self.spaces)
+        return ProtocolRunner(self.data, self.space.constants, sizes, replace(self.setting, **changes), probes, self.spaces)
 
 
 def evaluate(run: Run, protocol: str) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
     return result
 
 
-def closed(bench: Bench, judged: Judged) -> dict[str, Any]:
+def closed(bench: ProtocolRunner, judged: Judgements) -> dict[str, Any]:
     """Balanced accuracy and calibration of probes by candidates; a probe's draws count as parts of one judgement."""
     judged = judged.only(judged.truth >= 0)
     if not len(judged.probe):
@@ -157,7 +157,7 @@ def closed(bench: Bench, judged: Judged) -> dict[str, Any]:
     }
 
 
-def cross_fitted(judged: Judged) -> Doubles:
+def cross_fitted(judged: Judgements) -> Doubles:
     """Calibrated probabilities, each fold's temperature fitted on the others."""
     folds = np.unique(judged.fold)
     result = np.zeros_like(judged.scores)
@@ -169,7 +169,7 @@ def cross_fitted(judged: Judged) -> Doubles:
     return result
 
 
-def strict(bench: Bench) -> dict[str, Any] | None:
+def strict(bench: ProtocolRunner) -> dict[str, Any] | None:
     """Each candidate unknown once: in no fit, in no gallery, not asked about. None where that cannot be measured."""
     if len(bench.candidates) < 3 or bench.setting.references == 0:
         return None
@@ -185,7 +185,7 @@ def strict(bench: Bench) -> dict[str, Any] | None:
     return {**means, "by_generator": rows}
 
 
-def outside(bench: Bench, judged: Judged) -> list[dict[str, Any]]:
+def outside(bench: ProtocolRunner, judged: Judgements) -> list[dict[str, Any]]:
     """Probes of sources that are no candidates because nothing was resynthesised by them: how far they stand out."""
     known, sources = judged.truth >= 0, bench.data.generator[judged.probe]
     if not known.any() or bench.setting.references == 0:
@@ -199,7 +199,7 @@ def outside(bench: Bench, judged: Judged) -> list[dict[str, Any]]:
     return found
 
 
-def _separation(judged: Judged, known: metrics.Booleans, foreign: metrics.Booleans) -> dict[str, Any]:
+def _separation(judged: Judgements, known: metrics.Booleans, foreign: metrics.Booleans) -> dict[str, Any]:
     hit = (judged.scores.argmax(1) == judged.truth)[known]
     inside, outside = judged.consistency[known], judged.consistency[foreign]
     return {
@@ -257,12 +257,12 @@ def curve(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _without_gallery(setting: Setting) -> tuple[str, ...]:
+def _without_gallery(setting: EvaluationConfig) -> tuple[str, ...]:
     """The steps that are left out, as far as recipe one-shot has them."""
     return tuple(step for step in setting.without if step not in GALLERY_STEPS)
 
 
-def _accuracy(bench: Bench) -> dict[str, Any]:
+def _accuracy(bench: ProtocolRunner) -> dict[str, Any]:
     judged = bench.judge()
     judged = judged.only(judged.truth >= 0)
     hit = judged.scores.argmax(1) == judged.truth

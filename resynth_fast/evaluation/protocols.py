@@ -16,9 +16,9 @@ from ..errors import ConfigError
 from ..scoring.prior import Prior, batch_prior, no_gallery
 from ..scoring.score import consistency, nearest, scores
 from ..scoring.whitening import Constants, Doubles
-from .dataset import Described
+from .config import EvaluationConfig
+from .dataset import DatasetFeatures
 from .metrics import Booleans, Integers
-from .setting import Setting
 from .spaces import Space, Spaces, folds
 
 
@@ -27,7 +27,7 @@ class NothingJudgedError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgements:
     """m judgements (probes × draws)."""
 
     probe: Integers
@@ -43,7 +43,7 @@ class Judged:
     fold: Integers
     """(m,)"""
 
-    def only(self, rows: Booleans) -> Judged:
+    def only(self, rows: Booleans) -> Judgements:
         """The judgements of `rows` (m,)."""
         return replace(
             self,
@@ -56,16 +56,16 @@ class Judged:
         )
 
 
-class Bench:
+class ProtocolRunner:
     """A described dataset under one setting; `judge` does the work."""
 
     def __init__(
         self,
-        data: Described,
+        data: DatasetFeatures,
         constants: Constants,
         block_sizes: Sequence[int],
-        setting: Setting,
-        probes: Described | None = None,
+        setting: EvaluationConfig,
+        probes: DatasetFeatures | None = None,
         spaces: Spaces | None = None,
     ) -> None:
         """`block_sizes`: columns of each tap; `probes`: other features of the same pictures (degraded), for the probe's side alone;
@@ -118,7 +118,7 @@ class Bench:
         sizes = [len(rows) - int(self.data.probe[rows].any()) for rows in self._cells.values()]
         return int(np.quantile(sizes, 0.1, method="lower"))
 
-    def judge(self, candidates: Sequence[int] | None = None, probes: Integers | None = None) -> Judged:
+    def judge(self, candidates: Sequence[int] | None = None, probes: Integers | None = None) -> Judgements:
         """Judge `probes` (rows; default all that may be asked about) by `candidates` (default all that have references).
 
         A generator that is no candidate is in no fit and in no gallery.
@@ -136,7 +136,7 @@ class Bench:
         if not kept:
             raise NothingJudgedError("no probe has a reference of every candidate beside itself; add pictures, or use --recipe default")
         index = np.array([row[0] for row in kept])
-        return Judged(
+        return Judgements(
             index,
             np.array([row[1] for row in kept]),
             np.array([position.get(int(g), -1) for g in self.data.generator[index]]),
@@ -243,15 +243,15 @@ class Bench:
             if not (space.prior or all(len(r) for r in rows)) or (content is None and not any(len(r) for r in rows)):
                 return nothing
             probe = space.points[space.place[i]] if moved is None else moved[i]
-            values = scores(probe, references, known, space.whitening.energy, content)
-            return values, self._consistency(probe, references, known, space.whitening.energy)
+            values = scores(probe, references, known, space.whitening.within_trace, content)
+            return values, self._consistency(probe, references, known, space.whitening.within_trace)
 
         return by_recipe
 
-    def _consistency(self, probe: Doubles, references: list[Doubles], known: Prior, energy: float) -> float:
+    def _consistency(self, probe: Doubles, references: list[Doubles], known: Prior, within_trace: float) -> float:
         if not any(len(r) for r in references):
             return float("nan")
-        return consistency(probe, references, None if "centring" in self.setting.without else known, energy)
+        return consistency(probe, references, None if "centring" in self.setting.without else known, within_trace)
 
     def captions_together(self) -> int:
         """How many captions' resyntheses speak in a verdict, the probe's own included."""

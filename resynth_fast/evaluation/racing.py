@@ -30,7 +30,7 @@ def race(attributor: Attributor, captions: Sequence[str], points: Sequence[Doubl
         for seed, point in zip(seeds, rows, strict=True)
     }
     known = [attributor.space.prior(names)] * len(points)
-    standings = attributor.drawing.race()(captions, points, known, lambda wanted: {request: found[request] for request in wanted})
+    standings = attributor.references.race()(captions, points, known, lambda wanted: {request: found[request] for request in wanted})
     return np.stack([standing.counts for standing in standings])
 
 

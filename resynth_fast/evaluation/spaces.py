@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..scoring.gallery_fit import Fit
+from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior
 from ..scoring.whitening import Constants, Doubles, Whitening, whitening_of
-from .dataset import Dataset, Described
+from .config import EvaluationConfig
+from .dataset import Dataset, DatasetFeatures
 from .metrics import Integers
-from .setting import Setting
 
 FOLDS = 5
 KEPT = 2 * FOLDS
@@ -49,18 +49,18 @@ class Spaces:
     """Spaces by setting, fold and candidates. Benches that share them share the work: neither the number of references
     nor the probes' features (degraded or not) enter a space."""
 
-    def __init__(self, data: Described, constants: Constants) -> None:
+    def __init__(self, data: DatasetFeatures, constants: Constants) -> None:
         self.data, self.constants = data, constants
         self._kept: OrderedDict[object, Space] = OrderedDict()
         self._scaled: dict[bool, Doubles] = {}
 
-    def families(self, setting: Setting) -> tuple[str, ...]:
+    def families(self, setting: EvaluationConfig) -> tuple[str, ...]:
         """Families of degradations that the whitening is told of."""
         if "nuisance" in setting.without:
             return ()
         return tuple(family for family in self.constants.nuisance if family not in setting.leave_out)
 
-    def scaled(self, setting: Setting, described: Described | None = None) -> Doubles:
+    def scaled(self, setting: EvaluationConfig, described: DatasetFeatures | None = None) -> Doubles:
         """(n, d) scaled features of the dataset, or of another description of it."""
         plain = "scaling" in setting.without
         if described is not None:
@@ -69,7 +69,7 @@ class Spaces:
             self._scaled[plain] = self.scaled(setting, self.data)
         return self._scaled[plain]
 
-    def get(self, setting: Setting, fold: int, candidates: Sequence[int]) -> Space:
+    def get(self, setting: EvaluationConfig, fold: int, candidates: Sequence[int]) -> Space:
         """The space for probes of `fold`; a generator that is no candidate is in no fit."""
         steps = frozenset(setting.without) & {"scaling", "whitening", "own"}
         gallery = (setting.seed, fold, tuple(candidates)) if setting.gallery else None
@@ -81,7 +81,7 @@ class Spaces:
             self._kept.popitem(last=False)
         return self._kept[key]
 
-    def _make(self, setting: Setting, fold: int, candidates: Sequence[int]) -> Space:
+    def _make(self, setting: EvaluationConfig, fold: int, candidates: Sequence[int]) -> Space:
         dataset, x = self.data.dataset, self.scaled(setting)
         rows, names, fit = np.arange(len(dataset)), [dataset.generators[g] for g in candidates], None
         if setting.gallery:
@@ -91,7 +91,7 @@ class Spaces:
             if len(train):
                 position = np.full(len(dataset.generators), -1)
                 position[list(candidates)] = np.arange(len(candidates))
-                fit = Fit.of(x[train], position[dataset.generator[train]], dataset.prompt[train], names)
+                fit = GalleryFit.of(x[train], position[dataset.generator[train]], dataset.prompt[train], names)
         families = self.families(setting)
         if "whitening" in setting.without:
             whitening = Whitening(np.zeros((x.shape[1], 0)), np.zeros(0), 1.0)

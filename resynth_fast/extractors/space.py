@@ -14,7 +14,7 @@ from ..devices.base import CPU, Array, Device
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError
 from ..scoring.calibration import UNCALIBRATED, Calibration
-from ..scoring.gallery_fit import Fit
+from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior, no_gallery
 from ..scoring.whitening import Constants, Doubles, Moment, Whitening, whitening_of
 from ..types import Pixels
@@ -37,7 +37,7 @@ class FeatureSpace:
     constants: Constants
     whitening: Whitening
     calibration: Calibration
-    fit: Fit | None = None
+    fit: GalleryFit | None = None
     """Of a gallery, where there is one: its covariance is in the whitening, its means are the prior."""
 
     @property
@@ -72,7 +72,7 @@ class FeatureSpace:
             return no_gallery(len(candidates), len(self.constants.mean))
         return self.fit.prior(self.whitening, candidates)
 
-    def fitted(self, fit: Fit) -> FeatureSpace:
+    def fitted(self, fit: GalleryFit) -> FeatureSpace:
         """The space that a gallery's fit makes of this one; ConfigError if it was fitted on another extractor."""
         if fit.extractor != self.sha256:
             raise ConfigError(

@@ -15,7 +15,7 @@ by a file lock; readers need none. Keep the folder on a local disk: SQLite's log
 from __future__ import annotations
 
 from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, pixels_sha256
-from .fits import Fit
+from .fits import StoredFit
 from .layout import Layout, default_folder
 from .nearest import Neighbour
 from .store import Added, Damage, Gallery, Snapshot
@@ -25,13 +25,13 @@ __all__ = [
     "Added",
     "Damage",
     "Entry",
-    "Fit",
     "Gallery",
     "Layout",
     "Neighbour",
     "ResynthesisKey",
     "Snapshot",
     "StoredEntry",
+    "StoredFit",
     "check_group",
     "default_folder",
     "pixels_sha256",

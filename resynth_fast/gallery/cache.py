@@ -20,14 +20,14 @@ from .fitting import newest
 from .layout import Layout
 from .store import Gallery
 
-GROUP = "resyntheses"
+CACHE_GROUP = "resyntheses"
 """Label of what was made for probes; it is fitted only where named."""
 
 Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CachedResynthesis:
     """A resynthesis as the gallery holds it."""
 
     pixels: Pixels
@@ -36,7 +36,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class ResynthesisCache:
     """The resyntheses that a gallery holds of some candidates, found by all that decides them: equal keys, equal pictures."""
 
     gallery: Gallery
@@ -45,21 +45,21 @@ class Kept:
     rows: npt.NDArray[np.int64] | None = None
     """Among which pictures of like content are sought, as a fit's; None: all."""
 
-    def find(self, requests: Iterable[Request]) -> dict[Request, Known]:
+    def get(self, requests: Iterable[Request]) -> dict[Request, CachedResynthesis]:
         """Those of `requests` that were kept; a damaged one is as good as not there."""
-        found = {request: known for request, key in self._keys(requests).items() if (known := self.gallery.kept(key))}
+        found = {request: known for request, key in self._keys(requests).items() if (known := self.gallery.resynthesis(key))}
         features = self.gallery.features([entry.row for entry, _ in found.values()])
-        return {request: Known(pixels, row) for (request, (_, pixels)), row in zip(found.items(), features, strict=True)}
+        return {request: CachedResynthesis(pixels, row) for (request, (_, pixels)), row in zip(found.items(), features, strict=True)}
 
-    def keep(self, made: Mapping[Request, Pixels], features: Features) -> None:
+    def put(self, made: Mapping[Request, Pixels], features: Features) -> None:
         """Keep what was made, with its features (n, d)."""
         rows = dict(zip(made, features, strict=True))
         keys = self._keys(made)
         if keys:
             entries = [Entry.resynthesis(request.candidate, pixels_sha256(made[request]), key) for request, key in keys.items()]
-            self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=GROUP, pixels=[made[r] for r in keys])
+            self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=CACHE_GROUP, pixels=[made[r] for r in keys])
 
-    def alike(self, query: Features, count: int, picture_sha256: str) -> dict[str, Features]:
+    def similar_content(self, query: Features, count: int, picture_sha256: str) -> dict[str, Features]:
         """Of each generator the features (k, d) of the `count` pictures most like `query` (d,) in content, itself left out.
 
         Generators are searched one by one, so that what is peculiar to each does not decide.
@@ -77,9 +77,9 @@ class Kept:
         }
 
 
-def opened(
+def open_cache(
     folder: Path, space: FeatureSpace, candidates: Iterable[Candidate], pool: EnginePool, steps: int, *, policy: str, fit: str | None = None
-) -> tuple[FeatureSpace, Kept | None]:
+) -> tuple[FeatureSpace, ResynthesisCache | None]:
     """The space as the gallery's fit (by its hash; the newest) makes it, and what `policy` needs of the gallery.
 
     Where resyntheses are made and kept, the gallery is begun if it is not there, and need not have a fit.
@@ -99,4 +99,4 @@ def opened(
         for candidate in candidates
         if isinstance(candidate, EngineCandidate)
     }
-    return space, Kept(gallery=gallery, origins=origins, rows=rows)
+    return space, ResynthesisCache(gallery=gallery, origins=origins, rows=rows)

@@ -24,7 +24,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fit:
+class StoredFit:
     """Arrays and settings, and which entries they rest on."""
 
     sha256: str
@@ -53,7 +53,7 @@ def write(
     return sha256
 
 
-def read(folder: Path, sha256: str) -> Fit:
+def read(folder: Path, sha256: str) -> StoredFit:
     """The fit called `sha256`; BundleError if it is missing or its bytes are others."""
     path = path_of(folder, sha256)
     try:
@@ -64,7 +64,7 @@ def read(folder: Path, sha256: str) -> Fit:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         about = json.loads(header["__metadata__"]["fit"])
         keys = tuple(row.tobytes() for row in arrays.pop(_KEYS))
-        return Fit(sha256, about["snapshot"], keys, arrays, about["settings"])
+        return StoredFit(sha256, about["snapshot"], keys, arrays, about["settings"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path} cannot be read ({error}); fit again with `resynth gallery fit`") from error
 

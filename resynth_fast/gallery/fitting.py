@@ -1,4 +1,4 @@
-"""Fit a gallery: what a frozen snapshot says of its generators, calibrated on itself by leaving prompts out."""
+"""GalleryFit a gallery: what a frozen snapshot says of its generators, calibrated on itself by leaving prompts out."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError
-from ..evaluation.dataset import Dataset, Described
-from ..evaluation.protocols import Bench
-from ..evaluation.setting import Setting
+from ..evaluation.config import EvaluationConfig
+from ..evaluation.dataset import Dataset, DatasetFeatures
+from ..evaluation.protocols import ProtocolRunner
 from ..extractors.space import FeatureSpace
-from ..scoring.calibration import Calibration, Point
-from ..scoring.gallery_fit import Fit
+from ..scoring.calibration import Calibration, CalibrationPoint
+from ..scoring.gallery_fit import GalleryFit
 from ..scoring.score import fit_temperature
 from .entry import GENERAL
 from .store import Gallery, Snapshot
@@ -24,15 +24,15 @@ PROMPTS_TO_CALIBRATE = 5
 FALSE_REJECTIONS = 0.05
 
 
-def fit(gallery: Gallery, space: FeatureSpace, groups: Sequence[str] = (GENERAL,)) -> Fit:
-    """Fit what is in `groups`, keep it in the gallery, and give it with its hash.
+def fit(gallery: Gallery, space: FeatureSpace, groups: Sequence[str] = (GENERAL,)) -> GalleryFit:
+    """GalleryFit what is in `groups`, keep it in the gallery, and give it with its hash.
 
     Pictures without a prompt cannot be told from their content and are left out. ConfigError where nothing can be fitted.
     """
     snapshot = gallery.snapshot(groups)
     described = _described(gallery, snapshot)
     dataset = described.dataset
-    fitted = Fit.of(
+    fitted = GalleryFit.of(
         space.constants.scaled(described.features),
         dataset.generator,
         dataset.prompt,
@@ -44,7 +44,7 @@ def fit(gallery: Gallery, space: FeatureSpace, groups: Sequence[str] = (GENERAL,
     return replace(fitted, sha256=gallery.write_fit(snapshot, fitted.arrays(), fitted.settings()))
 
 
-def newest(gallery: Gallery, sha256: str | None = None) -> Fit:
+def newest(gallery: Gallery, sha256: str | None = None) -> GalleryFit:
     """The fit of that hash (its first digits are enough), or the newest; ConfigError if there is none."""
     names = [name for name in gallery.fits() if name.startswith(sha256 or "")]
     if not names:
@@ -52,10 +52,10 @@ def newest(gallery: Gallery, sha256: str | None = None) -> Fit:
     if sha256 and len(names) > 1:
         raise ConfigError(f"{len(names)} fits of {gallery.folder} begin with {sha256}; give more digits")
     stored = gallery.read_fit(names[0])
-    return Fit.restored(stored.arrays, stored.settings, sha256=stored.sha256, snapshot=stored.snapshot_sha256)
+    return GalleryFit.restored(stored.arrays, stored.settings, sha256=stored.sha256, snapshot=stored.snapshot_sha256)
 
 
-def _described(gallery: Gallery, snapshot: Snapshot) -> Described:
+def _described(gallery: Gallery, snapshot: Snapshot) -> DatasetFeatures:
     rows = [i for i, prompt in enumerate(snapshot.prompts) if prompt is not None]
     names, prompts = (sorted({text[i] or "" for i in rows}) for text in (snapshot.generators, snapshot.prompts))
     if len(names) < 2:
@@ -75,10 +75,10 @@ def _described(gallery: Gallery, snapshot: Snapshot) -> Described:
         probe=everywhere,
         reference=everywhere,
     )
-    return Described(dataset, gallery.features(snapshot.rows[rows]), None, 0.0)
+    return DatasetFeatures(dataset, gallery.features(snapshot.rows[rows]), None, 0.0)
 
 
-def _calibration(data: Described, space: FeatureSpace) -> Calibration | None:
+def _calibration(data: DatasetFeatures, space: FeatureSpace) -> Calibration | None:
     """Each picture asked about with references from its own cell and a gallery of the other prompts; None where that is too little."""
     dataset = data.dataset
     cells = np.unique(np.stack([dataset.generator, dataset.prompt]), axis=1, return_counts=True)[1]
@@ -87,8 +87,8 @@ def _calibration(data: Described, space: FeatureSpace) -> Calibration | None:
         return None
     points = []
     for k in [k for k in REFERENCES if k <= most]:
-        bench = Bench(data, space.constants, list(space.extractor.block_sizes.values()), Setting(references=k, draws=2))
+        bench = ProtocolRunner(data, space.constants, list(space.extractor.block_sizes.values()), EvaluationConfig(references=k, draws=2))
         judged = bench.judge()
         temperature = fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
-        points.append(Point(k, 0, temperature, float(np.quantile(judged.consistency, FALSE_REJECTIONS))))
+        points.append(CalibrationPoint(k, 0, temperature, float(np.quantile(judged.consistency, FALSE_REJECTIONS))))
     return Calibration(tuple(points), f"{len(dataset)} gallery pictures of {len(dataset.prompts)} prompts, each prompt left out")

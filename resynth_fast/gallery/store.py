@@ -19,7 +19,7 @@ from ..types import Pixels
 from . import fits, layout, nearest, pictures
 from .durable import sync_folder, writing
 from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, key_of, pixels_sha256
-from .fits import Fit
+from .fits import StoredFit
 from .index import Facts, Index, Record
 from .layout import Layout
 from .nearest import Neighbour
@@ -247,7 +247,7 @@ class Gallery:
         """The pixels (H, W, 3) of a resynthesis, None if they were not kept; BundleError if they are damaged."""
         return pictures.read(self.folder, entry.picture_sha256) if entry.origin else None
 
-    def kept(self, origin: ResynthesisKey) -> tuple[StoredEntry, Pixels] | None:
+    def resynthesis(self, origin: ResynthesisKey) -> tuple[StoredEntry, Pixels] | None:
         """As `lookup`, with the pixels; None too where they were not kept, or are damaged and set aside: make it again."""
         entry = self.lookup(origin)
         if entry is None:
@@ -284,7 +284,7 @@ class Gallery:
         """Keep what was fitted on a snapshot; gives its hash. `settings` is JSON."""
         return fits.write(self.folder, snapshot.sha256, snapshot.keys, arrays, settings)
 
-    def read_fit(self, sha256: str) -> Fit:
+    def read_fit(self, sha256: str) -> StoredFit:
         """A fit by its hash; BundleError if it is missing or its bytes are others."""
         return fits.read(self.folder, sha256)
 

@@ -42,23 +42,23 @@ def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ..
 
     ValueError if a seed is not in [0, 2⁶⁴), a call not in [0, 2³²), or the two differ in number.
     """
-    keys, counters = words(seeds, calls)
+    keys, states = counters(seeds, calls)
     out = np.empty((len(keys), prod(shape)), np.float32)
     if _compiled:
-        _native.noise(keys, counters, out)
+        _native.noise(keys, states, out)
     else:
-        twins.noise(keys, counters, out)
+        twins.noise(keys, states, out)
     return out.reshape(len(keys), *shape)
 
 
-def words(seeds: Sequence[int], calls: Sequence[int]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+def counters(seeds: Sequence[int], calls: Sequence[int]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
     """(b,) each: what the kernels take; errors as those of `normal_rows`."""
     if len(seeds) != len(calls):
         raise ValueError(f"calls has length {len(calls)}; it must have {len(seeds)}, one for each of seeds")
-    return _words("seeds", seeds, np.uint64), _words("calls", calls, np.uint32)
+    return _checked("seeds", seeds, np.uint64), _checked("calls", calls, np.uint32)
 
 
-def _words(name: str, values: Sequence[int], dtype: type[Word]) -> npt.NDArray[Word]:
+def _checked(name: str, values: Sequence[int], dtype: type[Word]) -> npt.NDArray[Word]:
     try:
         return np.array(values, dtype)
     except OverflowError:

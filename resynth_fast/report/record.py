@@ -33,7 +33,7 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
             "margin": verdict.margin,
             "consistency": verdict.consistency,
             "set": list(verdict.credible_set),
-            "words": words(verdict),
+            "words": sentence(verdict),
         },
         "candidates": [_candidate(candidate) for candidate in verdict.candidates],
         "evidence": {
@@ -71,7 +71,7 @@ def failed(path: str, error: ResynthError) -> Record:
     return nothing
 
 
-def words(verdict: Verdict) -> str:
+def sentence(verdict: Verdict) -> str:
     """The verdict as a sentence; never more than the evidence says."""
     first = verdict.candidates[0].name
     if verdict.status == "attributed":
@@ -92,5 +92,5 @@ def _candidate(candidate: CandidateEvidence) -> Record:
         "score": candidate.score,
         "probability": candidate.probability,
         "resyntheses": len(candidate.resyntheses),
-        "references": len(candidate.resyntheses) + len(candidate.given),
+        "references": len(candidate.resyntheses) + len(candidate.exemplars),
     }

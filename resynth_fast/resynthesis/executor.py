@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .. import scheduler
 from ..bundle import Bundle, Component
-from ..candidates import Maker
+from ..candidates import GenerativeCandidate
 from ..devices.base import CPU, Array, Device
 from ..engines.pool import EnginePool
 from ..scheduler import Plan, TextWave, Wave, Work
@@ -20,7 +20,7 @@ from ..types import Pixels, Request
 
 
 @runtime_checkable
-class Engined(Protocol):
+class ScheduledCandidate(Protocol):
     """A candidate whose engines are ours to schedule."""
 
     bundle: Bundle
@@ -40,7 +40,7 @@ Describe = Callable[[Sequence[Pixels] | Array, Device], Features]
 """n pictures, and where they are → (n, d) on the host."""
 
 
-class Made(NamedTuple):
+class Generated(NamedTuple):
     """A picture, and what describing it gave."""
 
     pixels: Pixels
@@ -51,13 +51,13 @@ class Made(NamedTuple):
 class Executor:
     """Makes the pictures of `candidates`, in waves. What a wave holds changes the speed, never a picture."""
 
-    def __init__(self, candidates: Mapping[str, Maker], pool: EnginePool, steps: int) -> None:
+    def __init__(self, candidates: Mapping[str, GenerativeCandidate], pool: EnginePool, steps: int) -> None:
         self.candidates = candidates
         self.pool = pool
         self.steps = steps
-        self._ours = {name: candidate for name, candidate in candidates.items() if isinstance(candidate, Engined)}
+        self._scheduled = {name: candidate for name, candidate in candidates.items() if isinstance(candidate, ScheduledCandidate)}
         self._components: dict[str, Component] = {
-            component.file.sha256: component for candidate in self._ours.values() for component in candidate.bundle.components.values()
+            component.file.sha256: component for candidate in self._scheduled.values() for component in candidate.bundle.components.values()
         }
 
     def __call__(
@@ -65,49 +65,51 @@ class Executor:
         requests: Iterable[Request],
         *,
         describe: Describe | None = None,
-        until: float | None = None,
-        describe_s: float = 0.0,
-    ) -> dict[Request, Made]:
+        deadline: float | None = None,
+        features_s: float = 0.0,
+    ) -> dict[Request, Generated]:
         """The picture of every distinct request, in their order, with its features (d,) if it is to `describe` them, wave by wave.
 
-        Waves of small networks run side by side, one thread each, and beside what a server makes. With `until`, a time of
+        Waves of small networks run side by side, one thread each, and beside what a server makes. With `deadline`, a time of
         `time.monotonic`, the cheapest come first, and once a wave would end later, by what such waves have taken and
-        `describe_s` for each picture, none is begun: the result has what was made.
+        `features_s` for each picture, none is begun: the result has what was made.
         """
         wanted = list(dict.fromkeys(requests))
-        plan = self._plan(wanted, cheapest_first=until is not None)
+        plan = self._plan(wanted, cheapest_first=deadline is not None)
         self.pool.expect([self._components[use.graph.sha256] for use in plan.uses()], plan.pinned)
-        made: dict[Request, Made] = {}
-        work = partial(self._carry_out, made, plan.pinned, describe, _Until(until, describe_s))
-        abreast, texts, served, others = plan.parts
-        for text in texts:
+        made: dict[Request, Generated] = {}
+        work = partial(self._carry_out, made, plan.pinned, describe, Deadline(deadline, features_s))
+        lane_waves, text_waves, remote, sequential = plan.parts
+        for text in text_waves:
             work(text)
-        with self.pool.lanes.running(work, abreast) as finish:
-            for wave in served:
-                work(wave)
+        with self.pool.lanes.running(work, lane_waves) as finish:
+            for call in remote:
+                work(call)
             finish()
-        for each in others:
-            work(each)
+        for wave in sequential:
+            work(wave)
         self.pool.expect([], plan.pinned)
         return {request: made[request] for request in wanted if request in made}
 
     def forecast(self, requests: Iterable[Request]) -> float:
         """Seconds that making them would take, by what such waves have taken, or by the size of the files where nothing was measured."""
         plan = self._plan(list(dict.fromkeys(requests)))
-        abreast = [wave.seconds for wave in plan.parts.abreast]
-        return plan.seconds - sum(abreast) + max(sum(abreast) / self.pool.lanes.count, max(abreast, default=0.0))
+        lane_s = [wave.seconds for wave in plan.parts.lane_waves]
+        return plan.seconds - sum(lane_s) + max(sum(lane_s) / self.pool.lanes.count, max(lane_s, default=0.0))
 
     def costs(self) -> dict[str, float]:
         """What a picture of each candidate costs beside the others, from its files alone: the same on every machine. Mean 1."""
         free = scheduler.CostTable()
-        seconds = {name: sum(use.seconds for use in candidate.work(self.steps).uses(1, free)) for name, candidate in self._ours.items()}
+        seconds = {
+            name: sum(use.seconds for use in candidate.work(self.steps).uses(1, free)) for name, candidate in self._scheduled.items()
+        }
         mean = sum(seconds.values()) / len(seconds) if seconds else 1.0
         return {name: seconds.get(name, mean) / mean for name in self.candidates}
 
     def _plan(self, wanted: Sequence[Request], *, cheapest_first: bool = False) -> Plan:
         return scheduler.plan(
             wanted,
-            {name: candidate.work(self.steps) for name, candidate in self._ours.items()},
+            {name: candidate.work(self.steps) for name, candidate in self._scheduled.items()},
             self.pool.costs,
             budget_bytes=self.pool.budget_bytes,
             resident=self.pool.resident,
@@ -116,11 +118,11 @@ class Executor:
         )
 
     def _carry_out(
-        self, made: dict[Request, Made], pinned: frozenset[str], describe: Describe | None, until: _Until, wave: TextWave | Wave
+        self, made: dict[Request, Generated], pinned: frozenset[str], describe: Describe | None, deadline: Deadline, wave: TextWave | Wave
     ) -> None:
         """Add what `wave` makes to `made`, if there is time for it."""
         pictures = len(wave.requests) if isinstance(wave, Wave) else 0
-        if not until.allows(self._forecast(wave), pictures):
+        if not deadline.allows(self._forecast(wave), pictures):
             return
         if isinstance(wave, TextWave):
             self._encode(wave, pinned)
@@ -129,20 +131,20 @@ class Executor:
 
     def _encode(self, wave: TextWave, pinned: frozenset[str]) -> None:
         for name in wave.candidates:
-            self._ours[name].encode(list(wave.prompts))
+            self._scheduled[name].encode(list(wave.prompts))
         if self.pool.budget_bytes is not None:
             for use in wave.uses:
                 if use.graph.sha256 not in pinned:
                     self.pool.release(self._components[use.graph.sha256])
 
-    def _make(self, wave: Wave, describe: Describe | None) -> dict[Request, Made]:
+    def _make(self, wave: Wave, describe: Describe | None) -> dict[Request, Generated]:
         prompts, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
-        if ours := self._ours.get(wave.candidate):
-            device, pictures = ours.draw(prompts, seeds, self.steps)
+        if scheduled := self._scheduled.get(wave.candidate):
+            device, pictures = scheduled.draw(prompts, seeds, self.steps)
         else:
             device, pictures = CPU, self.candidates[wave.candidate].make(prompts, seeds, self.steps)
         features = describe(pictures, device) if describe else np.empty((len(pictures), 0), np.float32)
-        return dict(zip(wave.requests, map(Made, device.to_host(pictures), features), strict=True))
+        return dict(zip(wave.requests, map(Generated, device.to_host(pictures), features), strict=True))
 
     def _forecast(self, wave: TextWave | Wave) -> float:
         """Seconds; nothing where nothing was measured, so that a guess never stops anybody."""
@@ -150,13 +152,13 @@ class Executor:
         return sum(use.seconds for use in wave.uses if use.graph in costs)
 
 
-class _Until:
+class Deadline:
     """A time that all must be done by; once anything would not be, nothing more begins."""
 
-    def __init__(self, until: float | None, describe_s: float) -> None:
-        self._until, self._describe_s, self._late = until, describe_s, False
+    def __init__(self, deadline: float | None, features_s: float) -> None:
+        self._deadline, self._features_s, self._late = deadline, features_s, False
 
     def allows(self, seconds: float, pictures: int) -> bool:
-        if self._until is not None:
-            self._late = self._late or time.monotonic() + seconds + self._describe_s * pictures > self._until
+        if self._deadline is not None:
+            self._late = self._late or time.monotonic() + seconds + self._features_s * pictures > self._deadline
         return not self._late

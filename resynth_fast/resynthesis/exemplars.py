@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..candidates import Candidate, Giver, Maker
-from ..candidates.folder import Chosen
+from ..candidates import Candidate, ExemplarCandidate, GenerativeCandidate
+from ..candidates.folder import SelectedExemplars
 from ..captioners import Captioner
 from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
@@ -22,11 +22,11 @@ from ..scoring.prior import Prior, gallery_prior
 from ..scoring.whitening import Doubles
 from ..types import Picture, Pixels, Request
 
-MAKERS = 2
+MIN_GENERATORS = 2
 """The fewest candidates that can be run: what two of them have in common is content, what one does is not."""
 
 
-class Given:
+class ExemplarReferences:
     """The given pictures of all candidates that have some; without any, it only passes on what the gallery says."""
 
     def __init__(
@@ -38,16 +38,18 @@ class Given:
     ) -> None:
         """`make`: one picture of each prompt by each candidate that can be run. ConfigError for a source that the gallery's fit lacks."""
         self._names, self._captioner, self._space, self._make = list(candidates), captioner, space, make
-        self.sources = {name: candidate.describe(space) for name, candidate in candidates.items() if isinstance(candidate, Giver)}
-        makers = [name for name, candidate in candidates.items() if isinstance(candidate, Maker)]
-        self._unequal = bool(self.sources) and 0 < len(makers) < MAKERS
-        self._by_prior = bool(self.sources) and len(makers) >= MAKERS
+        self.sources = {
+            name: candidate.describe(space) for name, candidate in candidates.items() if isinstance(candidate, ExemplarCandidate)
+        }
+        makers = [name for name, candidate in candidates.items() if isinstance(candidate, GenerativeCandidate)]
+        self._unequal = bool(self.sources) and 0 < len(makers) < MIN_GENERATORS
+        self._by_prior = bool(self.sources) and len(makers) >= MIN_GENERATORS
         self._priors: dict[str, Prior] = {}
         for name in self.sources:
             if space.fit and name not in space.fit.names:
                 raise ConfigError(f"the gallery's fit has no pictures of {name}; add them to the gallery, or do without the fit")
 
-    def known(self, probe: Picture) -> Prior:
+    def prior(self, probe: Picture) -> Prior:
         """What is known of the candidates before the probe is looked at, which takes no part in it itself."""
         if not self._by_prior or self._space.fit:
             return self._space.prior(self._names)
@@ -56,7 +58,7 @@ class Given:
             self._priors[own] = self._fitted(own)
         return self._priors[own]
 
-    def choose(self, probe: Picture, point: Doubles, count: int) -> list[Chosen]:
+    def select(self, probe: Picture, point: Doubles, count: int) -> list[SelectedExemplars]:
         """The pictures that stand for each source beside the probe at `point` (d,), and their points where these are references."""
         if self._by_prior:
             return [replace(found, points=found.points[:0]) for found in (s.sample(probe.sha256) for s in self.sources.values())]
@@ -66,7 +68,7 @@ class Given:
         for name in self._holding(probe):
             yield f"the probe is one of the pictures given for {name}; it was not compared with itself"
         if self._unequal:
-            yield f"scores are unreliable: to tell source and content of given pictures apart, {MAKERS} candidates that can be run are needed, or none"
+            yield f"scores are unreliable: to tell source and content of given pictures apart, {MIN_GENERATORS} candidates that can be run are needed, or none"
 
     def _holding(self, probe: Picture) -> list[str]:
         return [name for name, source in self.sources.items() if source.holds(probe.sha256)]

@@ -17,18 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DeadlineError
-from ..scoring.calibration import Point
+from ..scoring.calibration import CalibrationPoint
 from ..scoring.prior import Prior, remaining_variance
 from ..scoring.score import consistency, scores
 from ..scoring.whitening import Doubles, Integers
 from ..types import Request
 
 Booleans = npt.NDArray[np.bool_]
-Obtain = Callable[[Sequence[Request]], Mapping[Request, Doubles]]
+Fetch = Callable[[Sequence[Request]], Mapping[Request, Doubles]]
 """Requests to points (d,) of their pictures; those that time was too short for are missing."""
 
 REACH = 6.5
-"""Log-odds that a standard deviation of what is still to be learned can make up for. Chosen, as FOREIGN is, on 800 zoo probes (seeds 11
+"""Log-odds that a standard deviation of what is still to be learned can make up for. SelectedExemplars, as FOREIGN is, on 800 zoo probes (seeds 11
 and 12 of `benchmarks/bench_racing.py`) with at most four references: 2.14 times fewer rows, and all 495 probes that the exhaustive run
 attributes keep their first candidate."""
 FOREIGN = 0.1
@@ -45,7 +45,7 @@ class Standing:
     """C lists of (d,)"""
     live: Booleans
     """(C,) who may still come first, by what is drawn so far"""
-    cut: str = ""
+    stopped_by: str = ""
     """What ended the race before it was decided, "" if nothing did."""
 
     def references(self, dimension: int) -> list[Doubles]:
@@ -60,8 +60,8 @@ class Race:
     names: tuple[str, ...]
     seeds: range
     """As many as a candidate may draw."""
-    energy: float
-    calibrated: Callable[[int], Point]
+    within_trace: float
+    calibrated: Callable[[int], CalibrationPoint]
     """With so many references."""
     costs: Doubles = field(default_factory=lambda: np.ones(0))
     """(C,) of a picture, mean 1: who costs twice the mean must be twice as likely. Empty: all cost the same."""
@@ -70,18 +70,18 @@ class Race:
     max_pictures: int | None = None
     """For one probe."""
 
-    def __call__(self, captions: Sequence[str], probes: Sequence[Doubles], known: Sequence[Prior], obtain: Obtain) -> list[Standing]:
+    def __call__(self, captions: Sequence[str], probes: Sequence[Doubles], known: Sequence[Prior], fetch: Fetch) -> list[Standing]:
         """One race for each probe (d,), side by side so that they share waves; none depends on another.
 
         DeadlineError if time was too short for a single picture of a probe.
         """
         races = [_begin(len(self.names)) for _ in probes]
         while True:
-            wanted = {i: self._wanted(captions[i], probes[i], known[i], race) for i, race in enumerate(races) if not race.cut}
+            wanted = {i: self._wanted(captions[i], probes[i], known[i], race) for i, race in enumerate(races) if not race.stopped_by}
             requests = list(dict.fromkeys(request for asked in wanted.values() for request in asked))
             if not requests:
                 return races
-            found = obtain(requests)
+            found = fetch(requests)
             for i, asked in wanted.items():
                 self._enter(races[i], asked, found)
             if any(not race.counts.any() for race in races):
@@ -97,20 +97,20 @@ class Race:
         if self.max_pictures is not None and (left := self.max_pictures - int(race.counts.sum())) < len(asked):
             asked = asked[:left]
             if not asked:
-                race.cut = f"{self.max_pictures} pictures"
+                race.stopped_by = f"{self.max_pictures} pictures"
         return [Request(self.names[i], caption, self.seeds[int(race.counts[i])]) for i in asked]
 
     def _contenders(self, probe: Doubles, known: Prior, race: Standing) -> Integers:
         """The leader and the challenger with the highest upper bound, while it reaches the leader; all of them without bounds."""
         references, point = race.references(len(probe)), self.calibrated(int(race.counts.max()))
-        values = point.temperature * scores(probe, references, known, self.energy)
+        values = point.temperature * scores(probe, references, known, self.within_trace)
         if math.isinf(self.reach):
             return np.argsort(self._handicap() - values, kind="stable")
         leader = int(values.argmax())
         variance = remaining_variance(known, race.counts, len(self.seeds))
         bounds = values + self.reach * np.sqrt(variance + variance[leader]) - self._handicap()
         bounds[leader] = np.inf
-        below = point.unknown_below - consistency(probe, references, known, self.energy)
+        below = point.unknown_below - consistency(probe, references, known, self.within_trace)
         race.live = (bounds >= values[leader]) & (below <= FOREIGN)
         pair: Integers = np.argsort(-bounds, kind="stable")[:2]
         return pair if race.live.sum() > 1 or 0 < below <= FOREIGN else pair[:0]
@@ -118,7 +118,7 @@ class Race:
     def _enter(self, race: Standing, asked: Iterable[Request], found: Mapping[Request, Doubles]) -> None:
         for request in asked:
             if request not in found:
-                race.cut = "the deadline"
+                race.stopped_by = "the deadline"
                 continue
             i = self.names.index(request.candidate)
             race.points[i].append(found[request])

@@ -14,24 +14,24 @@ from ..extractors.space import FeatureSpace
 from ..images import perturbations
 from ..options import LOOK_UP, Options
 from ..scoring.whitening import Doubles
-from ..timing import Stopwatch
+from ..timing import StageTimer
 from ..types import Request, Resynthesis
 from .executor import Executor
 from .race import REACH, Race
-from .sources import Supply
+from .sources import ReferenceSource
 
 if TYPE_CHECKING:
-    from ..gallery.cache import Features, Kept
+    from ..gallery.cache import Features, ResynthesisCache
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ProbeReferences:
     """One probe's resyntheses, by candidate, and their points."""
 
     resyntheses: Mapping[str, tuple[Resynthesis, ...]]
     references: list[Doubles]
     """C arrays (K, d), in the order of the candidates"""
-    cut: str = ""
+    stopped_by: str = ""
     """What ended the drawing before a decision, "" if nothing did."""
     looked_up: int = 0
     """Of the resyntheses, those that the gallery held."""
@@ -54,33 +54,33 @@ class Drawn:
     def warnings(self) -> tuple[str, ...]:
         if self.alike:
             return (f"no resynthesis of the caption by {', '.join(self.alike)}: judged by gallery pictures of like content, uncalibrated",)
-        if not self.cut:
+        if not self.stopped_by:
             return ()
         missing = [name for name, made in self.resyntheses.items() if not made]
         untried = f"; never drawn, and so not excluded: {', '.join(missing)}" if missing else ""
-        return (f"cut short by {self.cut}, before the candidates left were told apart{untried}",)
+        return (f"cut short by {self.stopped_by}, before the candidates left were told apart{untried}",)
 
 
-class Drawing:
+class ReferenceBuilder:
     """The references of an attributor's probes."""
 
-    def __init__(self, executor: Executor, space: FeatureSpace, options: Options, kept: Kept | None = None) -> None:
+    def __init__(self, executor: Executor, space: FeatureSpace, options: Options, cache: ResynthesisCache | None = None) -> None:
         self.executor = executor
         self.space = space
         self.options = options
-        self.kept = kept
+        self.cache = cache
 
     def __call__(
-        self, captions: Sequence[str], points: Sequence[Doubles], watches: Mapping[str, Stopwatch], until: float | None = None
-    ) -> list[Drawn]:
-        """For each probe (d,), described in the time of `watches`; ends before `until`, a time of `time.monotonic`. DeadlineError."""
+        self, captions: Sequence[str], points: Sequence[Doubles], timers: Mapping[str, StageTimer], deadline: float | None = None
+    ) -> list[ProbeReferences]:
+        """For each probe (d,), described in the time of `timers`; ends before `deadline`, a time of `time.monotonic`. DeadlineError."""
         names, seeds = tuple(self.executor.candidates), self.options.seeds
-        describe_s = watches["features"].ms / 1000 / (len(points) * (1 + len(perturbations.MILD)))
-        supply = Supply(self.executor, self.space, self.kept, self.options.policy, watches, until, describe_s)
+        features_s = timers["features"].ms / 1000 / (len(points) * (1 + len(perturbations.MILD)))
+        supply = ReferenceSource(self.executor, self.space, self.cache, self.options.policy, timers, deadline, features_s)
         cuts = [""] * len(captions)
         if self.options.limited:
             races = self.race()(captions, points, [self.space.prior(names)] * len(points), supply)
-            cuts = [race.cut for race in races]
+            cuts = [race.stopped_by for race in races]
             asked = [
                 {name: [Request(name, caption, seed) for seed in seeds[:count]] for name, count in zip(names, race.counts, strict=True)}
                 for caption, race in zip(captions, races, strict=True)
@@ -90,27 +90,27 @@ class Drawing:
             supply([request for each in asked for requests in each.values() for request in requests])
         return [self._drawn(each, supply, cut) for each, cut in zip(asked, cuts, strict=True)]
 
-    def filled(self, drawn: Drawn, features: Features, picture_sha256: str) -> Drawn:
+    def fill_from_gallery(self, drawn: ProbeReferences, features: Features, picture_sha256: str) -> ProbeReferences:
         """Where nothing may be made: candidates without a resynthesis take the gallery's pictures that are most like the probe (d,)."""
         names = list(drawn.resyntheses)
-        if self.kept is None or self.options.policy != LOOK_UP or drawn.complete:
+        if self.cache is None or self.options.policy != LOOK_UP or drawn.complete:
             return drawn
-        alike = self.kept.alike(features, self.options.references, picture_sha256)
+        alike = self.cache.similar_content(features, self.options.references, picture_sha256)
         lacking = [name for name, found in zip(names, drawn.references, strict=True) if not len(found)]
         if none := [name for name in lacking if name not in alike]:
             raise ConfigError(f"the gallery has no picture by {none[0]}; add some (resynth gallery add), or let it draw with --policy both")
         pairs = zip(names, drawn.references, strict=True)
         return replace(drawn, references=[r if len(r) else self.space.points(alike[name]) for name, r in pairs], alike=tuple(lacking))
 
-    def _drawn(self, asked: Mapping[str, Sequence[Request]], supply: Supply, cut: str) -> Drawn:
+    def _drawn(self, asked: Mapping[str, Sequence[Request]], supply: ReferenceSource, cut: str) -> ProbeReferences:
         got = {name: [request for request in requests if request in supply.points] for name, requests in asked.items()}
         nothing = np.zeros((0, len(self.space.constants.mean)))
-        return Drawn(
+        return ProbeReferences(
             {name: tuple(Resynthesis(r.seed, supply.pictures[r]) for r in requests) for name, requests in got.items()},
             [np.stack([supply.points[r] for r in requests]) if requests else nothing for requests in got.values()],
             cut,
             looked_up=sum(request in supply.looked_up for requests in got.values() for request in requests),
-            forecast_s=supply.forecast_s if self.kept else None,
+            forecast_s=supply.forecast_s if self.cache else None,
         )
 
     def race(self) -> Race:
@@ -119,14 +119,14 @@ class Drawing:
         return Race(
             names=tuple(costs),
             seeds=self.options.seeds,
-            energy=self.space.whitening.energy,
+            within_trace=self.space.whitening.within_trace,
             calibrated=lambda count: self.space.calibration.at(count, self.options.steps),
             costs=np.array(list(costs.values())),
             reach=REACH if self.options.race else inf,
             max_pictures=self.options.max_pictures,
         )
 
-    def provenance(self, drawn: Drawn) -> dict[str, Any]:
+    def provenance(self, drawn: ProbeReferences) -> dict[str, Any]:
         """How many pictures there are and why no more, where there may be fewer than asked for; and what a gallery gave of them."""
         said: dict[str, Any] = {}
         pictures = sum(map(len, drawn.resyntheses.values()))
@@ -135,7 +135,7 @@ class Drawing:
                 "reach": REACH if self.options.race else None,
                 "references_at_most": self.options.references,
                 "pictures": pictures,
-                "cut": drawn.cut or None,
+                "cut": drawn.stopped_by or None,
             }
         if drawn.forecast_s is not None:
             said["gallery"] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .costs import Cost, CostTable
 from .planning import MAX_ROWS, BatchKey, Plan, TextWave, Wave, Work, plan
-from .residency import Graph, Residency, Use
+from .residency import EngineRef, Residency, Use
 from .simulation import Trace, simulate
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "BatchKey",
     "Cost",
     "CostTable",
-    "Graph",
+    "EngineRef",
     "Plan",
     "Residency",
     "TextWave",

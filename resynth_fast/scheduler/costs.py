@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from .residency import Graph
+from .residency import EngineRef
 
 GUESSED_ROW_S = 8e-10
 """Seconds a row and byte in memory, of the zoo's denoisers on one core."""
@@ -36,20 +36,20 @@ class CostTable:
     def __init__(self, known: Mapping[str, Cost] | None = None) -> None:
         self._known = dict(known or {})
 
-    def of(self, graph: Graph) -> Cost:
+    def of(self, graph: EngineRef) -> Cost:
         return self._known.get(graph.sha256) or Cost(GUESSED_ROW_S * graph.size_bytes, GUESSED_LOAD_S * graph.size_bytes)
 
-    def __contains__(self, graph: Graph) -> bool:
+    def __contains__(self, graph: EngineRef) -> bool:
         """Whether `graph` was measured."""
         return graph.sha256 in self._known
 
-    def ran(self, graph: Graph, rows: int, seconds: float) -> None:
+    def ran(self, graph: EngineRef, rows: int, seconds: float) -> None:
         """A call with `rows` took `seconds`."""
         old = self.of(graph)
         row_s = seconds / rows
         self._known[graph.sha256] = Cost(_blend(old.row_s, row_s, graph.sha256 in self._known), old.load_s)
 
-    def loaded(self, graph: Graph, seconds: float) -> None:
+    def loaded(self, graph: EngineRef, seconds: float) -> None:
         """Loading took `seconds`."""
         old = self.of(graph)
         self._known[graph.sha256] = Cost(old.row_s, _blend(old.load_s, seconds, graph.sha256 in self._known))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..bundle import Guidance
 from ..types import Request
 from .costs import CostTable
-from .residency import NEVER, Graph, Residency, Use
+from .residency import NEVER, EngineRef, Residency, Use
 from .simulation import simulate
 
 # Where batching saturates on a CPU for the zoo's denoisers; a GPU wants more.
@@ -37,14 +37,14 @@ class Work:
     """What one candidate's pictures take, at one number of steps."""
 
     key: BatchKey
-    text: Graph
-    denoiser: Graph
-    decoder: Graph
+    text: EngineRef
+    denoiser: EngineRef
+    decoder: EngineRef
     calls: int
     """Model calls of a walk."""
     rows: int
     """Denoiser rows a sample: 2 where guidance doubles them."""
-    abreast: bool = False
+    in_lane: bool = False
     """Whether its waves run on one thread each, beside others."""
 
     def uses(self, pictures: int, costs: CostTable) -> tuple[Use, Use]:
@@ -70,7 +70,7 @@ class Wave:
     requests: tuple[Request, ...]
     key: BatchKey | None = None
     uses: tuple[Use, ...] = ()
-    abreast: bool = False
+    in_lane: bool = False
 
     @property
     def seconds(self) -> float:
@@ -81,10 +81,10 @@ class Wave:
 class Parts(NamedTuple):
     """A plan's waves by how they run: texts before those that run side by side, a server's beside them, the others after them."""
 
-    abreast: tuple[Wave, ...]
-    texts: tuple[TextWave, ...]
-    served: tuple[Wave, ...]
-    others: tuple[TextWave | Wave, ...]
+    lane_waves: tuple[Wave, ...]
+    text_waves: tuple[TextWave, ...]
+    remote: tuple[Wave, ...]
+    sequential: tuple[TextWave | Wave, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,10 @@ class Plan:
     def parts(self) -> Parts:
         """The waves, each in one part; where none run side by side, the texts are among the others, in order."""
         waves = [wave for wave in self.waves if isinstance(wave, Wave)]
-        abreast = tuple(wave for wave in waves if wave.abreast)
-        texts = tuple(wave for wave in self.waves if isinstance(wave, TextWave) and abreast)
-        served = tuple(wave for wave in waves if wave.key is None)
-        return Parts(abreast, texts, served, tuple(wave for wave in self.waves if wave not in {*abreast, *texts, *served}))
+        lane_waves = tuple(wave for wave in waves if wave.in_lane)
+        text_waves = tuple(wave for wave in self.waves if isinstance(wave, TextWave) and lane_waves)
+        remote = tuple(wave for wave in waves if wave.key is None)
+        return Parts(lane_waves, text_waves, remote, tuple(wave for wave in self.waves if wave not in {*lane_waves, *text_waves, *remote}))
 
     @property
     def seconds(self) -> float:
@@ -184,23 +184,23 @@ class _Jobs:
 
     def waves(self, order: Sequence[str], max_rows: int) -> Iterator[TextWave | Wave]:
         encoded: set[str] = set()
-        shared = sum(len(rows) for name, rows in self.requests.items() if self.works[name].abreast)
+        shared = sum(len(rows) for name, rows in self.requests.items() if self.works[name].in_lane)
         for name in order:
             work = self.works[name]
-            size = min(max_rows, -(-shared // self.lanes)) if work.abreast else max_rows
+            size = min(max_rows, -(-shared // self.lanes)) if work.in_lane else max_rows
             if work.text.sha256 not in encoded:
                 encoded.add(work.text.sha256)
                 sharing = tuple(n for n in order if self.works[n].text == work.text)
                 prompts = tuple(dict.fromkeys(r.prompt for n in sharing for r in self.requests[n]))
                 yield TextWave(sharing, prompts, (self._text_use(work.text, len(prompts)),))
             for part in _parts(self.requests[name], size):
-                yield Wave(name, tuple(part), work.key, work.uses(len(part), self.costs), work.abreast and self.lanes > 1)
+                yield Wave(name, tuple(part), work.key, work.uses(len(part), self.costs), work.in_lane and self.lanes > 1)
 
     def pinned(self) -> frozenset[str]:
         """Small ones with little to compute first: their loading hides behind nothing."""
         if self.budget_bytes is None:
             return frozenset()
-        computing: dict[Graph, float] = {}
+        computing: dict[EngineRef, float] = {}
         for name, rows in self.requests.items():
             work = self.works[name]
             for use in (*work.uses(len(rows), self.costs), self._text_use(work.text, len(rows))):
@@ -241,10 +241,10 @@ class _Jobs:
         """Seconds of each candidate's denoising and decoding."""
         return {name: sum(use.seconds for use in self.works[name].uses(len(rows), self.costs)) for name, rows in self.requests.items()}
 
-    def _text_use(self, text: Graph, prompts: int) -> Use:
+    def _text_use(self, text: EngineRef, prompts: int) -> Use:
         return Use(text, prompts * self.costs.of(text).row_s)
 
-    def _load_s(self, graphs: Iterable[Graph]) -> float:
+    def _load_s(self, graphs: Iterable[EngineRef]) -> float:
         return sum(self.costs.of(graph).load_s for graph in graphs if graph.sha256 not in self.resident)
 
 

@@ -17,7 +17,7 @@ NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class EngineRef:
     """A component as memory sees it: equal hashes are one graph."""
 
     sha256: str
@@ -28,28 +28,28 @@ class Graph:
 class Use(NamedTuple):
     """One stretch of computing with a graph."""
 
-    graph: Graph
+    graph: EngineRef
     seconds: float
 
 
 class Load(NamedTuple):
     """A graph to be loaded, after `evict` have gone."""
 
-    graph: Graph
+    graph: EngineRef
     evict: tuple[str, ...]
 
 
 class Residency:
     """State of a memory of `budget_bytes` (None: without limit). Graphs that are held or being loaded never go."""
 
-    def __init__(self, budget_bytes: int | None = None, resident: Iterable[Graph] = ()) -> None:
+    def __init__(self, budget_bytes: int | None = None, resident: Iterable[EngineRef] = ()) -> None:
         self.budget_bytes = budget_bytes
         self._sizes = {graph.sha256: graph.size_bytes for graph in resident}  # longest unused first
         self.peak_bytes = self.used_bytes
         self._loading: set[str] = set()
         self._held: Counter[str] = Counter()
         self._pinned: frozenset[str] = frozenset()
-        self._coming: list[Graph] = []
+        self._coming: list[EngineRef] = []
         self._at: dict[str, list[int]] = {}
         self._position = 0
         self._scan = 0
@@ -64,10 +64,10 @@ class Residency:
         """Hashes of the graphs that can be used now."""
         return frozenset(self._sizes.keys() - self._loading)
 
-    def __contains__(self, graph: Graph) -> bool:
+    def __contains__(self, graph: EngineRef) -> bool:
         return graph.sha256 in self._sizes and graph.sha256 not in self._loading
 
-    def expect(self, coming: Iterable[Graph], pinned: Collection[str] = ()) -> None:
+    def expect(self, coming: Iterable[EngineRef], pinned: Collection[str] = ()) -> None:
         """Say what will be used, in order. `pinned` hashes go last: they will be used again after the end of it."""
         self._coming = list(coming)
         self._pinned = frozenset(pinned)
@@ -76,7 +76,7 @@ class Residency:
         for i, graph in enumerate(self._coming):
             self._at.setdefault(graph.sha256, []).append(i)
 
-    def hold(self, graph: Graph) -> None:
+    def hold(self, graph: EngineRef) -> None:
         """A use of `graph`, which is resident, begins."""
         sha = graph.sha256
         assert sha in self._sizes
@@ -85,11 +85,11 @@ class Residency:
         self._sizes[sha] = self._sizes.pop(sha)
         self._position = max(self._position, min(self._next_use(sha) + 1, len(self._coming)) if sha in self._at else 0)
 
-    def users(self, graph: Graph) -> int:
+    def holders(self, graph: EngineRef) -> int:
         """How many hold `graph` now."""
         return self._held[graph.sha256]
 
-    def drop(self, graph: Graph) -> None:
+    def drop(self, graph: EngineRef) -> None:
         """A use of `graph` ends."""
         self._held[graph.sha256] -= 1
         if not self._held[graph.sha256]:
@@ -104,7 +104,7 @@ class Residency:
         self._scan = i
         return self.room(self._coming[i], before=i) if i < len(self._coming) else None
 
-    def room(self, graph: Graph, before: int = -1) -> Load | None:
+    def room(self, graph: EngineRef, before: int = -1) -> Load | None:
         """How to make room for `graph`, or None while there is none; only graphs whose next use is after `before` go.
 
         ValueError if the graph alone is larger than the memory.
@@ -135,16 +135,16 @@ class Residency:
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         self._scan = min(self._scan, self._position)
 
-    def loaded(self, graph: Graph) -> None:
+    def loaded(self, graph: EngineRef) -> None:
         """A load has ended: `graph` is resident."""
         self._loading.discard(graph.sha256)
 
-    def failed(self, graph: Graph) -> None:
+    def failed(self, graph: EngineRef) -> None:
         """A load has failed: nothing is there."""
         self._loading.discard(graph.sha256)
         del self._sizes[graph.sha256]
 
-    def loading(self, graph: Graph) -> bool:
+    def loading(self, graph: EngineRef) -> bool:
         """Whether `graph` is on its way."""
         return graph.sha256 in self._loading
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .residency import Graph, Load, Residency, Use
+from .residency import EngineRef, Load, Residency, Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +19,14 @@ class Trace:
     peak_bytes: int
 
 
-def simulate(uses: Sequence[Use], memory: Residency, load_s: Callable[[Graph], float], *, prefetch: bool = True) -> Trace:
+def simulate(uses: Sequence[Use], memory: Residency, load_s: Callable[[EngineRef], float], *, prefetch: bool = True) -> Trace:
     """Carry out `uses` in order. With `prefetch` the next graph is loaded while others compute, as `memory` was told to expect.
 
     ValueError if a graph alone is larger than the memory.
     """
     now = transfer_s = 0.0
     done, free_at, here_at = 0, -1.0, -1.0  # negative: idle
-    coming: Graph | None = None
+    coming: EngineRef | None = None
     while done < len(uses):
         use = uses[done]
         if free_at < 0 and use.graph in memory:

@@ -16,7 +16,7 @@ Other extractors have others (the zoo's weightless descriptor 1 … 1.4): only a
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CalibrationPoint:
     """Measured with so many references and denoising steps."""
 
     references: int
@@ -31,10 +31,10 @@ class Point:
 class Calibration:
     """Points, and on what pictures they were measured."""
 
-    points: tuple[Point, ...]
+    points: tuple[CalibrationPoint, ...]
     source: str
 
-    def at(self, references: int, steps: int) -> Point:
+    def at(self, references: int, steps: int) -> CalibrationPoint:
         """The nearest point: in references first, then in steps, both by ratio."""
         return min(self.points, key=lambda p: (_ratio(p.references, references), _ratio(p.steps, steps)))
 
@@ -45,7 +45,7 @@ class Calibration:
     def from_json(cls, entry: Mapping[str, Any], where: str) -> Calibration:
         """BundleError if a field is missing or not finite."""
         try:
-            points = tuple(Point(**point) for point in entry["points"])
+            points = tuple(CalibrationPoint(**point) for point in entry["points"])
             if not points or not all(math.isfinite(p.temperature) and p.temperature > 0 and math.isfinite(p.unknown_below) for p in points):
                 raise ValueError("a temperature or a threshold is not finite, or there is none")
             return cls(points, str(entry["source"]))
@@ -53,7 +53,7 @@ class Calibration:
             raise BundleError(f"{where}: calibration is broken ({error!r}); make it again") from error
 
 
-UNCALIBRATED = Calibration((Point(1, 0, DEFAULT_TEMPERATURE, -1.0),), "none: stored default, no picture is called unknown")
+UNCALIBRATED = Calibration((CalibrationPoint(1, 0, DEFAULT_TEMPERATURE, -1.0),), "none: stored default, no picture is called unknown")
 
 
 def warnings(calibration: Calibration, references: int, steps: int) -> Sequence[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import BundleError
 from ..types import Status
-from .calibration import Point
+from .calibration import CalibrationPoint
 from .prior import Prior
 from .score import consistency, probabilities, scores
 from .whitening import Doubles
@@ -38,8 +38,8 @@ def decide(
     perturbed: Sequence[Sequence[Doubles]],
     references: Sequence[Sequence[Doubles]],
     known: Sequence[Prior],
-    calibration: Point,
-    energy: float,
+    calibration: CalibrationPoint,
+    within_trace: float,
 ) -> Decision:
     """Judge pictures by one generator, whose own points (d,) are `probes`, by candidates' references, all whitened.
 
@@ -49,7 +49,7 @@ def decide(
     """
 
     def judge(points: Sequence[Doubles]) -> Doubles:
-        total: Doubles = np.sum([scores(p, r, k, energy) for p, r, k in zip(points, references, known, strict=True)], axis=0)
+        total: Doubles = np.sum([scores(p, r, k, within_trace) for p, r, k in zip(points, references, known, strict=True)], axis=0)
         return total
 
     values = judge(probes)
@@ -60,7 +60,7 @@ def decide(
     first = int(order[0])
     copies = list(zip(*perturbed, strict=True))
     flips = sum(int(judge(copy).argmax()) != first for copy in copies)
-    mean_consistency = float(np.mean([consistency(p, r, k, energy) for p, r, k in zip(probes, references, known, strict=True)]))
+    mean_consistency = float(np.mean([consistency(p, r, k, within_trace) for p, r, k in zip(probes, references, known, strict=True)]))
     status: Status
     if mean_consistency < calibration.unknown_below:
         status = "unknown"

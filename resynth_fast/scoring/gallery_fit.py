@@ -16,7 +16,7 @@ from .whitening import SOLID_CELL, Constants, Doubles, Integers, Moment, Whiteni
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class GalleryFit:
     """Means and covariance of the gallery's pictures, in the scaled (not yet whitened) features of one extractor."""
 
     extractor: str
@@ -31,7 +31,7 @@ class Fit:
     """(G,) over how many prompts"""
     pictures: Doubles
     """(G,) how many pictures"""
-    cell: float
+    pictures_per_cell: float
     """pictures of one generator and prompt, on average"""
     own: Moment | None
     """covariance within cells, None where there are too few"""
@@ -40,7 +40,9 @@ class Fit:
     """identity of the stored fit, None before it is stored"""
 
     @classmethod
-    def of(cls, x: Doubles, generator: Integers, prompt: Integers, names: Sequence[str], *, extractor: str = "", snapshot: str = "") -> Fit:
+    def of(
+        cls, x: Doubles, generator: Integers, prompt: Integers, names: Sequence[str], *, extractor: str = "", snapshot: str = ""
+    ) -> GalleryFit:
         """From scaled features (n, d); `generator` counts through `names`."""
         known = gallery_prior(x, generator, prompt, range(len(names)))
         pictures = np.bincount(generator, minlength=len(names)).astype(np.float64)
@@ -52,20 +54,20 @@ class Fit:
             means=known.means,
             prompts=known.prompts,
             pictures=pictures,
-            cell=known.cell,
+            pictures_per_cell=known.pictures_per_cell,
             own=moment(within(x, generator, prompt)) if enough else None,
         )
 
     def whitening(self, constants: Constants, families: Sequence[str] | None = None) -> Whitening:
         """The extractor's whitening with the gallery's own covariance in it."""
-        return whitening_of(constants, self.own, gallery_weight(self.cell, int(self.pictures.sum())), families)
+        return whitening_of(constants, self.own, gallery_weight(self.pictures_per_cell, int(self.pictures.sum())), families)
 
     def prior(self, whitening: Whitening, candidates: Sequence[str]) -> Prior:
         """What is known of `candidates`; one that the gallery lacks has no pictures there."""
         rows = [self.names.index(name) if name in self.names else -1 for name in candidates]
         means = np.stack([self.means[r] if r >= 0 else np.zeros(self.means.shape[1]) for r in rows])
-        interaction = INTERACTION_KNOWN if self.cell >= SOLID_CELL else INTERACTION
-        return Prior(whitening(means), np.array([self.prompts[r] if r >= 0 else 0.0 for r in rows]), self.cell, interaction)
+        interaction = INTERACTION_KNOWN if self.pictures_per_cell >= SOLID_CELL else INTERACTION
+        return Prior(whitening(means), np.array([self.prompts[r] if r >= 0 else 0.0 for r in rows]), self.pictures_per_cell, interaction)
 
     def pictures_of(self, candidates: Sequence[str]) -> list[int]:
         """How many gallery pictures each candidate has."""
@@ -81,10 +83,10 @@ class Fit:
     def settings(self) -> dict[str, Any]:
         """The rest, as JSON."""
         calibration = None if self.calibration is None else self.calibration.to_json()
-        return {"extractor": self.extractor, "names": list(self.names), "cell": self.cell, "calibration": calibration}
+        return {"extractor": self.extractor, "names": list(self.names), "cell": self.pictures_per_cell, "calibration": calibration}
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any], *, sha256: str, snapshot: str) -> Fit:
+    def restored(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any], *, sha256: str, snapshot: str) -> GalleryFit:
         """A fit from what `arrays` and `settings` gave; BundleError if they are broken."""
         try:
             found = {name: array.astype(np.float64) for name, array in arrays.items()}
@@ -100,7 +102,7 @@ class Fit:
                 means=found["means"],
                 prompts=found["prompts"],
                 pictures=found["pictures"],
-                cell=settings["cell"],
+                pictures_per_cell=settings["cell"],
                 own=own,
                 calibration=calibration,
             )

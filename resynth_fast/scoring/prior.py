@@ -25,7 +25,7 @@ class Prior:
     """(C, d) whitened mean picture of each candidate over the gallery's prompts, content removed"""
     prompts: Doubles
     """(C,) how many prompts that is the mean of"""
-    cell: float
+    pictures_per_cell: float
     """pictures in a cell, on average"""
     interaction: float = INTERACTION
     """prior variance of what a generator does to one prompt and not to others"""
@@ -33,7 +33,7 @@ class Prior:
     @property
     def variance(self) -> Doubles:
         """(C,) variance of a candidate's pictures of the probe's prompt about what the gallery expects."""
-        certainty, rest = self.prompts * BETWEEN, self.interaction + 1 / self.cell
+        certainty, rest = self.prompts * BETWEEN, self.interaction + 1 / self.pictures_per_cell
         variance: Doubles = BETWEEN * rest / (certainty + rest) + self.interaction
         return variance
 

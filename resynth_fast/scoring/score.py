@@ -11,13 +11,13 @@ from .whitening import Doubles
 
 
 def scores(
-    probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, energy: float = 1.0, content: Doubles | None = None
+    probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, within_trace: float = 1.0, content: Doubles | None = None
 ) -> Doubles:
     """How well each candidate explains the probe: (d,) and C × (K, d), whitened → (C,), higher is closer.
 
     The references serve twice: their mean over candidates estimates the content, which is subtracted; and a
     candidate's own mean, where the gallery's prior leaves room for it, is where its pictures should lie. The score has
-    the form of a log-likelihood: −|q − post|² / (energy · variance) − log variance. With one number of references and of
+    the form of a log-likelihood: −|q − post|² / (within_trace · variance) − log variance. With one number of references and of
     gallery prompts for all candidates only the first term differs; where they differ, the second keeps a candidate with
     few references from being punished, or favoured, for it. A candidate without
     references is judged by the gallery alone. `content` (d,) is given where it is known otherwise.
@@ -27,7 +27,7 @@ def scores(
     content = _content(references) if content is None else content
     posterior, variance = _posterior(means, content, references, known)
     distance: Doubles = ((probe - content - posterior) ** 2).sum(1)
-    return -distance / (energy * variance) - np.log(variance)
+    return -distance / (within_trace * variance) - np.log(variance)
 
 
 def _content(references: Sequence[Doubles]) -> Doubles:
@@ -39,7 +39,7 @@ def _content(references: Sequence[Doubles]) -> Doubles:
 def _posterior(means: Sequence[Doubles | None], content: Doubles, references: Sequence[Doubles], known: Prior) -> tuple[Doubles, Doubles]:
     """Where each candidate's next picture lies, (C, d), and its variance (C,), in units of the variance within a cell."""
     certainty = known.prompts * BETWEEN
-    centre = (certainty / (certainty + known.interaction + 1 / known.cell))[:, None] * known.means
+    centre = (certainty / (certainty + known.interaction + 1 / known.pictures_per_cell))[:, None] * known.means
     centre = centre - centre.mean(0)
     spread = known.variance
     counts = np.array([len(r) for r in references], np.float64)
@@ -54,7 +54,7 @@ def nearest(probe: Doubles, references: Sequence[Doubles]) -> Doubles:
     return np.array([float((r @ own / np.linalg.norm(r, axis=1)).max()) for r in references])
 
 
-def consistency(probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, energy: float = 1.0) -> float:
+def consistency(probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, within_trace: float = 1.0) -> float:
     """How much a probe looks like a picture of one of the candidates; low for pictures that none of them makes.
 
     The highest cosine with a candidate's mean reference, content not removed. With two references or more, half of what
@@ -66,7 +66,7 @@ def consistency(probe: Doubles, references: Sequence[Doubles], known: Prior | No
     best = float((means @ probe / (np.linalg.norm(means, axis=1) * np.linalg.norm(probe) + 1e-300)).max())
     value = best - 0.5 * agreement(present)
     if known is not None and known.prompts.all():
-        value += 2 * _advantage(probe, references, known, energy)
+        value += 2 * _advantage(probe, references, known, within_trace)
     return value
 
 
@@ -81,11 +81,11 @@ def agreement(references: Sequence[Doubles]) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
-def _advantage(probe: Doubles, references: Sequence[Doubles], known: Prior, energy: float) -> float:
+def _advantage(probe: Doubles, references: Sequence[Doubles], known: Prior, within_trace: float) -> float:
     """How much better the best candidate explains the probe than an unknown generator would, whose mean has the prior's variance."""
     spread = 1 + BETWEEN + known.interaction
-    background = -float(((probe - _content(references)) ** 2).sum()) / (energy * spread) - float(np.log(spread))
-    best = float(scores(probe, references, known, energy).max())
+    background = -float(((probe - _content(references)) ** 2).sum()) / (within_trace * spread) - float(np.log(spread))
+    best = float(scores(probe, references, known, within_trace).max())
     return (best - 0.75 * background) / 2
 
 

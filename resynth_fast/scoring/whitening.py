@@ -65,7 +65,7 @@ class Whitening:
 
     vectors: Doubles
     shrink: Doubles
-    energy: float
+    within_trace: float
     """Trace of the whitened covariance within cells, that of the scaled one being 1."""
 
     def __call__(self, x: Doubles) -> Doubles:

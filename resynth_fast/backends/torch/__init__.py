@@ -21,7 +21,7 @@ import torch
 
 from ...devices.base import CPU, Device
 from ...errors import BundleError, ConfigError, DeviceError
-from ...onnx_model import Model
+from ...onnx_model import OnnxModel
 from .. import Arrays
 from .device import TorchDevice
 from .translation import Input, Translated, translate
@@ -56,15 +56,15 @@ class Torch:
     """Those of `_cuda`, or what stands in for them; None: `_cuda` on a GPU, and on the CPU arrays are NumPy's."""
 
     @property
-    def abreast(self) -> bool:
-        """See `Backend.abreast`: torch has one number of threads for the process."""
+    def runs_on_caller_thread(self) -> bool:
+        """See `Backend.runs_on_caller_thread`: torch has one number of threads for the process."""
         return False
 
     def version(self) -> str:
         """See `Backend.version`; device and precision are those that were asked for."""
         return f"torch {torch.__version__} {self.device}{' compiled' if self.compiled else ''} {self.precision}"
 
-    def load(self, model: Model, *, threads: int) -> TorchEngine:
+    def load(self, model: OnnxModel, *, threads: int) -> TorchEngine:
         """See `Backend.load`. The number of threads is the whole process's: torch has one."""
         there = self.device == "cpu" or torch.cuda.is_available()
         torch_device = torch.device(self.device if there else "cpu")

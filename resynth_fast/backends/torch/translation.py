@@ -14,7 +14,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from ...errors import BundleError
-from ...onnx_model import Model
+from ...onnx_model import OnnxModel
 from .operators import ATTENTION, DTYPES, NARROW, ON_SIZES, ONLY, OPERATORS, TAKES_NUMBERS, TAKES_SIZES, WIDE
 
 DOMAINS = ("", "ai.onnx")
@@ -43,7 +43,7 @@ class Translated:
     outputs: tuple[str, ...]
 
 
-def translate(model: Model, device: torch.device, narrow: torch.dtype | None = None) -> Translated:
+def translate(model: OnnxModel, device: torch.device, narrow: torch.dtype | None = None) -> Translated:
     """`narrow`: 16 bits for matrix products and convolutions. BundleError if `model` holds no graph or an operator has no translation."""
     try:
         made = onnx.load_from_string(model.graph)

@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def attributor(folder, policy="both", **changes):
-    return Attributor.from_zoo(gallery=folder, policy=policy, **{**QUICK, **changes})
+    return Attributor.open(gallery=folder, policy=policy, **{**QUICK, **changes})
 
 
 def answers(verdicts):
@@ -43,13 +43,13 @@ def gallery_of(verdict):
     return verdict.provenance["gallery"]
 
 
-def never(self, requests, until=None):
+def never(self, requests, deadline=None):
     assert not list(requests), "a picture was asked for"
     return {}
 
 
 def test_what_was_made_once_is_found_again_to_the_bit(folder, probes, monkeypatch):
-    plain = Attributor.from_zoo(**QUICK).attribute(probes)
+    plain = Attributor.open(**QUICK).attribute(probes)
     first = attributor(folder).attribute(probes)
     monkeypatch.setattr(Executor, "__call__", never)
     for policy in ("both", "look-up"):
@@ -74,11 +74,11 @@ def test_only_what_is_lacking_is_made(folder, probes):
     attributor(folder, references=1).attribute(probes[:1])
     [verdict] = attributor(folder, references=2).attribute(probes[:1])
     assert (gallery_of(verdict)["looked_up"], gallery_of(verdict)["made"]) == (4, 4)
-    assert answers([verdict]) == answers(Attributor.from_zoo(**QUICK).attribute(probes[:1]))
+    assert answers([verdict]) == answers(Attributor.open(**QUICK).attribute(probes[:1]))
 
 
 def test_a_race_looks_up_too(folder, probes):
-    plain = Attributor.from_zoo(race=True, **QUICK).attribute(probes)
+    plain = Attributor.open(race=True, **QUICK).attribute(probes)
     attributor(folder, race=True).attribute(probes)
     again = attributor(folder, race=True).attribute(probes)
     assert answers(plain) == answers(again)
@@ -116,7 +116,7 @@ def test_resyntheses_of_probes_are_fitted_only_where_named(folder, probes):
 
 def given(folder, names, probe=None):
     """A gallery of pictures by the zoo's own candidates, of a few captions; the probe's own among them if it is given."""
-    maker = Attributor.from_zoo(**QUICK)
+    maker = Attributor.open(**QUICK)
     captions = ["a photo of a woman", "a photo of a man with a beard", "a cartoon face with glasses"]
     made = maker.executor([Request(name, text, 100 + i) for name in names for i, text in enumerate(captions)])
     with Gallery.create(folder, Layout.of(maker.space)) as gallery:
@@ -127,7 +127,7 @@ def given(folder, names, probe=None):
 
 
 def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, probes, monkeypatch):
-    names = list(Attributor.from_zoo().candidates)
+    names = list(Attributor.open().candidates)
     given(folder, names, probes[0])
     monkeypatch.setattr(Executor, "__call__", never)
     asked = attributor(folder, "look-up")
@@ -142,13 +142,13 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
     assert gallery_of(verdict)["forecast_s"] > 0
     assert any("like content" in warning for warning in verdict.warnings)
     features = asked.space.features([probes[0].pixels])[0]
-    alike = asked.drawing.kept.alike(features, 2, probes[0].sha256)
+    alike = asked.references.cache.similar_content(features, 2, probes[0].sha256)
     assert {len(found) for found in alike.values()} == {2}
     assert not any(np.array_equal(row, features) for found in alike.values() for row in found), "the probe stood for its own generator"
 
 
 def test_a_candidate_of_which_nothing_is_known_is_an_error(folder, probes):
-    names = list(Attributor.from_zoo().candidates)
+    names = list(Attributor.open().candidates)
     given(folder, names[:-1])
     with pytest.raises(ConfigError, match=f"no picture by {names[-1]}; add some .* or let it draw"):
         attributor(folder, "look-up").attribute(probes[:1])
@@ -164,7 +164,7 @@ def test_a_candidate_of_which_nothing_is_known_is_an_error(folder, probes):
 )
 def test_a_policy_that_cannot_be_followed_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        Attributor.from_zoo(**options)
+        Attributor.open(**options)
 
 
 def test_the_record_says_what_the_gallery_gave(folder, probes):

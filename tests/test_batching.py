@@ -14,9 +14,9 @@ import pytest
 from resynth_fast import backends, zoo
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.devices.base import CpuDevice
-from resynth_fast.engines import batching as merging
+from resynth_fast.engines import batching
 from resynth_fast.engines import pool as engines
-from resynth_fast.engines.batching import Merging
+from resynth_fast.engines.batching import DynamicBatcher
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, DeviceError
 
@@ -76,17 +76,17 @@ def until(done):
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize("users", [1, 2])
-def test_one_alone_runs_ahead_of_the_device_and_several_let_it_finish(users):
+@pytest.mark.parametrize("holders", [1, 2])
+def test_one_alone_runs_ahead_of_the_device_and_several_let_it_finish(holders):
     engine, waited = Engine(), []
-    engine.device.wait = lambda: waited.append(engine.calls[-1])
-    Merging(engine, lambda: users).run(rows(3))
-    assert waited == [[3]][: users - 1]
+    engine.device.synchronize = lambda: waited.append(engine.calls[-1])
+    DynamicBatcher(engine, lambda: holders).run(rows(3))
+    assert waited == [[3]][: holders - 1]
 
 
 def test_calls_that_meet_are_run_in_their_order_as_far_as_they_are_alike_and_fit():
     engine = Engine()
-    merged = Merging(engine, several, most_rows=4)
+    merged = DynamicBatcher(engine, several, most_rows=4)
     calls = [
         rows(0),
         rows(1, 2),
@@ -106,7 +106,7 @@ def test_calls_that_meet_are_run_in_their_order_as_far_as_they_are_alike_and_fit
 
 def test_rows_of_a_call_are_the_first_ones_doubled_so_that_devices_see_few_sizes():
     engine = Engine()
-    for future in meet(Merging(engine, several), engine, [rows(i, i) for i in range(7)]):
+    for future in meet(DynamicBatcher(engine, several), engine, [rows(i, i) for i in range(7)]):
         future.result()
     assert [len(call) for call in engine.calls] == [8, 4]
 
@@ -114,7 +114,7 @@ def test_rows_of_a_call_are_the_first_ones_doubled_so_that_devices_see_few_sizes
 def test_who_gets_an_error_alone_gets_it_and_nobody_else():
     engine = Engine()
     calls = [rows(0), rows(1), rows(np.nan), rows(3), {}, rows(5)]
-    futures = meet(Merging(engine, several), engine, calls)
+    futures = meet(DynamicBatcher(engine, several), engine, calls)
     for i in (0, 1, 3, 5):
         np.testing.assert_array_equal(futures[i].result()["y"], rows(2 * i)["x"])
     with pytest.raises(BundleError, match="not a number"):
@@ -125,7 +125,7 @@ def test_who_gets_an_error_alone_gets_it_and_nobody_else():
 
 def test_what_memory_is_too_small_for_is_run_call_by_call_and_not_tried_again():
     engine = Engine(holds=2)
-    merged = Merging(engine, several)
+    merged = DynamicBatcher(engine, several)
     for tries in (1, 0):
         for i, future in enumerate(meet(merged, engine, [rows(i) for i in range(5)])):
             np.testing.assert_array_equal(future.result()["y"], rows(2 * i)["x"])
@@ -134,7 +134,7 @@ def test_what_memory_is_too_small_for_is_run_call_by_call_and_not_tried_again():
 
 def test_an_engine_whose_outputs_are_not_rows_answers_each_call_alone():
     engine = Engine()
-    merged = Merging(
+    merged = DynamicBatcher(
         SimpleNamespace(fallback="", device=engine.device, run=lambda inputs: {"sum": engine.run(inputs)["y"].sum(0)}), several
     )
     for i, future in enumerate(meet(merged, engine, [rows(i) for i in range(4)])):
@@ -143,7 +143,7 @@ def test_an_engine_whose_outputs_are_not_rows_answers_each_call_alone():
 
 def test_an_interrupt_inside_the_engine_is_of_its_own_thread():
     engine = Engine()
-    merged = Merging(engine, several)
+    merged = DynamicBatcher(engine, several)
 
     def interrupted(inputs):
         found = engine.run(inputs)
@@ -186,7 +186,7 @@ class Interrupt(BaseException):
 def test_interrupts_at_any_moment_leave_nobody_waiting():
     """The main thread is interrupted again and again, in its queueing, waiting, running and leaving; the others get all their rows."""
     engine = Engine()
-    merged = Merging(engine, several)
+    merged = DynamicBatcher(engine, several)
     armed, interrupts, over = False, 0, False
 
     def interrupt(signum, frame):
@@ -231,7 +231,7 @@ def test_many_calls_of_many_threads_are_all_answered_with_their_own_rows():
         time.sleep(1e-4)  # others come meanwhile
         return engine.run(inputs)
 
-    merged = Merging(SimpleNamespace(fallback="", device=engine.device, run=run), several, most_rows=8)
+    merged = DynamicBatcher(SimpleNamespace(fallback="", device=engine.device, run=run), several, most_rows=8)
 
     def work(seed):
         rng, asked = random.Random(seed), 0
@@ -251,7 +251,7 @@ def test_many_calls_of_many_threads_are_all_answered_with_their_own_rows():
 class Device:
     """A backend whose engines stand in for a device's: they are ONNX Runtime's with two threads, and have a device."""
 
-    abreast = False
+    runs_on_caller_thread = False
 
     def __init__(self, watch):
         self.library, self.watch = backends.get("onnxruntime"), watch
@@ -309,8 +309,10 @@ def test_the_time_of_a_call_is_shared_by_its_rows_and_waiting_is_nobodys(monkeyp
 
     now = SimpleNamespace(perf_counter=lambda: clock)
     monkeypatch.setattr(engines, "time", now)
-    monkeypatch.setattr(merging, "time", now)
-    pool = EnginePool(SimpleNamespace(abreast=False, load=lambda model, threads: SimpleNamespace(fallback="", device=CpuDevice(), run=run)))
+    monkeypatch.setattr(batching, "time", now)
+    pool = EnginePool(
+        SimpleNamespace(runs_on_caller_thread=False, load=lambda model, threads: SimpleNamespace(fallback="", device=CpuDevice(), run=run))
+    )
     monkeypatch.setattr(pool.costs, "ran", lambda graph, rows, seconds: told.append((rows, seconds)))
     tagger = zoo.bundle(zoo.TAGGER).components["tagger"]
 
@@ -326,5 +328,5 @@ def test_the_time_of_a_call_is_shared_by_its_rows_and_waiting_is_nobodys(monkeyp
 
 def test_a_processor_runs_calls_side_by_side():
     pool, component = EnginePool(), zoo.bundle(zoo.TAGGER).components["tagger"]
-    assert not isinstance(pool.get(component), Merging)
-    assert isinstance(EnginePool(Device(lambda inputs: None)).get(component), Merging)
+    assert not isinstance(pool.get(component), DynamicBatcher)
+    assert isinstance(EnginePool(Device(lambda inputs: None)).get(component), DynamicBatcher)

@@ -12,12 +12,12 @@ from PIL import Image
 from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines.pool import EnginePool
+from resynth_fast.evaluation.config import EvaluationConfig
 from resynth_fast.evaluation.dataset import Dataset, describe, read
-from resynth_fast.evaluation.protocols import Bench
-from resynth_fast.evaluation.setting import Setting
+from resynth_fast.evaluation.protocols import ProtocolRunner
 from resynth_fast.extractors.space import FeatureSpace
 from resynth_fast.images import perturbations
-from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration, Point
+from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration, CalibrationPoint
 from resynth_fast.scoring.score import fit_temperature
 from resynth_fast.scoring.whitening import Constants, fit_constants
 
@@ -47,10 +47,10 @@ def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Cal
         return constants, replace(UNCALIBRATED, source=f"{UNCALIBRATED.source}; {text} have too few of a cell or too few prompts"), text
     points = []
     for k in [k for k in REFERENCES if k < cells.min()]:
-        setting = Setting(recipe="one-shot", references=k, draws=2)
-        judged = Bench(data, constants, list(unfitted.extractor.block_sizes.values()), setting).judge()
+        setting = EvaluationConfig(recipe="one-shot", references=k, draws=2)
+        judged = ProtocolRunner(data, constants, list(unfitted.extractor.block_sizes.values()), setting).judge()
         temperature = fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
-        points.append(Point(k, 0, temperature, float(np.quantile(judged.consistency, 0.05))))
+        points.append(CalibrationPoint(k, 0, temperature, float(np.quantile(judged.consistency, 0.05))))
     return constants, Calibration(tuple(points), text), text
 
 

@@ -161,7 +161,7 @@ def test_nothing_but_conditions_goes_up_and_nothing_but_pictures_and_features_co
 def test_a_verdict_is_the_same_wherever_its_arrays_are(device: CudaDevice, tmp_path: Path) -> None:
     Image.fromarray(of_bundle("zoo-sd").make(PROMPTS[:1], SEEDS[:1], 8)[0]).save(tmp_path / "probe.png")
     verdicts = [
-        Attributor.from_zoo(["zoo:zoo-sd", "zoo:zoo-flux"], backend=OnnxRuntime(PROVIDERS["cpu"], where), threads=1, references=2, steps=2)(
+        Attributor.open(["zoo:zoo-sd", "zoo:zoo-flux"], backend=OnnxRuntime(PROVIDERS["cpu"], where), threads=1, references=2, steps=2)(
             [tmp_path / "probe.png"]
         )[0]
         for where in (device, None)
@@ -178,7 +178,7 @@ def test_memory_is_given_back_after_each_picture(device: CudaDevice) -> None:
 
 def test_an_engine_takes_arrays_of_the_host_too(device: CudaDevice) -> None:
     component = zoo.bundle("zoo-sd").components["decoder"]
-    engine = OnnxRuntime(PROVIDERS["cpu"], device).load(component.model(), threads=1)
+    engine = OnnxRuntime(PROVIDERS["cpu"], device).load(component.onnx_model(), threads=1)
     latents = floats(2, *component.inputs["latents"].shape[1:])  # type: ignore[arg-type]
     image = engine.run({"latents": latents})["image"]
     assert isinstance(image, np.ndarray)
@@ -199,7 +199,7 @@ def test_a_gpu_is_asked_to_work_on_our_stream(device: CudaDevice, monkeypatch: p
         return session(graph, options, providers=providers, **more)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
-    engine = OnnxRuntime(PROVIDERS[variant], device).load(zoo.bundle(zoo.TAGGER).components["tagger"].model(), threads=1)
+    engine = OnnxRuntime(PROVIDERS[variant], device).load(zoo.bundle(zoo.TAGGER).components["tagger"].onnx_model(), threads=1)
     ours = {"user_compute_stream": "7"}
     assert asked[:-1] == [(PROVIDERS[name], ours) for name in dict.fromkeys([variant, "cuda"])]
     assert asked[-1] == (PROVIDERS["cpu"], {})  # what neither takes
@@ -214,7 +214,7 @@ def test_a_gpu_is_asked_to_work_on_our_stream(device: CudaDevice, monkeypatch: p
 )
 def test_arrays_that_the_graph_does_not_take_are_refused(device: CudaDevice, spoil: Any) -> None:
     component = zoo.bundle("zoo-sd").components["decoder"]
-    engine = OnnxRuntime(PROVIDERS["cpu"], device).load(component.model(), threads=1)
+    engine = OnnxRuntime(PROVIDERS["cpu"], device).load(component.onnx_model(), threads=1)
     x = device.to_device(floats(1, 210))
     with pytest.raises(BundleError, match="export the bundle again"):
         engine.run(spoil(x))
@@ -230,7 +230,7 @@ def test_without_kernels_or_a_device_arrays_go_through_the_host(monkeypatch: pyt
         cached.cache_clear()
     assert cuda.cuda_device() is None
     cuda.cuda_device.cache_clear()
-    engine = backends.get("onnxruntime").load(zoo.bundle(zoo.TAGGER).components["tagger"].model(), threads=1)
+    engine = backends.get("onnxruntime").load(zoo.bundle(zoo.TAGGER).components["tagger"].onnx_model(), threads=1)
     assert device_of(engine) is CPU
 
 

@@ -1,4 +1,4 @@
-"""`python -m resynth_fast.export.table > docs/families.md`: export a tiny pipeline of each family and write down what was measured."""
+"""`python -m resynth_fast.export.docs_tables > docs/families.md`: export a tiny pipeline of each family and write down what was measured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "onnx", "onnxruntime", "openv
 
 HEAD = """# Families and noise schedulers
 
-Written by `python -m resynth_fast.export.table > docs/families.md` with {versions}, one thread; do not edit by hand.
+Written by `python -m resynth_fast.export.docs_tables > docs/families.md` with {versions}, one thread; do not edit by hand.
 
 ## Families
 
@@ -110,7 +110,7 @@ def _openvino(bundle: Bundle, part: str, network: Network) -> str:
     """Whether OpenVINO, told to compute in float32, agrees with ONNX Runtime."""
     if importlib.util.find_spec("openvino") is None:
         return "not tried"
-    model = bundle.components[part].model()
+    model = bundle.components[part].onnx_model()
     inputs = {name: value.numpy() for name, value in network.example(3).items()}
     expected = backends.get("onnxruntime").load(model, threads=1).run(inputs)
     try:

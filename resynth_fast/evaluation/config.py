@@ -15,7 +15,7 @@ POLICIES = ("resynthesised", "arbitrary", "aligned")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class EvaluationConfig:
     """What is evaluated; ConfigError names the option that does not fit."""
 
     recipe: str = "default"

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from resynth_fast.arrays import Floats
 from resynth_fast.gallery import Entry, Gallery, Layout
 
 ENTRIES = int(os.environ.get("RESYNTH_BENCH_ENTRIES", "100000"))
@@ -27,7 +28,6 @@ PER_GENERATOR = 4
 BATCH = 2000
 OPENING_US = 200_000.0
 LOOKUP_US = 50_000.0
-Floats = NDArray[np.float32]
 
 
 def main() -> None:

@@ -9,12 +9,10 @@ from importlib.util import find_spec
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from resynth_fast.arrays import Floats
 from resynth_fast.kernels.noise import normal_rows
 from resynth_fast.kernels.similarity import backend
-
-Floats = NDArray[np.float32]
 
 
 def main() -> None:

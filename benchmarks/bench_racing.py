@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from resynth_fast import zoo
+from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.attributor import Attributor
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics, racing
 from resynth_fast.evaluation.zoo import draw, references
 from resynth_fast.images import perturbations
 from resynth_fast.scoring.decision import Decision
-from resynth_fast.scoring.whitening import Doubles, Integers
 from resynth_fast.types import Picture, Pixels
 
 FEWER, AGREEMENT, POINTS = 2.0, 0.99, 1.0

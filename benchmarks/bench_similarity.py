@@ -15,10 +15,10 @@ import numpy as np
 from bits import in_batches
 from numpy.typing import NDArray
 
+from resynth_fast.arrays import Floats
 from resynth_fast.kernels.similarity import backend, similarity
 
 DIMENSION = 768
-Floats = NDArray[np.float32]
 Best = NDArray[np.int64]
 
 

@@ -10,12 +10,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from resynth_fast.arrays import Floats
 from resynth_fast.kernels.similarity import backend
 from resynth_fast.kernels.step import GUIDANCE, INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH, step
 
-Floats = NDArray[np.float32]
 SCALE = 1.0  # of the guidance: an output that is kept stays as it is, however often it is written over itself
 SHAPES = ((1, 4, 64, 64), (16, 4, 128, 128))  # one picture of 512 px; 16 of 1024 px, an autoencoder of factor 8
 

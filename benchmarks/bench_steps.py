@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resynth_fast import zoo
+from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.attributor import Attributor
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
@@ -33,7 +34,6 @@ from resynth_fast.evaluation import metrics
 from resynth_fast.evaluation.zoo import draw, references
 from resynth_fast.options import Options
 from resynth_fast.scoring.score import scores as recipe_scores
-from resynth_fast.scoring.whitening import Doubles, Integers
 
 DEFAULT = Options().steps
 FIRST = "20 steps"

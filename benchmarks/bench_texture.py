@@ -7,11 +7,10 @@ from timing import Row, compare, processor, run
 import numpy as np
 from numpy.typing import NDArray
 
+from resynth_fast.arrays import Floats
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.kernels import texture_twin
 from resynth_fast.kernels.similarity import backend
-
-Floats = NDArray[np.float32]
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ import numpy as np
 from bits import in_batches
 from numpy.typing import NDArray
 
+from resynth_fast.arrays import Floats
 from resynth_fast.kernels.similarity import backend
 from resynth_fast.kernels.topk import topk
 
 DIMENSION, K = 768, 10
-Floats = NDArray[np.float32]
 Found = NDArray[np.int64]
 
 

@@ -18,12 +18,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from resynth_fast.arrays import Doubles
 from resynth_fast.errors import ConfigError
-
-Doubles = npt.NDArray[np.float64]
 
 MAX_HISTORY = 4  # this call's and three earlier samples or outputs
 FIT_TOLERANCE = 3e-6

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import __version__, captioners, images, zoo
+from .arrays import Doubles
 from .bundle import Bundle
 from .candidates import Candidate, GenerativeCandidate, find
 from .candidates.folder import SelectedExemplars
@@ -35,7 +36,6 @@ from .scoring import calibration
 from .scoring.calibration import CalibrationPoint
 from .scoring.decision import Decision, decide
 from .scoring.prior import Prior, batch_prior
-from .scoring.whitening import Doubles
 from .timing import StageTimer
 from .types import CandidateEvidence, Caption, Picture, Pixels, Request, Verdict
 

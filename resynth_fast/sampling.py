@@ -16,37 +16,44 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import A
 from .bundle import Guidance, StepTable
-from .devices.base import CPU, Array, Device
+from .devices.base import CPU, Device
 from .errors import BundleError
 from .kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH
-
-Latents = Array
-"""(b, c, h, w) float32"""
 
 
 def walk(
     table: StepTable,
-    noise: Callable[[int], Latents],
-    denoise: Callable[[Latents, float], Latents],
+    noise: Callable[[int], A],
+    denoise: Callable[[A, float], A],
     guidance: float | None = None,
-    device: Device = CPU,
-) -> Latents:
-    """Walk `table`; all arrays are at one `device`, and stay there.
+    device: Device[A] = CPU,  # type: ignore[assignment]
+) -> A:
+    """Sample latents with a step table. All arrays are on `device` and stay there.
 
-    `noise(call)` gives the normals (b, c, h, w) of a call, 0 for the start and 1 … n for the rows of the table;
-    `denoise(latents, timestep)` the model's output of the same shape, in memory that nobody else will use. With a
-    `guidance` scale it gives (2 b, c, h, w): the unconditional rows, then the conditional ones. Returns latents (b, c, h, w).
-    BundleError if the table reaches back further than a walk can.
+    Args:
+        table: the sampler.
+        noise: call number → standard normals (b, c, h, w); call 0 is the start, 1 … n are the rows of the table.
+        denoise: latents (b, c, h, w) and timestep → the model's output of the same shape, in memory that the walk may
+            overwrite. With `guidance` it returns (2 b, c, h, w): the unconditional rows, then the conditional ones.
+        guidance: scale of classifier-free guidance; None: without it.
+        device: where the arrays are.
+
+    Returns:
+        Latents (b, c, h, w).
+
+    Raises:
+        BundleError: the table has no rows, or a row refers to more earlier calls than the step kernel keeps.
     """
-    weights = weights_of(table, guidance)
+    on_host = weights_of(table, guidance)
     kept_samples, kept_outputs = (max(len(getattr(row, kind)) for row in table.rows) for kind in ("samples", "outputs"))
     start = noise(0)
-    weights = device.to_device(weights.repeat(len(start), axis=1))
+    weights = device.to_device(on_host.repeat(len(start), axis=1))
     x, scaled = device.empty_like(start), device.empty_like(start)
     device.step(weights[0], [start], [start], out=x, scaled=scaled)
-    samples: list[Latents] = [x]
-    outputs: list[Latents] = []
+    samples: list[A] = [x]
+    outputs: list[A] = []
     for call, row in enumerate(table.rows, start=1):
         output, unconditional = denoise(scaled, row.timestep), None
         if guidance is not None:
@@ -86,7 +93,7 @@ def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[n
     return weights
 
 
-def rescaled(output: Latents, guidance: Guidance, device: Device = CPU) -> Latents:
+def rescaled(output: A, guidance: Guidance, device: Device[A] = CPU) -> A:  # type: ignore[assignment]
     """Guidance drawn back to the deviation of each conditional row by the share `guidance.rescale` (Lin et al. 2023, arXiv 2305.08891, 3.4).
 
     `output` (2 b, c, h, w): the unconditional rows, then the conditional ones; returns (b, c, h, w).

@@ -56,7 +56,7 @@ def invariance(s: Setting) -> Iterator[Row]:
         )
 
 
-def _step_bits(device: Device, noise: npt.NDArray[np.float32]) -> None:
+def _step_bits(device: Device[Any], noise: npt.NDArray[np.float32]) -> None:
     """SystemExit unless the step kernel's bits at `device` are the host's."""
     weights = np.zeros((len(noise), WIDTH), np.float32)
     weights[:, [SAMPLES.start, OUTPUTS.start, INPUT_SCALE]] = 0.7, -1.3, 1.0

@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
-import numpy.typing as npt
 
+from resynth_fast.arrays import Floats
 from resynth_fast.errors import ConfigError
 
 from .. import checkpoints
 from ..canonical import Guidance, TextInput
 from ..graphs import Network
 from ..weights import rest, widened
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from resynth_fast.arrays import Floats
+
 from ..canonical import Decoder, Guidance, TextInput, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
-from . import Floats, Generator
+from . import Generator
 
 PIPELINE = "FluxPipeline"
 MAX_WORD_TOKENS = 512

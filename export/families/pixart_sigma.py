@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from resynth_fast.arrays import Floats
 from resynth_fast.errors import ConfigError
 
 from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, TextInput, broadcast_masks, masks, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
-from . import Floats, Generator
+from . import Generator
 
 PIPELINE = "PixArtSigmaPipeline"
 MAX_TOKENS = 300

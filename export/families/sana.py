@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from resynth_fast.arrays import Floats
+
 from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, TextInput, broadcast_masks, masks, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
-from . import Floats, Generator
+from . import Generator
 
 PIPELINE = "SanaPipeline"
 MAX_TOKENS = 300

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from resynth_fast.arrays import Floats
+
 from ..canonical import Decoder, Guidance, TextInput, UNet, embedded_scale, normals, timesteps, tokens
 from ..graphs import Network
 from ..step_table import step_table
 from ..weights import weights_sha256
-from . import Floats, Generator
+from . import Generator
 
 PIPELINE = "StableDiffusionPipeline"
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
+from resynth_fast.arrays import Floats
 from resynth_fast.errors import ConfigError
 
 from ..canonical import Decoder, Guidance, TextInput, normals, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
-from . import Floats, Generator
+from . import Generator
 
 PIPELINE = "StableDiffusion3Pipeline"
 MAX_T5_TOKENS = 256

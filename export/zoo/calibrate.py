@@ -1,4 +1,4 @@
-"""GalleryFit the constants of the zoo's texture extractor and calibrate the verdict, on captions the models were trained on.
+"""Fit the constants of the zoo's texture extractor and calibrate the verdict, on captions the models were trained on.
 
 Nothing here sees a held-out caption, a probe of an evaluation or the withheld generator.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from resynth_fast import zoo
+from resynth_fast.arrays import Doubles
 from resynth_fast.attributor import Attributor
 from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
@@ -26,7 +27,7 @@ from resynth_fast.images import perturbations
 from resynth_fast.options import Options
 from resynth_fast.scoring.calibration import Calibration, CalibrationPoint
 from resynth_fast.scoring.score import consistency, fit_temperature, scores
-from resynth_fast.scoring.whitening import Doubles, fit_constants
+from resynth_fast.scoring.whitening import fit_constants
 from resynth_fast.types import Pixels
 
 from .. import bundles

@@ -28,6 +28,7 @@ import torch
 from onnx import numpy_helper
 from transformers import CLIPTokenizer
 
+from resynth_fast.arrays import Floats
 from resynth_fast.bundle import Bundle
 from resynth_fast.errors import BundleError, ConfigError
 
@@ -43,8 +44,6 @@ ABSENT = ("vae.encoder.", "vae.quant_conv.")
 """What a bundle does not hold, for no picture is made with it: NaN in a restored pipeline, so that a use shows."""
 SCALE = "scaling_factor"
 TEMPLATE_SCALE = 0.734375  # any number that no graph of the zoo holds; exact in float32
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

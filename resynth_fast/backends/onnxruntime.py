@@ -97,7 +97,7 @@ class OnnxRuntimeEngine:
         self._outputs = [each.name for each in session.get_outputs()]
         used = session.get_providers()[0]
         self.fallback = "" if used == provider else f"ONNX Runtime has no usable {provider}, {used} runs instead"
-        self.device: Device = CPU if self.fallback or device is None else device
+        self.device: Device[Any] = CPU if self.fallback or device is None else device
         self._lock = threading.Lock()
 
     def run(self, inputs: Arrays) -> dict[str, Any]:

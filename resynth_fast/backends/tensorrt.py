@@ -53,7 +53,7 @@ class TensorRt:
 
     runs_on_caller_thread = False
 
-    def __init__(self, plans: Path, context: Any, libraries: dict[str, Any], device: Device = CPU) -> None:
+    def __init__(self, plans: Path, context: Any, libraries: dict[str, Any], device: Device[Any] = CPU) -> None:
         """`libraries`: flavour → module of TensorRT-RTX or TensorRT; `device`: where arrays can stay, on the device if there are kernels."""
         self.plans, self.context, self._libraries, self.device = plans, context, libraries, device
 
@@ -100,7 +100,7 @@ class TensorRtEngine:
 
     fallback = ""
 
-    def __init__(self, engine: Any, library: Any, context: Any, device: Device = CPU) -> None:
+    def __init__(self, engine: Any, library: Any, context: Any, device: Device[Any] = CPU) -> None:
         self._engine, self._cuda, self.device = engine, context, device
         self._execution = engine.create_execution_context()
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from ..arrays import Array
 from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
-from ..devices.base import CPU, Array, Device, device_of, transfer
+from ..devices.base import CPU, Device, device_of, transfer
 from ..engines.pool import EnginePool, engine_ref
 from ..errors import BundleError
-from ..sampling import Latents, rescaled, walk
+from ..sampling import rescaled, walk
 from ..scheduler import BatchKey, Work
 from ..types import Pixels
 
@@ -39,7 +41,7 @@ class EngineCandidate:
         device, levels = self.draw(prompts, seeds, steps)
         return list(device.to_host(levels))
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device, Array]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device[Any], Array]:
         """Where the pictures of `make` came to be, and they (b, H, W, 3) uint8, left there."""
         table = self._table(steps)
         conditions = self._encode(prompts)
@@ -81,8 +83,8 @@ class EngineCandidate:
         return self._tables[steps]
 
     def _denoiser(
-        self, engine: Engine, device: Device, conditions: tuple[Conditions, Conditions | None]
-    ) -> Callable[[Latents, float], Latents]:
+        self, engine: Engine, device: Device[Any], conditions: tuple[Conditions, Conditions | None]
+    ) -> Callable[[Any, float], Any]:
         conditional, unconditional = conditions
         component = self.bundle.components["denoiser"]
         wanted = [name for name in component.inputs if name.startswith("cond_")]
@@ -91,7 +93,7 @@ class EngineCandidate:
             for name in wanted
         }
 
-        def denoise(latents: Latents, timestep: float) -> Latents:
+        def denoise(latents: Any, timestep: float) -> Any:
             rows = latents if unconditional is None else device.concatenate([latents, latents])
             output = engine.run({"latents": rows, "timestep": device.full(len(rows), timestep), **inputs})["model_output"]
             return rescaled(output, self.bundle.guidance, device) if self.bundle.guidance.mode == "rescaled" else output

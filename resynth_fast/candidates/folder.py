@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import images
+from ..arrays import Doubles, Integers
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
-from ..scoring.whitening import Doubles, Integers
 from ..types import Pixels
 
 CHUNK = 16

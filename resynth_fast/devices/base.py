@@ -1,7 +1,7 @@
-"""Where arrays are: what a walk and a description do to them, here on the host, on a GPU in the backend that runs there.
+"""Devices: where arrays are, and the operations of sampling and feature extraction on them.
 
-An engine that computes elsewhere than on the host has a `device` like this one. What it is given as the arrays of its place it
-answers as such. Of a walk nothing is copied to the host but its pictures as bytes, of a description nothing but the features.
+An engine given arrays on its device returns arrays on that device. Only the final uint8 pictures and the features are
+copied to the host.
 """
 
 from __future__ import annotations
@@ -12,77 +12,75 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import A, Array, Doubles
 from ..kernels.noise import normal_rows
 from ..kernels.preprocess import jpeg_round_trip, resize, resize_to_unit, to_uint8
 from ..kernels.step import step
 from ..kernels.texture import textures
 
-Array = Any
-"""(b, …): a NumPy array, or what has `shape`, `len`, `reshape`, and integers and slices as indices, which give views."""
 
+class Device(Protocol[A]):
+    """Operations on arrays of type `A`. Arguments are arrays on this device, and so are results, unless said otherwise."""
 
-class Device(Protocol):
-    """Operations whose results are where their arguments are."""
+    def to_device(self, values: Any) -> A:
+        """Copy a NumPy array to this device; an array that is there already is returned as it is."""
 
-    def to_device(self, values: Array) -> Array:
-        """`values`, wherever they are, at this place."""
+    def to_host(self, values: A) -> npt.NDArray[Any]:
+        """Copy an array of this device to a NumPy array."""
 
-    def to_host(self, values: Array) -> npt.NDArray[Any]:
-        """`values` of this place as a NumPy array."""
-
-    def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Array:
-        """See `noise.normal_rows`; the same bits."""
+    def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> A:
+        """See `noise.normal_rows`; the same bits on every device."""
 
     def step(
         self,
-        weights: Array,
-        samples: Sequence[Array],
-        outputs: Sequence[Array],
+        weights: A,
+        samples: Sequence[A],
+        outputs: Sequence[A],
         *,
-        out: Array,
-        unconditional: Array | None = None,
-        noise: Array | None = None,
-        guided: Array | None = None,
-        scaled: Array | None = None,
+        out: A,
+        unconditional: A | None = None,
+        noise: A | None = None,
+        guided: A | None = None,
+        scaled: A | None = None,
     ) -> None:
-        """See `step.step`; the same bits."""
+        """See `step.step`; the same bits on every device."""
 
-    def empty_like(self, values: Array) -> Array:
-        """Memory for as many values of the same type."""
+    def empty_like(self, values: A) -> A:
+        """An uninitialised array of the same shape and type."""
 
-    def concatenate(self, parts: Sequence[Array]) -> Array:
-        """Rows after one another."""
+    def concatenate(self, parts: Sequence[A]) -> A:
+        """Join arrays along their first axis."""
 
-    def full(self, rows: int, value: float) -> Array:
-        """(rows,) float32, all `value`."""
+    def full(self, rows: int, value: float) -> A:
+        """(rows,) float32, each element `value`."""
 
     def synchronize(self) -> None:
-        """Until all that was asked of the device is done."""
+        """Wait until all work queued on the device is done."""
 
-    def all_finite(self, values: Array) -> bool:
-        """Whether all are finite."""
+    def all_finite(self, values: A) -> bool:
+        """Whether no element is NaN or infinite."""
 
-    def deviation(self, values: Array) -> npt.NDArray[np.float64]:
-        """Standard deviation of each row of (b, c, h, w), (b,) on the host."""
+    def deviation(self, values: A) -> Doubles:
+        """Standard deviation of each row of (b, c, h, w): (b,) on the host."""
 
-    def to_uint8(self, image: Array) -> Array:
-        """See `preprocess.to_uint8`; the same bits."""
+    def to_uint8(self, image: A) -> A:
+        """See `preprocess.to_uint8`; the same bits on every device."""
 
-    def resize(self, pictures: Sequence[Array], side: int) -> Array:
-        """Pictures (H, W, 3) uint8, each of its own size → (n, side, side, 3), see `preprocess.resize`."""
+    def resize(self, pictures: Sequence[A] | A, side: int) -> A:
+        """n pictures (H, W, 3) uint8 of any sizes → (n, side, side, 3); see `preprocess.resize`."""
 
-    def jpeg_round_trip(self, pictures: Array, quality: int) -> Array:
-        """(n, H, W, 3) uint8 → the same; see `preprocess.jpeg_round_trip`."""
+    def jpeg_round_trip(self, pictures: A, quality: int) -> A:
+        """(n, H, W, 3) uint8 → the same shape; see `preprocess.jpeg_round_trip`."""
 
-    def resize_to_unit(self, pictures: Array, side: int) -> Array:
+    def resize_to_unit(self, pictures: A, side: int) -> A:
         """See `preprocess.resize_to_unit`."""
 
-    def textures(self, pictures: Array, dimension: int) -> Array:
+    def textures(self, pictures: A, dimension: int) -> A:
         """See `texture.textures`."""
 
 
 class CpuDevice:
-    """The processor's memory, as NumPy arrays."""
+    """The processor: its arrays are NumPy arrays."""
 
     normal_rows = staticmethod(normal_rows)
     step = staticmethod(step)
@@ -92,36 +90,35 @@ class CpuDevice:
     empty_like = staticmethod(np.empty_like)
     concatenate = staticmethod(np.concatenate)
 
-    def to_device(self, values: Array) -> Array:
+    def to_device(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Device.to_device`."""
         return values
 
-    def to_host(self, values: Array) -> npt.NDArray[Any]:
+    def to_host(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Device.to_host`."""
-        found: npt.NDArray[Any] = values
-        return found
+        return values
 
-    def full(self, rows: int, value: float) -> Array:
+    def full(self, rows: int, value: float) -> npt.NDArray[Any]:
         """See `Device.full`."""
         return np.full(rows, value, np.float32)
 
     def synchronize(self) -> None:
-        """See `Device.synchronize`: it always is."""
+        """See `Device.synchronize`; calls on the processor return when they are done."""
 
-    def all_finite(self, values: Array) -> bool:
+    def all_finite(self, values: npt.NDArray[Any]) -> bool:
         """See `Device.all_finite`."""
         return bool(np.isfinite(values).all())
 
-    def deviation(self, values: Array) -> npt.NDArray[np.float64]:
+    def deviation(self, values: npt.NDArray[Any]) -> Doubles:
         """See `Device.deviation`."""
-        found: npt.NDArray[np.float64] = values.std(axis=(1, 2, 3), dtype=np.float64)
-        return found
+        deviation: Doubles = values.std(axis=(1, 2, 3), dtype=np.float64)
+        return deviation
 
-    def resize(self, pictures: Sequence[Array], side: int) -> Array:
+    def resize(self, pictures: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
         """See `Device.resize`."""
         return np.stack([resize(picture, side, side) for picture in pictures])
 
-    def jpeg_round_trip(self, pictures: Array, quality: int) -> Array:
+    def jpeg_round_trip(self, pictures: npt.NDArray[Any], quality: int) -> npt.NDArray[Any]:
         """See `Device.jpeg_round_trip`."""
         return np.stack([jpeg_round_trip(picture, quality) for picture in pictures])
 
@@ -129,12 +126,12 @@ class CpuDevice:
 CPU = CpuDevice()
 
 
-def device_of(engine: object) -> Device:
-    """Where `engine` takes and gives its arrays."""
-    found: Device = getattr(engine, "device", CPU)
-    return found
+def device_of(engine: object) -> Device[Any]:
+    """The device on which `engine` takes and returns arrays."""
+    device: Device[Any] = getattr(engine, "device", CPU)
+    return device
 
 
-def transfer(values: Array, device: Device, to: Device) -> Array:
-    """`values` of `device` at the device `to`: as they are where that is the same, else by way of the host."""
-    return values if device is to else to.to_device(device.to_host(values))
+def transfer(values: Array, source: Device[Any], target: Device[Any]) -> Any:
+    """Move `values` from `source` to `target`: unchanged where the two are the same, else through the host."""
+    return values if source is target else target.to_device(source.to_host(values))

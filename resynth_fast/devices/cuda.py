@@ -17,7 +17,7 @@ from .cuda_array import CudaArray
 from .kernels import KernelDevice
 
 
-class CudaDevice(KernelDevice):
+class CudaDevice(KernelDevice[CudaArray]):
     """See `KernelDevice`. What it does is put on the device's stream; it waits where something is copied to the host alone."""
 
     def __init__(self, context: Any, kernels: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -83,6 +83,10 @@ class CudaArray:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[CudaArray]:
+        """Views along the first axis."""
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, at: int | slice | tuple[int | slice, ...]) -> CudaArray:
         """A view, by integers and slices without a step for the first axes."""

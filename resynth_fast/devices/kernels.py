@@ -1,89 +1,89 @@
-"""A device on a device as far as our kernels make it: each of them is called here, whoever owns the memory."""
+"""A device whose operations are our CUDA kernels, whatever library owns its memory."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Generic
 
 import numpy.typing as npt
 
+from ..arrays import A
 from ..kernels.noise import counters
-from .base import Array
 
 FILTER = "bicubic"
 
 
-class KernelDevice(ABC):
-    """See `resynth_fast.devices.base.Device`; a subclass brings the memory, and the few operations that no kernel of ours does.
+class KernelDevice(ABC, Generic[A]):
+    """See `resynth_fast.devices.base.Device`. A subclass provides the memory, and the few operations that have no kernel.
 
-    `kernels` has the functions of `resynth_fast.kernels._cuda`; on the CPU those of `resynth_fast.kernels._native` stand in for them. They take
-    arrays by DLPack. Beside that nothing is asked of an array here but its `shape`, `len`, `reshape`, and integers and slices
-    as indices, which give views.
+    `kernels` has the functions of `resynth_fast.kernels._cuda`; in tests those of `_native` stand in for them. They take arrays by
+    DLPack.
     """
 
     def __init__(self, kernels: Any) -> None:
         self._kernels = kernels
 
     @abstractmethod
-    def to_device(self, values: Array) -> Array:
+    def to_device(self, values: Any) -> A:
         """See `Device.to_device`."""
 
     @abstractmethod
-    def to_host(self, values: Array) -> npt.NDArray[Any]:
+    def to_host(self, values: A) -> npt.NDArray[Any]:
         """See `Device.to_host`."""
 
     @abstractmethod
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Contiguous memory, unspecified. One that is let go while kernels on the stream still use it is given out behind them only."""
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> A:
+        """An uninitialised contiguous array. Memory freed while queued kernels use it is reused only by work queued after them."""
 
     @abstractmethod
     def _stream(self) -> dict[str, int]:
-        """`stream=` for a kernel: where the engine puts its own work, so that ours is done in its turn."""
+        """`stream=` for a kernel: the stream of the engine, so that kernels run in order with its work."""
 
-    def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Array:
+    def normal_rows(self, seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> A:
         """See `Device.normal_rows`."""
         keys, states = (self.to_device(each) for each in counters(seeds, calls))
         out = self.empty((len(keys), prod(shape)), "float32")
         self._kernels.noise(keys, states, out, **self._stream())
-        return out.reshape((len(keys), *shape))
+        rows: A = out.reshape((len(keys), *shape))
+        return rows
 
     def step(
         self,
-        weights: Array,
-        samples: Sequence[Array],
-        outputs: Sequence[Array],
+        weights: A,
+        samples: Sequence[A],
+        outputs: Sequence[A],
         *,
-        out: Array,
-        unconditional: Array | None = None,
-        noise: Array | None = None,
-        guided: Array | None = None,
-        scaled: Array | None = None,
+        out: A,
+        unconditional: A | None = None,
+        noise: A | None = None,
+        guided: A | None = None,
+        scaled: A | None = None,
     ) -> None:
         """See `Device.step`."""
         self._kernels.step(weights, samples, outputs, unconditional, noise, out, guided, scaled, **self._stream())
 
-    def to_uint8(self, image: Array) -> Array:
+    def to_uint8(self, image: A) -> A:
         """See `Device.to_uint8`."""
         count, _, height, width = image.shape
         out = self.empty((count, height, width, 3), "uint8")
         self._kernels.levels(image, out, **self._stream())
         return out
 
-    def resize(self, pictures: Sequence[Array], side: int) -> Array:
+    def resize(self, pictures: Sequence[A], side: int) -> A:
         """See `Device.resize`."""
         out = self.empty((len(pictures), side, side, 3), "uint8")
         self._one_by_one(self._kernels.resize, pictures, side, out)
         return out
 
-    def resize_to_unit(self, pictures: Array, side: int) -> Array:
+    def resize_to_unit(self, pictures: A, side: int) -> A:
         """See `Device.resize_to_unit`."""
         out = self.empty((len(pictures), 3, side, side), "float32")
         self._one_by_one(self._kernels.fit, pictures, side, out)
         return out
 
-    def jpeg_round_trip(self, pictures: Array, quality: int) -> Array:
+    def jpeg_round_trip(self, pictures: A, quality: int) -> A:
         """See `Device.jpeg_round_trip`."""
         count, height, width, _ = pictures.shape
         workspace = self._workspace(self._kernels.jpeg_workspace_bytes(height, width))
@@ -92,7 +92,7 @@ class KernelDevice(ABC):
             self._kernels.jpeg_round_trip(pictures[i], quality, out[i], workspace, **self._stream())
         return out
 
-    def textures(self, pictures: Array, dimension: int) -> Array:
+    def textures(self, pictures: A, dimension: int) -> A:
         """See `Device.textures`."""
         count, side = pictures.shape[:2]
         workspace = self._workspace(self._kernels.texture_workspace_bytes(count, side))
@@ -100,12 +100,12 @@ class KernelDevice(ABC):
         self._kernels.texture(pictures, out, workspace, **self._stream())
         return out
 
-    def _one_by_one(self, kernel: Callable[..., None], pictures: Sequence[Array] | Array, side: int, out: Array) -> None:
-        """`kernel`, which resamples one picture, over all: on one stream, so that they may share the workspace."""
+    def _one_by_one(self, kernel: Callable[..., None], pictures: Sequence[A] | A, side: int, out: A) -> None:
+        """Run a resampling kernel on each picture. All run on one stream, so they share a workspace."""
         sizes = {tuple(picture.shape[:2]) for picture in pictures}
         workspace = self._workspace(max(self._kernels.preprocess_workspace_bytes(*size, side, side, FILTER) for size in sizes))
         for i, picture in enumerate(pictures):
             kernel(picture, FILTER, out[i], workspace, **self._stream())
 
-    def _workspace(self, size_bytes: int) -> Array:
+    def _workspace(self, size_bytes: int) -> A:
         return self.empty((size_bytes,), "uint8")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .. import images
+from ..arrays import Doubles, Integers
 from . import metrics
 
 FILE = 7
@@ -32,7 +33,7 @@ def facts(path: Path, normalised: npt.NDArray[np.uint8]) -> list[float]:
     return [*own, float(np.log(len(buffer.getvalue()) / normalised[..., 0].size))]
 
 
-def evaluate(found: metrics.Doubles, generator: metrics.Integers, group: metrics.Integers) -> dict[str, Any]:
+def evaluate(found: Doubles, generator: Integers, group: Integers) -> dict[str, Any]:
     """Balanced accuracy of nearest neighbours by `facts` (n, FILE + 1), folds of groups apart: by the files as they are,
     and after pixel normalisation, when all that is left is how well a picture compresses."""
     return {
@@ -42,7 +43,7 @@ def evaluate(found: metrics.Doubles, generator: metrics.Integers, group: metrics
     }
 
 
-def _accuracy(found: metrics.Doubles, generator: metrics.Integers, group: metrics.Integers, folds: int = 5) -> float | None:
+def _accuracy(found: Doubles, generator: Integers, group: Integers, folds: int = 5) -> float | None:
     fold = group % folds
     known, label = np.unique(generator, return_inverse=True)
     rng = np.random.default_rng(0)

@@ -21,18 +21,17 @@ import numpy.typing as npt
 import platformdirs
 
 from .. import __version__, images
+from ..arrays import Booleans, Doubles, Floats, Integers
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.network import LAST, NetworkExtractor
 from ..extractors.space import FeatureSpace
 from ..images.perturbations import perturbation
 from . import baseline
-from .metrics import Booleans, Doubles, Integers
 
 CHUNK = 16
 VERSION = 1
 """Of what is kept in a cache."""
 
-Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..arrays import Booleans, Doubles
 from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
 from ..images import perturbations
 from ..scoring.score import fit_temperature, probabilities
-from ..scoring.whitening import Doubles
 from . import baseline, metrics
 from .config import GALLERY_STEPS, EvaluationConfig
 from .dataset import Dataset, DatasetFeatures, Progress, describe, read
@@ -199,7 +199,7 @@ def outside(bench: ProtocolRunner, judged: Judgements) -> list[dict[str, Any]]:
     return found
 
 
-def _separation(judged: Judgements, known: metrics.Booleans, foreign: metrics.Booleans) -> dict[str, Any]:
+def _separation(judged: Judgements, known: Booleans, foreign: Booleans) -> dict[str, Any]:
     hit = (judged.scores.argmax(1) == judged.truth)[known]
     inside, outside = judged.consistency[known], judged.consistency[foreign]
     return {

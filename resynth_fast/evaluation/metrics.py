@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Booleans = npt.NDArray[np.bool_]
+from ..arrays import Booleans, Doubles, Integers
 
 
 def balanced_accuracy(hit: Booleans, truth: Integers) -> float:

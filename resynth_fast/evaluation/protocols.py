@@ -12,13 +12,13 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from ..arrays import Booleans, Doubles, Integers
 from ..errors import ConfigError
 from ..scoring.prior import Prior, batch_prior, no_gallery
 from ..scoring.score import consistency, nearest, scores
-from ..scoring.whitening import Constants, Doubles
+from ..scoring.whitening import Constants
 from .config import EvaluationConfig
 from .dataset import DatasetFeatures
-from .metrics import Booleans, Integers
 from .spaces import Space, Spaces, folds
 
 

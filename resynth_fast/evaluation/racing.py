@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Doubles, Integers
 from ..attributor import Attributor
 from ..candidates.engine import EngineCandidate
 from ..scoring.decision import Decision
-from ..scoring.whitening import Doubles
 from ..types import Request
 from . import metrics
 
@@ -52,8 +52,8 @@ def agreement(
     raced: Sequence[Decision],
     exhaustive: Sequence[Decision],
     counts: Counts,
-    truth: metrics.Integers,
-    prompt: metrics.Integers,
+    truth: Integers,
+    prompt: Integers,
 ) -> dict[str, Any]:
     """What racing saves and what it changes; `truth` (n,) is -1 for generators that are no candidates, `prompt` (n,) groups intervals.
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arrays import Doubles, Integers
 from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior
-from ..scoring.whitening import Constants, Doubles, Whitening, whitening_of
+from ..scoring.whitening import Constants, Whitening, whitening_of
 from .config import EvaluationConfig
 from .dataset import Dataset, DatasetFeatures
-from .metrics import Integers
 
 FOLDS = 5
 KEPT = 2 * FOLDS

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from .. import zoo
+from ..arrays import Doubles, Integers
 from ..attributor import Attributor
 from ..candidates.engine import EngineCandidate
 from ..errors import ConfigError
 from ..images import perturbations
 from ..scoring.decision import Decision
-from ..scoring.whitening import Doubles
 from ..types import Pixels, Request
 from . import metrics, racing
 
@@ -175,7 +175,7 @@ def _nearest(captions: Sequence[str]) -> list[str]:
     return [max((other for other in words if other != text), key=lambda o: len(words[o] & words[text]), default=text) for text in captions]
 
 
-def _summary(decisions: Sequence[Decision], truth: metrics.Integers, prompt: metrics.Integers, groups: metrics.Integers) -> dict[str, Any]:
+def _summary(decisions: Sequence[Decision], truth: Integers, prompt: Integers, groups: Integers) -> dict[str, Any]:
     probability = np.stack([d.probabilities for d in decisions])
     predicted = probability.argmax(1)
     hit, grouped = predicted == truth, groups[predicted] == groups[truth]
@@ -205,7 +205,7 @@ def _summary(decisions: Sequence[Decision], truth: metrics.Integers, prompt: met
     }
 
 
-def _difference(a: Sequence[Decision], b: Sequence[Decision], truth: metrics.Integers, prompt: metrics.Integers) -> dict[str, Any]:
+def _difference(a: Sequence[Decision], b: Sequence[Decision], truth: Integers, prompt: Integers) -> dict[str, Any]:
     """Paired difference of top-1 between two conditions, with its interval."""
     gain = np.array([float(x.order[0] == t) - float(y.order[0] == t) for x, y, t in zip(a, b, truth, strict=True)])
     return {"top1": float(gain.mean()), "ci95": metrics.interval(gain, prompt)}

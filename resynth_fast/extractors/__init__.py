@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Array
+
 if TYPE_CHECKING:
-    from ..devices.base import Array, Device
+    from ..devices.base import Device
 
 
 class Extractor(Protocol):
@@ -27,7 +29,7 @@ class Extractor(Protocol):
     def dimension(self) -> int:
         """Number of columns: the sum of block_sizes."""
 
-    def extract(self, batch: Array, device: Device = ...) -> npt.NDArray[np.float32]:
+    def extract(self, batch: Array, device: Device[Any] = ...) -> npt.NDArray[np.float32]:
         """(n, S, S, 3) uint8 sRGB at `device`, by default the host -> (n, dimension) float32, finite, unscaled, on the host.
 
         A row never depends on the others.

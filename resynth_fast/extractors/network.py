@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Array
 from ..bundle import Bundle, Component
-from ..devices.base import CPU, Array, Device, device_of, transfer
+from ..devices.base import CPU, Device, device_of, transfer
 from ..engines.pool import EnginePool
 from ..errors import BundleError
 
@@ -42,11 +44,11 @@ class NetworkExtractor:
     def dimension(self) -> int:
         return sum(self.block_sizes.values())
 
-    def extract(self, batch: Array, device: Device = CPU) -> npt.NDArray[np.float32]:
+    def extract(self, batch: Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
         """See `Extractor.extract`."""
         return self._run(self._component, batch, self.taps, device)
 
-    def extract_last(self, batch: Array, device: Device = CPU) -> npt.NDArray[np.float32]:
+    def extract_last(self, batch: Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
         """(n, S, S, 3) uint8 → the encoder's own embedding (n, e); BundleError if it was not exported."""
         component = self._get(LAST)
         return self._run(component, batch, tuple(component.outputs), device)
@@ -54,7 +56,7 @@ class NetworkExtractor:
     def has(self, component: str) -> bool:
         return component in self._bundle.components
 
-    def _run(self, component: Component, batch: Array, taps: tuple[str, ...], device: Device) -> npt.NDArray[np.float32]:
+    def _run(self, component: Component, batch: Array, taps: tuple[str, ...], device: Device[Any]) -> npt.NDArray[np.float32]:
         engine = self._pool.get(component)
         there = device_of(engine)
         batch, rows = transfer(batch, device, there), []

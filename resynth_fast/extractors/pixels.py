@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from resynth_fast.devices.base import CPU, Array, Device
+from resynth_fast.devices.base import CPU, Device
 from resynth_fast.errors import ConfigError, InputError
 from resynth_fast.kernels.preprocess import centre_square
+
+from ..arrays import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class PixelRecipe:
         result: npt.NDArray[np.uint8] = self.normalised([pixels])[0]
         return result
 
-    def normalised(self, pictures: Sequence[npt.NDArray[np.uint8]] | Array, device: Device = CPU) -> Array:
+    def normalised(self, pictures: Sequence[npt.NDArray[np.uint8]] | Array, device: Device[Any] = CPU) -> Array:
         """n pictures (H, W, 3) uint8 sRGB, on the host or at `device` -> (n, S, S, 3) uint8 there, S = working_size.
 
         Centre square, border dropped, antialiased bicubic, then JPEG with 4:2:0 chroma and back. Raises InputError
@@ -51,5 +54,5 @@ class PixelRecipe:
             if isinstance(picture, np.ndarray) and (picture.shape[2:] != (3,) or picture.dtype != np.uint8 or 0 in picture.shape):
                 raise InputError(f"pixels are {picture.shape} {picture.dtype}; they must be (H, W, 3) uint8")
         # What lies on the host is cropped there: what is cut off need not be copied.
-        resized = device.resize([device.to_device(centre_square(picture, self.border)) for picture in pictures], self.working_size)
-        return resized if self.jpeg_quality is None else device.jpeg_round_trip(resized, self.jpeg_quality)
+        resized: Array = device.resize([device.to_device(centre_square(picture, self.border)) for picture in pictures], self.working_size)
+        return device.jpeg_round_trip(resized, self.jpeg_quality) if self.jpeg_quality is not None else resized

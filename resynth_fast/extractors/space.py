@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
+from ..arrays import Array, Doubles
 from ..bundle import Bundle
-from ..devices.base import CPU, Array, Device
+from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError
 from ..scoring.calibration import UNCALIBRATED, Calibration
 from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior, no_gallery
-from ..scoring.whitening import Constants, Doubles, Moment, Whitening, whitening_of
+from ..scoring.whitening import Constants, Moment, Whitening, whitening_of
 from ..types import Pixels
 from . import Extractor
 from .network import NetworkExtractor
@@ -55,7 +57,7 @@ class FeatureSpace:
         scaled = self.constants.scaled(features)
         return np.concatenate([self.whitening(row[None]) for row in scaled]) if len(scaled) else scaled
 
-    def features(self, pictures: Sequence[Pixels] | Array, device: Device = CPU) -> npt.NDArray[np.float32]:
+    def features(self, pictures: Sequence[Pixels] | Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
         """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on. BundleError if not finite.
 
         They are made at `device` of pictures of the host, or of (n, H, W, 3) that lie there, and brought to the host: 12 kB a

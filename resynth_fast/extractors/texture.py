@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..devices.base import CPU, Array, Device
+from ..arrays import Array, Bytes, Floats
+from ..devices.base import CPU, Device
 from ..errors import ConfigError, InputError
-
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 _MOST_WAVELET_LEVELS = 5
 
@@ -48,7 +46,7 @@ class TextureExtractor:
         """Number of columns of `extract`."""
         return sum(self.block_sizes.values())
 
-    def extract(self, batch: Array, device: Device = CPU) -> Floats:
+    def extract(self, batch: Array, device: Device[Any] = CPU) -> Floats:
         """(n, S, S, 3) uint8 at `device` -> (n, dimension) float32 on the host, finite, the blocks side by side and unscaled.
 
         A picture's row is the same to the last bit whatever else is in the batch. Raises InputError for another shape.

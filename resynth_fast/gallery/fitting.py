@@ -1,4 +1,4 @@
-"""GalleryFit a gallery: what a frozen snapshot says of its generators, calibrated on itself by leaving prompts out."""
+"""Fit a gallery: what a frozen snapshot says of its generators, calibrated on itself by leaving prompts out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FALSE_REJECTIONS = 0.05
 
 
 def fit(gallery: Gallery, space: FeatureSpace, groups: Sequence[str] = (GENERAL,)) -> GalleryFit:
-    """GalleryFit what is in `groups`, keep it in the gallery, and give it with its hash.
+    """Fit what is in `groups`, keep it in the gallery, and give it with its hash.
 
     Pictures without a prompt cannot be told from their content and are left out. ConfigError where nothing can be fitted.
     """

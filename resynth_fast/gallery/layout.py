@@ -16,9 +16,9 @@ import platformdirs
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ..arrays import Doubles
 from ..errors import BundleError, ConfigError
 from ..extractors.space import FeatureSpace
-from ..scoring.whitening import Doubles
 from .durable import write_atomically
 
 SCHEMA_VERSION = 1

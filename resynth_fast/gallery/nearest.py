@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Doubles
 from ..errors import BundleError, ConfigError
-from ..scoring.whitening import Doubles
 from .entry import StoredEntry
 from .index import Facts
 from .layout import Layout

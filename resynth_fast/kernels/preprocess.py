@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..arrays import Bytes, Floats
+
 # Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
 try:
     import resynth_fast.kernels._native as _native
@@ -21,8 +23,6 @@ try:
 except ModuleNotFoundError:
     _compiled = False
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 Number = TypeVar("Number", np.uint8, np.float32)
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
 

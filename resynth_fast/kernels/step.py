@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ..arrays import Floats
 from . import twins
 
 # Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
@@ -26,8 +24,6 @@ HISTORY = twins.HISTORY
 SAMPLES, OUTPUTS = slice(0, HISTORY), slice(HISTORY, 2 * HISTORY)
 NOISE, GUIDANCE, INPUT_SCALE = range(2 * HISTORY, 2 * HISTORY + 3)
 WIDTH = INPUT_SCALE + 1
-
-Floats = NDArray[np.float32]
 
 
 def step(

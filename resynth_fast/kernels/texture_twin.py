@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from ..arrays import Bytes, Doubles
+
 Ints = npt.NDArray[np.int32]
-Doubles = npt.NDArray[np.float64]
 Number = TypeVar("Number", Ints, Doubles)
 
 LUMA = 1000  # luma is kept as integers of 1 / LUMA grey level

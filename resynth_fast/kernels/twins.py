@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Floats
+
 Reduce = Literal["max", "mean"]
 Rows = NDArray[np.float32] | NDArray[np.float16]
 """(N, columns), how a gallery may be stored."""
@@ -108,7 +110,6 @@ def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: NDArray[np.
 
 
 HISTORY = 4
-Floats = NDArray[np.float32]
 
 
 def step(

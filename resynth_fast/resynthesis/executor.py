@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import scheduler
+from ..arrays import Array
 from ..bundle import Bundle, Component
 from ..candidates import GenerativeCandidate
-from ..devices.base import CPU, Array, Device
+from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..scheduler import Plan, TextWave, Wave, Work
 from ..types import Pixels, Request
@@ -31,12 +32,12 @@ class ScheduledCandidate(Protocol):
     def encode(self, prompts: list[str]) -> None:
         """Encode prompts ahead of their pictures."""
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device, Array]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device[Any], Array]:
         """Pictures (b, H, W, 3) uint8, left where they came to be."""
 
 
 Features = npt.NDArray[np.float32]
-Describe = Callable[[Sequence[Pixels] | Array, Device], Features]
+Describe = Callable[[Sequence[Pixels] | Array, Device[Any]], Features]
 """n pictures, and where they are → (n, d) on the host."""
 
 
@@ -139,6 +140,8 @@ class Executor:
 
     def _make(self, wave: Wave, describe: Describe | None) -> dict[Request, Generated]:
         prompts, seeds = [r.prompt for r in wave.requests], [r.seed for r in wave.requests]
+        device: Device[Any]
+        pictures: Any
         if scheduled := self._scheduled.get(wave.candidate):
             device, pictures = scheduled.draw(prompts, seeds, self.steps)
         else:

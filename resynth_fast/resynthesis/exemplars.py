@@ -13,13 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..arrays import Doubles
 from ..candidates import Candidate, ExemplarCandidate, GenerativeCandidate
 from ..candidates.folder import SelectedExemplars
 from ..captioners import Captioner
 from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
 from ..scoring.prior import Prior, gallery_prior
-from ..scoring.whitening import Doubles
 from ..types import Picture, Pixels, Request
 
 MIN_GENERATORS = 2

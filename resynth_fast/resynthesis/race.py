@@ -14,16 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from ..arrays import Booleans, Doubles, Integers
 from ..errors import DeadlineError
 from ..scoring.calibration import CalibrationPoint
 from ..scoring.prior import Prior, remaining_variance
 from ..scoring.score import consistency, scores
-from ..scoring.whitening import Doubles, Integers
 from ..types import Request
 
-Booleans = npt.NDArray[np.bool_]
 Fetch = Callable[[Sequence[Request]], Mapping[Request, Doubles]]
 """Requests to points (d,) of their pictures; those that time was too short for are missing."""
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import Doubles
 from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
 from ..images import perturbations
 from ..options import LOOK_UP, Options
-from ..scoring.whitening import Doubles
 from ..timing import StageTimer
 from ..types import Request, Resynthesis
 from .executor import Executor

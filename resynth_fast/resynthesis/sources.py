@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..devices.base import Array, Device
+from ..arrays import Array, Doubles
+from ..devices.base import Device
 from ..extractors.space import FeatureSpace
 from ..options import LOOK_UP
-from ..scoring.whitening import Doubles
 from ..timing import StageTimer
 from ..types import Pixels, Request
 from .executor import Executor, Features, Generated
@@ -72,7 +72,7 @@ class ReferenceSource:
             return {}
         return self._executor(wanted, describe=self._describe, deadline=self._deadline, features_s=self._features_s)
 
-    def _describe(self, pictures: Sequence[Pixels] | Array, device: Device) -> Features:
+    def _describe(self, pictures: Sequence[Pixels] | Array, device: Device[Any]) -> Features:
         """Where they were made, by the thread that made them, so that others are made meanwhile; counted as a stage of its own."""
         with StageTimer() as watch:
             features = self._space.features(pictures, device)

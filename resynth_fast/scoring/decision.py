@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arrays import Doubles
 from ..errors import BundleError
 from ..types import Status
 from .calibration import CalibrationPoint
 from .prior import Prior
 from .score import consistency, probabilities, scores
-from .whitening import Doubles
 
 ATTRIBUTED_FROM = 0.5
 """The least probability of an attributed candidate: it must be likelier than all the others together."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .whitening import SOLID_CELL, Doubles, Integers, cells, centred
+from ..arrays import Doubles, Integers
+from .whitening import SOLID_CELL, cells, centred
 
 BETWEEN = 0.3
 """Prior variance of a generator's mean, in units of the variance within a cell."""

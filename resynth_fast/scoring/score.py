@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..arrays import Doubles
 from .prior import BETWEEN, Prior, no_gallery
-from .whitening import Doubles
 
 
 def scores(

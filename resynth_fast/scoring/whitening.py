@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from ..arrays import Doubles, Integers
+
 RIDGE = 0.3
 RANK = 300
 NUISANCE_RANK = 60

@@ -88,7 +88,7 @@ class TorchEngine:
     """A module with the names and shapes that it takes."""
 
     def __init__(
-        self, module: Callable[..., Tensors], translated: Translated, device: Device, torch_device: torch.device, fallback: str
+        self, module: Callable[..., Tensors], translated: Translated, device: Device[Any], torch_device: torch.device, fallback: str
     ) -> None:
         self._module, self.device, self._torch_device = module, device, torch_device
         self._inputs, self._outputs = translated.inputs, translated.outputs

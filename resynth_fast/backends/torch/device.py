@@ -13,7 +13,7 @@ from torch import Tensor
 from ...devices.kernels import KernelDevice
 
 
-class TorchDevice(KernelDevice):
+class TorchDevice(KernelDevice[Tensor]):
     """See `KernelDevice`."""
 
     def __init__(self, torch_device: torch.device, kernels: Any) -> None:

@@ -128,7 +128,7 @@ def test_adding_nothing_changes_nothing(gallery):
     assert gallery.add([], features(0)).entries == ()
     assert len(gallery) == 0
     assert gallery.features([]).shape == (0, DIMENSION)
-    assert gallery.nearest(features(1)[0], ["deep"]) == {}
+    assert nearest(gallery, features(1)[0], ["deep"]) == {}
 
 
 @pytest.mark.parametrize("prompt", ["ein Gesicht 🙂", "写真", "a\n'b\" %s ; DROP TABLE entry; --", "", "e\u0301 \u202e"])
@@ -178,7 +178,7 @@ def test_float16_is_rounded_once_and_too_large_a_value_refused(tmp_path):
         gallery.add([given(i) for i in range(3)], x)
         np.testing.assert_array_equal(gallery.features(range(3)), x.astype(np.float16).astype(np.float32))
         assert gallery.verify() == []
-        assert gallery.nearest(x[1], ["deep"], per_generator=1)["g"][0].entry.row == 1
+        assert nearest(gallery, x[1], ["deep"], per_generator=1)["g"][0].entry.row == 1
         with pytest.raises(ConfigError, match="not finite as float16"):
             gallery.add([given(9)], x[:1] + 1e6)
 
@@ -258,6 +258,11 @@ def test_an_entry_must_not_contradict_its_origin():
 # Neighbours
 
 
+def nearest(gallery, query, blocks, **options):
+    [found] = gallery.nearest(query[None], blocks, **options)
+    return found
+
+
 def exact_neighbours(gallery, x, query, columns, per_generator, allowed):
     scale, mean = gallery.layout.scale[columns], gallery.layout.mean[columns]
     u, q = (x[:, columns] - mean) / scale, (query[columns] - mean) / scale
@@ -275,7 +280,7 @@ def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed)
     x = features(300)
     gallery.add([given(i, f"g{i % 3}") for i in range(300)], x)
     query, rows = features(1, seed=5)[0], np.arange(0, 300, 2)
-    found = gallery.nearest(query, blocks, per_generator=4, rows=rows if narrowed else None)
+    found = nearest(gallery, query, blocks, per_generator=4, rows=rows if narrowed else None)
     columns = np.concatenate([np.arange(DIMENSION)[part] for part in gallery.layout.column_of(blocks).values()])
     expected = exact_neighbours(gallery, x, query, columns, 4, set(rows.tolist()) if narrowed else set(range(300)))
     assert {name: [n.entry.row for n in values] for name, values in found.items()} == {
@@ -288,22 +293,22 @@ def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed)
 def test_neighbours_follow_what_others_add_and_prune(filled):
     gallery, _ = filled
     query = features(1, seed=5)[0]
-    gallery.nearest(query, ["deep"])
+    nearest(gallery, query, ["deep"])
     with Gallery.open(gallery.folder) as other:
         other.add([given(100, "new")], query[None])
-    [neighbour] = gallery.nearest(query, ["deep"])["new"]
+    [neighbour] = nearest(gallery, query, ["deep"])["new"]
     assert neighbour.similarity == pytest.approx(1)
     flip(block_file(gallery), 4 * BLOCKS["deep"] * neighbour.entry.row)
     with Gallery.open(gallery.folder) as other:
         assert [damage.row for damage in other.prune()] == [neighbour.entry.row]
-    assert "new" not in gallery.nearest(query, ["deep"])
+    assert "new" not in nearest(gallery, query, ["deep"])
 
 
 def test_a_damaged_neighbour_is_an_error_not_an_answer(filled):
     gallery, x = filled
     flip(block_file(gallery), 4 * BLOCKS["deep"] * 7 + 1)  # a low bit: still the nearest
     with pytest.raises(BundleError, match=r"row 7 .* is damaged"):
-        gallery.nearest(x[7], ["deep"])
+        nearest(gallery, x[7], ["deep"])
 
 
 def test_a_stored_nan_is_an_error_not_the_last_place(filled):
@@ -311,27 +316,27 @@ def test_a_stored_nan_is_an_error_not_the_last_place(filled):
     with open(block_file(gallery), "r+b") as file:
         file.write(np.array([np.nan], "<f4").tobytes())
     with pytest.raises(BundleError, match="not finite"):
-        gallery.nearest(x[7], ["deep"])
+        nearest(gallery, x[7], ["deep"])
 
 
 def test_the_mean_itself_has_similarity_zero(tmp_path):
     with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 0.5))) as gallery:
         mean = np.full((1, DIMENSION), 0.5, np.float32)
         gallery.add([given(1)], mean)
-        assert gallery.nearest(features(1)[0], ["deep"])["g"][0].similarity == 0
+        assert nearest(gallery, features(1)[0], ["deep"])["g"][0].similarity == 0
         gallery.add([given(2)], features(1))
-        assert [neighbour.similarity for neighbour in gallery.nearest(mean[0], ["deep"])["g"]] == [0, 0]
+        assert [neighbour.similarity for neighbour in nearest(gallery, mean[0], ["deep"])["g"]] == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda g: g.nearest(features(1)[0], ["nothing"]), "no block 'nothing'"),
-        (lambda g: g.nearest(features(1)[0], []), "at least one block"),
-        (lambda g: g.nearest(features(1)[0, 1:], ["deep"]), "the query has shape"),
-        (lambda g: g.nearest(features(1)[0] * np.nan, ["deep"]), "all finite"),
-        (lambda g: g.nearest(features(1)[0], ["deep"], per_generator=0), "per_generator is 0"),
-        (lambda g: g.nearest(features(1)[0], ["deep"], rows=np.array([12])), "this gallery has 12"),
+        (lambda g: nearest(g, features(1)[0], ["nothing"]), "no block 'nothing'"),
+        (lambda g: nearest(g, features(1)[0], []), "at least one block"),
+        (lambda g: nearest(g, features(1)[0, 1:], ["deep"]), "queries have shape"),
+        (lambda g: nearest(g, features(1)[0] * np.nan, ["deep"]), "all finite"),
+        (lambda g: nearest(g, features(1)[0], ["deep"], per_generator=0), "per_generator is 0"),
+        (lambda g: nearest(g, features(1)[0], ["deep"], rows=np.array([12])), "this gallery has 12"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_refused(filled, call, message):
@@ -458,27 +463,27 @@ def test_a_vector_file_cut_short_loses_only_what_was_behind_the_cut(filled, left
     kept = left // (4 * BLOCKS["deep"])
     with Gallery.open(gallery.folder) as again:
         with pytest.raises(BundleError, match=r"cut short|do not agree"):
-            again.nearest(x[0], ["deep"])
+            nearest(again, x[0], ["deep"])
         with pytest.raises(BundleError, match="cut short"):
             again.features(range(12))
         assert [damage.row for damage in again.verify()] == list(range(kept, 12))
         again.prune()
         assert again.verify() == []
         np.testing.assert_array_equal(again.features(range(kept)), x[:kept])
-        assert sum(map(len, again.nearest(x[0], ["deep"], per_generator=9).values())) == kept
+        assert sum(map(len, nearest(again, x[0], ["deep"], per_generator=9).values())) == kept
         added = again.add([given(i, f"g{i % 3}", f"prompt {i // 3}") for i in range(12)], x)
         assert [entry.row for entry in added.entries] == [*range(kept), *range(12, 24 - kept)]
         np.testing.assert_array_equal(again.features([entry.row for entry in added.entries]), x)
         assert again.verify() == []
-        assert again.nearest(x[11], ["deep"])["g2"][0].similarity == pytest.approx(1)
+        assert nearest(again, x[11], ["deep"])["g2"][0].similarity == pytest.approx(1)
 
 
 def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled):
     gallery, x = filled
-    gallery.nearest(x[0], ["deep"])
+    nearest(gallery, x[0], ["deep"])
     os.truncate(block_file(gallery), 0)
     with pytest.raises(BundleError, match="cut short"):
-        gallery.nearest(x[0], ["deep"])
+        nearest(gallery, x[0], ["deep"])
     with pytest.raises(BundleError, match="cut short"):
         gallery.features([0])
 
@@ -493,7 +498,7 @@ def test_what_lies_behind_the_last_entry_is_nothing_but_is_never_overwritten(fil
     np.testing.assert_array_equal(gallery.features([11, 14]), np.concatenate([x[11:], features(1, 50)]))
     assert all(block_file(gallery, name).read_bytes().startswith(before[name]) for name in BLOCKS)
     assert gallery.verify() == []
-    found = gallery.nearest(features(1, 50)[0], ["deep", "shallow"])
+    found = nearest(gallery, features(1, 50)[0], ["deep", "shallow"])
     assert {neighbour.entry.row for neighbours in found.values() for neighbour in neighbours} == {*range(12), 14}
 
 
@@ -654,7 +659,7 @@ def test_threads_may_share_a_gallery(gallery):
                 x = features(2, seed=100 * number + i)
                 added = gallery.add([given(1000 * number + 2 * i + j, f"g{number}") for j in range(2)], x)
                 np.testing.assert_array_equal(gallery.features([entry.row for entry in added.entries]), x)
-                gallery.nearest(x[0], ["deep"])
+                nearest(gallery, x[0], ["deep"])
         except Exception as error:
             failures.append(error)
 

@@ -200,4 +200,4 @@ def test_real_pictures_are_described_as_the_extractor_describes_them(resynth, tm
     with Gallery.open(tmp_path / "gallery") as gallery:
         expected = space.features([images.read(EXAMPLES / "02.png").pixels])
         np.testing.assert_array_equal(gallery.features([1]), expected)
-        assert gallery.nearest(expected[0], ["colour", "dct"])["g"][0].entry.row == 1
+        assert gallery.nearest(expected[:1], ["colour", "dct"])[0]["g"][0].entry.row == 1

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import A, Array, Doubles
+from ..arrays import A, Array, Doubles, Floats
 from ..kernels.noise import normal_rows
 from ..kernels.preprocess import jpeg_round_trip, resize, resize_to_unit, to_uint8
 from ..kernels.step import step
 from ..kernels.texture import textures
+from ..kernels.topk import TopK, topk
 
 
 class Device(Protocol[A]):
@@ -78,6 +79,19 @@ class Device(Protocol[A]):
     def textures(self, pictures: A, dimension: int) -> A:
         """See `texture.textures`."""
 
+    def topk(
+        self,
+        queries: Floats,
+        blocks: Sequence[A],
+        k: int,
+        *,
+        offsets: Floats,
+        weights: A,
+        groups: npt.NDArray[np.int32],
+        group_count: int,
+    ) -> TopK:
+        """See `topk.topk`: blocks and weights are arrays of this device; what else is given, and the result, are on the host."""
+
 
 class CpuDevice:
     """The processor: its arrays are NumPy arrays."""
@@ -87,6 +101,7 @@ class CpuDevice:
     to_uint8 = staticmethod(to_uint8)
     resize_to_unit = staticmethod(resize_to_unit)
     textures = staticmethod(textures)
+    topk = staticmethod(topk)
     empty_like = staticmethod(np.empty_like)
     concatenate = staticmethod(np.concatenate)
 

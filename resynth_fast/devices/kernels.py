@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Generic
 
+import numpy as np
 import numpy.typing as npt
 
-from ..arrays import A
+from ..arrays import A, Floats
 from ..kernels.noise import counters
+from ..kernels.topk import TopK
 
 FILTER = "bicubic"
 
@@ -99,6 +101,29 @@ class KernelDevice(ABC, Generic[A]):
         out = self.empty((count, dimension), "float32")
         self._kernels.texture(pictures, out, workspace, **self._stream())
         return out
+
+    def topk(
+        self,
+        queries: Floats,
+        blocks: Sequence[A],
+        k: int,
+        *,
+        offsets: Floats,
+        weights: A,
+        groups: npt.NDArray[np.int32],
+        group_count: int,
+    ) -> TopK:
+        """See `Device.topk`; k is at most `topk.DEVICE_K`."""
+        count = len(blocks[0])
+        shape = len(queries), group_count, min(k, count)
+        scores, indices = self.empty(shape, "float32"), self.empty(shape, "int64")
+        workspace = self._workspace(self._kernels.topk_workspace_bytes(shape[0], count, group_count, shape[2]))
+        asked, added, of = (self.to_device(values) for values in (queries, offsets, groups))
+        self._kernels.topk(asked, blocks, added, weights, of, scores, indices, workspace, **self._stream())
+        found = TopK(self.to_host(scores), self.to_host(indices))
+        if np.isnan(found.scores).any():
+            raise ValueError("a score is not finite: a row or a query is not, or their product exceeds float32")
+        return found
 
     def _one_by_one(self, kernel: Callable[..., None], pictures: Sequence[A] | A, side: int, out: A) -> None:
         """Run a resampling kernel on each picture. All run on one stream, so they share a workspace."""

@@ -65,7 +65,7 @@ class ResynthesisCache:
         Generators are searched one by one, so that what is peculiar to each does not decide.
         """
         own = {entry.row for entry in self.gallery.contains(picture_sha256)}
-        found = self.gallery.nearest(query, list(self.gallery.layout.blocks), per_generator=count + len(own), rows=self.rows)
+        [found] = self.gallery.nearest(query[None], list(self.gallery.layout.blocks), per_generator=count + len(own), rows=self.rows)
         rows = {name: [n.entry.row for n in near if n.entry.row not in own][:count] for name, near in found.items()}
         return {name: self.gallery.features(chosen) for name, chosen in rows.items() if chosen}
 

@@ -58,6 +58,26 @@ class Record:
     checksum: bytes
     norms: bytes
 
+    def readable(self) -> StoredEntry:
+        """The entry; BundleError where it is damaged."""
+        if isinstance(self.entry, StoredEntry):
+            return self.entry
+        raise self.entry
+
+    def damage(self, vector: npt.NDArray[Any], norms: npt.NDArray[np.float32] | None = None) -> str | None:
+        """Why it must not be used with the stored `vector` (d,), and with `norms` computed again; None if it may."""
+        if not isinstance(self.entry, StoredEntry):
+            return str(self.entry)
+        if self.entry.checksum(vector.data) != self.checksum:
+            return "the checksum of its record and vector does not hold"
+        if self.entry.key != self.key:
+            return "its key is not that of its record"
+        if norms is not None:
+            stored = np.frombuffer(self.norms, "<f4") if len(self.norms) == norms.nbytes else None
+            if stored is None or not np.allclose(stored, norms, rtol=1e-4, atol=1e-6):
+                return "its norms are not those of its vector"
+        return None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:

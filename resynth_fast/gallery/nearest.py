@@ -1,27 +1,32 @@
 """References whose content is like the probe's, found without labels: the nearest in chosen blocks, of each generator.
 
-Cosine between scaled features (mean and scale of the extractor). Scaling is folded into the query, so that the scan is
-one product of the mapped rows with one vector; the best few are then ranked again in float64, so that neither the
-order of the rows nor their number changes the answer.
+Compared is the cosine between scaled features (mean and scale of the extractor). The topk kernel scans the rows as they are
+stored: shift and scale are folded into the queries, and the lengths of the scaled rows, which the index holds, are its
+weights. It gives a few rows more than asked for, because float32 may confuse neighbours; their cosines in float64 decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Doubles
+from ..arrays import Array, Doubles, Floats, Integers
+from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError
+from ..kernels.topk import DEVICE_K, TopK
 from .entry import StoredEntry
 from .index import Facts
 from .layout import Layout
 
-_CHUNK = 1024  # rows of float16 that are widened at a time: they stay in the cache
-_TINY = np.float32(1e-30)
+Blocks = Mapping[str, npt.NDArray[Any]]
+"""Name → (rows, columns) as stored."""
+_QUERIES = 1024  # at a time: what the kernel gives for them stays below 10 MB for a dozen generators
+_PAIRS = 1024  # of query and row in float64 at a time: they stay in the cache
+_ROUNDING = np.finfo(np.float32).eps
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,89 +37,134 @@ class Neighbour:
     similarity: float
 
 
-def scan(
-    layout: Layout,
-    blocks: Mapping[str, npt.NDArray[Any]],
-    facts: Facts,
-    query: npt.NDArray[np.float32],
-    per_generator: int,
-    eligible: npt.NDArray[np.bool_] | None,
-) -> list[tuple[int, float]]:
-    """(row, cosine) of the nearest `per_generator` rows of every generator, the nearest first.
-
-    `blocks`: name → (rows, columns) as stored; `query` (d,), unscaled; `eligible` (rows,) narrows the rows that count.
-    """
-    columns = layout.column_of(list(blocks))
-    if query.shape != (layout.dimension,) or not np.isfinite(query).all():
-        raise ConfigError(f"the query has shape {query.shape}; it must be ({layout.dimension},), all finite")
-    generator = facts.generator if eligible is None else np.where(eligible, facts.generator, -1)
-    closeness = _closeness(layout, blocks, facts, query)
-    if not np.isfinite(closeness[generator >= 0]).all():
-        raise BundleError("a stored feature is not finite; run `resynth gallery prune`")
-    found: list[tuple[int, float]] = []
-    for identity in facts.names:
-        rows = np.flatnonzero(generator == identity)
-        if not len(rows):
-            continue
-        few = _best(closeness[rows], 2 * per_generator + 16)  # room for what float32 misjudges
-        rows = np.sort(rows[few])
-        exact = _cosines(layout, {name: blocks[name][rows] for name in columns}, query)
-        order = np.argsort(-exact, kind="stable")[:per_generator]
-        found += [(int(rows[i]), float(exact[i])) for i in order]
-    return found
+Found = list[tuple[int, float]]
+"""Rows of one query and their cosines: generator by generator, the nearest first."""
 
 
-def _closeness(
-    layout: Layout, blocks: Mapping[str, npt.NDArray[Any]], facts: Facts, query: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """(rows,) proportional to the cosine, in float32."""
-    names = list(layout.blocks)
-    dots: npt.NDArray[np.float32] | None = None
-    squares = np.zeros(len(facts.norms), np.float32)
-    for name, block in layout.column_of(list(blocks)).items():
-        weights = (query[block] - layout.mean[block]) / layout.scale[block] ** 2
-        product = _product(blocks[name], weights.astype(np.float32))
-        product -= np.float32(layout.mean[block] @ weights)
-        dots = product if dots is None else np.add(dots, product, out=dots)
-        squares += facts.norms[:, names.index(name)] ** 2
-    assert dots is not None
-    closeness: npt.NDArray[np.float32] = dots / np.sqrt(squares + _TINY)
-    return closeness
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """What a search in some blocks needs beside the vectors; it holds as long as `facts` does."""
+
+    layout: Layout
+    columns: Mapping[str, slice]
+    facts: Facts
+    generator: npt.NDArray[np.int32]
+    """(rows,), -1 for a row that does not count."""
+    weights: Floats
+    """(rows,), 1 / length of the scaled row; 0 for the mean itself."""
+    _uploaded: dict[Device[Any], tuple[list[Array], Array]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layout: Layout, names: Sequence[str], facts: Facts) -> Search:
+        """ConfigError if there is no such block."""
+        columns = layout.column_of(names)
+        numbers = [list(layout.blocks).index(name) for name in columns]
+        lengths = np.sqrt((facts.norms[:, numbers] ** 2).sum(1))
+        weights = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        return cls(layout, columns, facts, facts.generator.astype(np.int32), weights)
+
+    def __call__(
+        self,
+        blocks: Blocks,
+        features: Floats,
+        per_generator: int,
+        among: Integers | None,
+        device: Device[Any] = CPU,
+    ) -> Iterator[Found]:
+        """The nearest `per_generator` rows of every generator, of those `among` which it searches, for each of `features` (n, d), unscaled."""
+        if features.ndim != 2 or features.shape[1] != self.layout.dimension or not np.isfinite(features).all():
+            raise ConfigError(f"queries have shape {features.shape}; they must be (n, {self.layout.dimension}), all finite")
+        groups = self._groups(among)
+        k = 2 * per_generator + 16  # room for what float32 misjudges
+        for start in range(0, len(features), _QUERIES):
+            queries = _Queries.of(self.layout, self.columns, features[start : start + _QUERIES])
+            found = self._scan(blocks, queries, groups, k, device if k <= DEVICE_K else CPU)
+            yield from self._ranked(blocks, queries, found, per_generator)
+
+    def _groups(self, among: Integers | None) -> npt.NDArray[np.int32]:
+        if among is None:
+            return self.generator
+        if len(among) and not 0 <= among.min() <= among.max() < len(self.generator):
+            raise ConfigError(f"rows go from {among.min()} to {among.max()}; this gallery has {len(self.generator)}")
+        groups = np.full_like(self.generator, -1)
+        groups[among] = self.generator[among]
+        return groups
+
+    def _scan(self, blocks: Blocks, queries: _Queries, groups: npt.NDArray[np.int32], k: int, device: Device[Any]) -> TopK:
+        if device is not CPU and device not in self._uploaded:
+            self._uploaded[device] = [device.to_device(np.asarray(blocks[name])) for name in self.columns], device.to_device(self.weights)
+        rows, weights = self._uploaded[device] if device is not CPU else ([blocks[name] for name in self.columns], self.weights)
+        count = 1 + max(self.facts.names, default=0)
+        try:
+            return device.topk(queries.folded, rows, k, offsets=queries.offsets, weights=weights, groups=groups, group_count=count)
+        except ValueError as error:
+            raise BundleError(f"a stored feature is not finite ({error}); run `resynth gallery prune`") from error
+
+    def _ranked(self, blocks: Blocks, queries: _Queries, found: TopK, count: int) -> Iterator[Found]:
+        """The best `count` of each group by their cosines in float64."""
+        # What float32 may be wrong by, for each row found. No row below the others by more than that is looked at again.
+        slack = queries.unit_error[:, None, None] * self.weights[found.indices] + queries.error[:, None, None]
+        count = min(count, found.scores.shape[2])
+        certain = -np.partition(slack - found.scores, count - 1, axis=2)[:, :, count - 1 : count] if count else 0
+        query, group, at = np.nonzero((found.indices >= 0) & (found.scores + slack >= certain))
+        rows = found.indices[query, group, at]
+        cosines = np.empty(len(rows))
+        for start in range(0, len(rows), _PAIRS):
+            some = slice(start, start + _PAIRS)
+            cosines[some] = self._cosines(blocks, rows[some], queries.scaled[query[some]])
+        order = np.lexsort((rows, -cosines, group, query))
+        of = (query * found.scores.shape[1] + group)[order]
+        first = np.searchsorted(of, of)  # of the same query and generator
+        order = order[np.arange(len(of)) - first < count]
+        for chosen in np.split(order, np.searchsorted(query[order], np.arange(1, len(queries.scaled)))):
+            yield list(zip(rows[chosen].tolist(), cosines[chosen].tolist(), strict=True))
+
+    def _cosines(self, blocks: Blocks, rows: Integers, scaled: Doubles) -> Doubles:
+        """Of each row with its query, both (n,) → (n,); 0 where one of the two is the mean itself."""
+        x = np.concatenate([_scaled(self.layout, blocks[name][rows], block) for name, block in self.columns.items()], axis=1)
+        lengths = np.sqrt((x * x).sum(1) * (scaled * scaled).sum(1))
+        dots = (x * scaled).sum(1)
+        cosines: Doubles = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
+        return cosines
 
 
-def _product(rows: npt.NDArray[Any], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    if rows.dtype == np.float32:
-        product: npt.NDArray[np.float32] = rows @ weights
-        return product
-    product = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        np.matmul(rows[chunk].astype(np.float32), weights, out=product[chunk])
-    return product
+@dataclass(frozen=True, slots=True, eq=False)
+class _Queries:
+    """n queries as the kernel takes them, for (x - mean) / scale · q = x · (q / scale) - mean · (q / scale)."""
+
+    scaled: Doubles
+    """(n, columns), q"""
+    folded: Floats
+    offsets: Floats
+    unit_error: Doubles
+    """(n,), what float32 may be wrong by for a row of weight 1, beside `error`: what the mean contributes."""
+    error: Doubles
+    """(n,), what float32 may be wrong by for any row."""
+
+    @classmethod
+    def of(cls, layout: Layout, columns: Mapping[str, slice], features: Floats) -> _Queries:
+        scaled = np.concatenate([_scaled(layout, features[:, block], block) for block in columns.values()], axis=1)
+        mean = np.concatenate([layout.mean[block] for block in columns.values()])
+        folded = (scaled / np.concatenate([layout.scale[block] for block in columns.values()])).astype(np.float32)
+        # A sum of d float32 products is wrong by at most d roundings of the sum of their absolute values, which is at most
+        # |mean| · |folded| + |x scaled| |q|.
+        roundings = (len(mean) + 8) * _ROUNDING
+        return cls(
+            scaled=scaled,
+            folded=folded,
+            offsets=-(folded.astype(np.float64) @ mean).astype(np.float32),
+            unit_error=roundings * (np.abs(folded) @ np.abs(mean)),
+            error=roundings * np.sqrt((scaled * scaled).sum(1)),
+        )
 
 
-def _best(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
-    return np.argpartition(-values, count)[:count] if len(values) > count else np.arange(len(values))
+def _scaled(layout: Layout, values: npt.NDArray[Any], block: slice) -> Doubles:
+    result: Doubles = (values.astype(np.float64) - layout.mean[block]) / layout.scale[block]
+    return result
 
 
-def _cosines(layout: Layout, blocks: Mapping[str, npt.NDArray[Any]], query: npt.NDArray[np.float32]) -> Doubles:
-    """(n,) exact, each row by itself; 0 where one of the two is the mean itself."""
-    columns = layout.column_of(list(blocks))
-
-    def scaled(values: npt.NDArray[Any], block: slice) -> Doubles:
-        result: Doubles = (values.astype(np.float64) - layout.mean[block]) / layout.scale[block]
-        return result
-
-    x = np.concatenate([scaled(blocks[name], block) for name, block in columns.items()], axis=1)
-    q = np.concatenate([scaled(query[block], block) for block in columns.values()])
-    lengths = np.sqrt((x * x).sum(1) * (q * q).sum())
-    dots = (x * q).sum(1)
-    cosines: Doubles = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
-    return cosines
-
-
-def by_generator(found: Sequence[tuple[int, float]], entries: Mapping[int, StoredEntry]) -> dict[str, tuple[Neighbour, ...]]:
-    """The result of `scan` with names."""
+def by_generator(found: Found, entries: Mapping[int, StoredEntry]) -> dict[str, tuple[Neighbour, ...]]:
+    """The rows of one query by the names of their generators."""
     grouped: dict[str, list[Neighbour]] = {}
     for row, similarity in found:
         grouped.setdefault(entries[row].generator, []).append(Neighbour(entries[row], similarity))

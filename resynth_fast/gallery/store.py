@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError, DeviceError
 from ..types import Pixels
 from . import fits, layout, nearest, pictures
@@ -22,7 +23,7 @@ from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, key
 from .fits import StoredFit
 from .index import Facts, Index, Record
 from .layout import Layout
-from .nearest import Neighbour
+from .nearest import Neighbour, Search
 from .vectors import Vectors
 
 LOCK = "write.lock"
@@ -72,7 +73,7 @@ class Gallery:
 
     >>> with Gallery.create(folder, Layout.of(space)) as gallery:
     ...     gallery.add([Entry(generator="name", picture_sha256=picture.sha256)], space.features([picture.pixels]))
-    ...     gallery.nearest(space.features([probe.pixels])[0], ["colour"], per_generator=4)
+    ...     gallery.nearest(space.features([probe.pixels]), ["colour"], per_generator=4)
 
     Several processes may read and write at once; threads may share an object, a fork must open its own.
     """
@@ -84,6 +85,7 @@ class Gallery:
         self._index = index
         self._vectors = Vectors(folder, layout)
         self._facts: Facts | None = None
+        self._searches: dict[tuple[str, ...], Search] = {}
 
     @classmethod
     def open(cls, folder: Path, extractor_sha256: str | None = None) -> Gallery:
@@ -172,7 +174,7 @@ class Gallery:
             self._index.join(rows, group)
             stored = self._index.by_key({entry.key for entry in entries})
         new = set(chosen)
-        return Added(tuple(_readable(stored[entry.key]) for entry in entries), tuple(i in new for i in range(len(entries))))
+        return Added(tuple(stored[entry.key].readable() for entry in entries), tuple(i in new for i in range(len(entries))))
 
     def lookup(self, origin: ResynthesisKey) -> StoredEntry | None:
         """The resynthesis with exactly this origin. A damaged one goes into quarantine and None is given: make it again."""
@@ -183,65 +185,47 @@ class Gallery:
         if self._damage([record]):
             self.prune([record.row])
             return None
-        return _readable(record)
+        return record.readable()
 
     def contains(self, picture_sha256: str) -> list[StoredEntry]:
         """The entries of one picture, by whichever generator."""
-        return [_readable(record) for record in self._index.select(None, None, None, picture_sha256)]
+        return [record.readable() for record in self._index.select(None, None, None, picture_sha256)]
 
     def select(self, *, generator: str | None = None, prompt: str | None = None, group: str | None = None) -> list[StoredEntry]:
         """Entries for which everything that is given holds, the oldest first."""
-        return [_readable(record) for record in self._index.select(generator, prompt, group, None)]
+        return [record.readable() for record in self._index.select(generator, prompt, group, None)]
 
     def features(self, rows: Iterable[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Rows of entries → (n, d) float32, unscaled, each checked; BundleError if one is damaged or not there."""
-        wanted = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), np.int64)
-        records = self._index.by_row(wanted.tolist())
-        if missing := [int(row) for row in wanted if int(row) not in records]:
-            raise BundleError(f"{self.folder} has no entry in row {missing[0]}; it may be in quarantine")
-        if len(wanted) and int(wanted.max()) >= self._vectors.available():
-            raise BundleError(f"the vectors of {self.folder} were cut short; run `resynth gallery prune`")
-        values = self._vectors.read(wanted)
-        for row, value in zip(wanted.tolist(), values, strict=True):
-            if reason := _damage(records[row], value, None):
-                raise BundleError(f"row {row} of {self.folder} is damaged ({reason}); run `resynth gallery prune`")
+        _, values = self._checked(np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), np.int64))
         return values.astype(np.float32, copy=False)
-
-    def block(self, name: str) -> npt.NDArray[Any]:
-        """(rows, columns) of one block as stored, mapped, read-only and *unchecked*, rows in quarantine included: for kernels."""
-        self.layout.column_of([name])
-        return self._vectors.block(name, len(self._current().generator))
 
     def nearest(
         self,
-        query: npt.NDArray[np.float32],
+        queries: npt.NDArray[np.float32],
         blocks: Sequence[str],
         *,
         per_generator: int = 4,
         rows: npt.NDArray[np.int64] | None = None,
-    ) -> dict[str, tuple[Neighbour, ...]]:
-        """References of like content: by generator, those with the highest cosine to `query` (d,) in `blocks`, scaled.
+        device: Device[Any] = CPU,
+    ) -> list[dict[str, tuple[Neighbour, ...]]]:
+        """References of like content: for each of `queries` (n, d), by generator, those with the highest cosine in `blocks`, scaled.
 
         `rows` narrows the search; give a snapshot's where the answer must not depend on what was added since. What is
-        returned was checked: BundleError if it is damaged.
+        returned was checked: BundleError if it is damaged. On another `device` than the CPU the scan is made there, on
+        a copy of the blocks that it keeps.
         """
         if per_generator < 1:
             raise ConfigError(f"per_generator is {per_generator}; it must be at least 1")
-        self.layout.column_of(blocks)
-        facts = self._current()
-        count = len(facts.generator)
-        eligible: npt.NDArray[np.bool_] | None = None
-        if rows is not None:
-            if len(rows) and not 0 <= rows.min() <= rows.max() < count:
-                raise ConfigError(f"rows go from {rows.min()} to {rows.max()}; this gallery has {count}")
-            eligible = np.zeros(count, np.bool_)
-            eligible[rows] = True
-        mapped = {name: self._vectors.block(name, count) for name in blocks}
-        found = nearest.scan(self.layout, mapped, facts, query, per_generator, eligible)
-        chosen = [row for row, _ in found]
-        self.features(chosen)
-        records = self._index.by_row(chosen)
-        return nearest.by_generator(found, {row: _readable(record) for row, record in records.items()})
+        search = self._search(blocks)
+        mapped = {name: self._vectors.block(name, len(search.weights)) for name in search.columns}
+        found = list(search(mapped, queries, per_generator, rows, device))
+        chosen = np.unique(np.array([row for of_query in found for row, _ in of_query], np.int64))
+        entries: dict[int, StoredEntry] = {}
+        for start in range(0, len(chosen), _CHUNK):
+            records, _ = self._checked(chosen[start : start + _CHUNK])
+            entries |= {row: record.readable() for row, record in records.items()}
+        return [nearest.by_generator(of_query, entries) for of_query in found]
 
     def picture(self, entry: Entry) -> Pixels | None:
         """The pixels (H, W, 3) of a resynthesis, None if they were not kept; BundleError if they are damaged."""
@@ -322,6 +306,25 @@ class Gallery:
         self._facts = None
         return damaged
 
+    def _checked(self, rows: npt.NDArray[np.int64]) -> tuple[dict[int, Record], npt.NDArray[Any]]:
+        """Records and stored vectors (n, d) of entries; BundleError if one is damaged or not there."""
+        records = self._index.by_row(rows.tolist())
+        if missing := [row for row in rows.tolist() if row not in records]:
+            raise BundleError(f"{self.folder} has no entry in row {missing[0]}; it may be in quarantine")
+        if len(rows) and int(rows.max()) >= self._vectors.available():
+            raise BundleError(f"the vectors of {self.folder} were cut short; run `resynth gallery prune`")
+        values = self._vectors.read(rows)
+        for row, value in zip(rows.tolist(), values, strict=True):
+            if reason := records[row].damage(value):
+                raise BundleError(f"row {row} of {self.folder} is damaged ({reason}); run `resynth gallery prune`")
+        return records, values
+
+    def _search(self, blocks: Sequence[str]) -> Search:
+        facts, known = self._current(), self._searches.get(tuple(blocks))
+        if known is None or known.facts is not facts:
+            known = self._searches[tuple(blocks)] = Search.of(self.layout, blocks, facts)
+        return known
+
     def _current(self) -> Facts:
         self._facts = self._index.facts(len(self.layout.blocks), self._vectors.available, self._facts)
         return self._facts
@@ -338,7 +341,7 @@ class Gallery:
         there = [record for record in records if 0 <= record.row < available]
         values = self._vectors.read(np.array([record.row for record in there], np.int64))
         norms = self.layout.norms(values)
-        found = {record.row: _damage(record, value, norm) for record, value, norm in zip(there, values, norms, strict=True)}
+        found = {record.row: record.damage(value, norm) for record, value, norm in zip(there, values, norms, strict=True)}
         return [
             Damage(record.row, record.entry.generator if isinstance(record.entry, StoredEntry) else None, record.key.hex(), reason)
             for record in records
@@ -356,27 +359,6 @@ class Gallery:
     def _writing(self) -> Iterator[None]:
         with _locked(self.folder), self._index.transaction():
             yield
-
-
-def _damage(record: Record, value: npt.NDArray[Any], norms: npt.NDArray[np.float32] | None) -> str | None:
-    """Why `record`, with the stored vector `value` (d,) and its recomputed `norms`, must not be used; None if it may."""
-    if not isinstance(record.entry, StoredEntry):
-        return str(record.entry)
-    if record.entry.checksum(value.data) != record.checksum:
-        return "the checksum of its record and vector does not hold"
-    if record.entry.key != record.key:
-        return "its key is not that of its record"
-    if norms is not None:
-        stored = np.frombuffer(record.norms, "<f4") if len(record.norms) == norms.nbytes else None
-        if stored is None or not np.allclose(stored, norms, rtol=1e-4, atol=1e-6):
-            return "its norms are not those of its vector"
-    return None
-
-
-def _readable(record: Record) -> StoredEntry:
-    if isinstance(record.entry, StoredEntry):
-        return record.entry
-    raise record.entry
 
 
 def _refuse_strangers(folder: Path) -> None:

@@ -16,7 +16,10 @@ if similarity.compiled():
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 
-__all__ = ["Rows", "TopK", "topk"]
+__all__ = ["DEVICE_K", "Rows", "TopK", "topk"]
+
+DEVICE_K = 128
+"""The largest k of the CUDA kernel."""
 
 
 def topk(

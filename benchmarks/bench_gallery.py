@@ -130,7 +130,7 @@ def one(gallery: Gallery, query: Floats) -> list[Row]:
     unit *= weights[:, None]
     probe = ((query[0, columns] - mean) / scale).astype(np.float32)
     folded = (probe / scale).astype(np.float32)
-    arguments = {"offsets": np.float32([-mean @ folded]), "weights": weights, "groups": generator.astype(np.int32)}
+    arguments = {"offsets": np.array([-mean @ folded], np.float32), "weights": weights, "groups": generator.astype(np.int32)}
     order = sorted(range(GENERATORS), key=lambda g: f"generator {g}")
 
     def kernel() -> list[list[int]]:

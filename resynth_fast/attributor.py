@@ -154,7 +154,7 @@ class Attributor:
         with timers["features"]:
             chosen = [self.exemplars.select(probe, point, self.options.references) for probe, point in zip(probes, points, strict=True)]
         drawn = self.references(captions, points, timers, deadline)
-        drawn = [self.references.fill_from_gallery(d, row, probe.sha256) for d, row, probe in zip(drawn, features, probes, strict=True)]
+        drawn = self.references.fill_from_gallery(drawn, features, [probe.sha256 for probe in probes])
         references = [self._references(d, given) for d, given in zip(drawn, chosen, strict=True)]
         with timers["score"]:
             decisions = self.judge(captions, points, copies, references, known)

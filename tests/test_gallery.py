@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from resynth_fast import zoo
+from resynth_fast.devices.cuda import CudaDevice
 from resynth_fast.errors import BundleError, ConfigError, DeviceError, InputError
 from resynth_fast.extractors.space import open_space
 from resynth_fast.gallery import Entry, Gallery, Layout, ResynthesisKey, pixels_sha256, store
@@ -288,6 +289,48 @@ def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed)
     }
     for name, values in expected.items():
         np.testing.assert_allclose([n.similarity for n in found[name]], [-cosine for cosine, _ in values], rtol=1e-6)
+
+
+def test_many_queries_are_answered_as_each_alone(filled):
+    gallery, x = filled
+    together = gallery.nearest(x, ["deep"], per_generator=2)
+    assert together == [nearest(gallery, query, ["deep"], per_generator=2) for query in x]
+    assert gallery.nearest(x[:0], ["deep"]) == []
+
+
+def test_neighbours_that_float32_confuses_are_told_apart(tmp_path):
+    """Rows of a large mean that differ in the last bits, and equal ones, of which the first go first."""
+    with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 100.0))) as gallery:
+        x = 100 + features(1) + np.float32(1e-4) * features(30, seed=1)
+        x[20:] = x[19]
+        gallery.add([given(i, f"g{i % 2}") for i in range(30)], x)
+        x = gallery.features(range(30))
+        expected = exact_neighbours(gallery, x.astype(np.float64), x[3].astype(np.float64), slice(5, 29), 9, range(30))
+        found = nearest(gallery, x[3], ["deep"], per_generator=9)
+        assert found["g1"][0].entry.row == 3
+        for name, values in expected.items():
+            np.testing.assert_allclose([n.similarity for n in found[name]], [-cosine for cosine, _ in values], rtol=1e-12)
+
+
+def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path, host_device):
+    device = CudaDevice(host_device, host_device.kernels)
+    for storage in ("float32", "float16"):
+        with Gallery.create(tmp_path / storage, layout(storage=storage)) as gallery:
+            gallery.add([given(i, f"g{i % 3}") for i in range(90)], features(90))
+            for count in (1, 4, 60):  # the last is more than the device's kernel gives
+                expected = gallery.nearest(features(5, seed=1), ["deep", "shallow"], per_generator=count, rows=np.arange(0, 90, 2))
+                copied = len(host_device.copied)
+                found = gallery.nearest(
+                    features(5, seed=1), ["deep", "shallow"], per_generator=count, rows=np.arange(0, 90, 2), device=device
+                )
+                assert found == expected
+                uploads = [dtype for way, dtype in host_device.copied[copied:] if way == "up"]
+                # queries, offsets, groups; the first time the blocks and their weights too
+                assert len(uploads) == {1: 6, 4: 3, 60: 0}[count]
+            [path] = (gallery.folder / "vectors").glob("deep.*")
+            path.write_bytes(np.array([np.nan], storage).tobytes() + path.read_bytes()[np.dtype(storage).itemsize :])
+            with Gallery.open(gallery.folder) as again, pytest.raises(BundleError, match="not finite"):
+                again.nearest(features(1), ["deep"], device=device)
 
 
 def test_neighbours_follow_what_others_add_and_prune(filled):

@@ -142,7 +142,7 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
     assert gallery_of(verdict)["forecast_s"] > 0
     assert any("like content" in warning for warning in verdict.warnings)
     features = asked.space.features([probes[0].pixels])[0]
-    alike = asked.references.cache.similar_content(features, 2, probes[0].sha256)
+    [alike] = asked.references.cache.similar_content(features[None], 2, [probes[0].sha256])
     assert {len(found) for found in alike.values()} == {2}
     assert not any(np.array_equal(row, features) for found in alike.values() for row in found), "the probe stood for its own generator"
 

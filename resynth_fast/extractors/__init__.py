@@ -29,6 +29,10 @@ class Extractor(Protocol):
     def dimension(self) -> int:
         """Number of columns: the sum of block_sizes."""
 
+    @property
+    def device(self) -> Device[Any]:
+        """Where features are made of pictures that lie on the host."""
+
     def extract(self, batch: Array, device: Device[Any] = ...) -> npt.NDArray[np.float32]:
         """(n, S, S, 3) uint8 sRGB at `device`, by default the host -> (n, dimension) float32, finite, unscaled, on the host.
 

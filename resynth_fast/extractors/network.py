@@ -44,6 +44,10 @@ class NetworkExtractor:
     def dimension(self) -> int:
         return sum(self.block_sizes.values())
 
+    @property
+    def device(self) -> Device[Any]:
+        return device_of(self._pool.get(self._component))
+
     def extract(self, batch: Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
         """See `Extractor.extract`."""
         return self._run(self._component, batch, self.taps, device)

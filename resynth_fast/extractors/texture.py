@@ -46,6 +46,11 @@ class TextureExtractor:
         """Number of columns of `extract`."""
         return sum(self.block_sizes.values())
 
+    @property
+    def device(self) -> Device[Any]:
+        """The CPU: the descriptor runs wherever its pictures lie."""
+        return CPU
+
     def extract(self, batch: Array, device: Device[Any] = CPU) -> Floats:
         """(n, S, S, 3) uint8 at `device` -> (n, dimension) float32 on the host, finite, the blocks side by side and unscaled.
 

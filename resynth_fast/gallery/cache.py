@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..candidates import Candidate
 from ..candidates.engine import EngineCandidate
+from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..extractors.space import FeatureSpace
 from ..options import BOTH, GENERATE
@@ -59,15 +61,22 @@ class ResynthesisCache:
             entries = [Entry.resynthesis(request.candidate, pixels_sha256(made[request]), key) for request, key in keys.items()]
             self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=CACHE_GROUP, pixels=[made[r] for r in keys])
 
-    def similar_content(self, query: Features, count: int, picture_sha256: str) -> dict[str, Features]:
-        """Of each generator the features (k, d) of the `count` pictures most like `query` (d,) in content, itself left out.
+    def similar_content(
+        self, queries: Features, count: int, pictures: Sequence[str], device: Device[Any] = CPU
+    ) -> list[dict[str, Features]]:
+        """For each of `queries` (n, d), by generator, the features (k, d) of the `count` pictures most like it in content.
 
-        Generators are searched one by one, so that what is peculiar to each does not decide.
+        `pictures`: the SHA-256 of each query's own picture, which is left out. Generators are searched one by one, so that
+        what is peculiar to each does not decide.
         """
-        own = {entry.row for entry in self.gallery.contains(picture_sha256)}
-        [found] = self.gallery.nearest(query[None], list(self.gallery.layout.blocks), per_generator=count + len(own), rows=self.rows)
-        rows = {name: [n.entry.row for n in near if n.entry.row not in own][:count] for name, near in found.items()}
-        return {name: self.gallery.features(chosen) for name, chosen in rows.items() if chosen}
+        own = [{entry.row for entry in self.gallery.contains(picture)} for picture in pictures]
+        wanted, blocks = count + max(map(len, own)), list(self.gallery.layout.blocks)
+        found = self.gallery.nearest(queries, blocks, per_generator=wanted, rows=self.rows, device=device)
+        rows = [
+            {name: [n.entry.row for n in near if n.entry.row not in left_out][:count] for name, near in of_query.items()}
+            for of_query, left_out in zip(found, own, strict=True)
+        ]
+        return [{name: self.gallery.features(chosen) for name, chosen in of_query.items() if chosen} for of_query in rows]
 
     def _keys(self, requests: Iterable[Request]) -> dict[Request, ResynthesisKey]:
         return {

@@ -290,11 +290,11 @@ def check_topk(
             raise ValueError(f"{name} has length {len(array)}; it must have {length}")
     if groups is not None and len(high := np.flatnonzero(groups >= group_count)):
         raise ValueError(f"groups[{high[0]}] is {groups[high[0]]}; it must be below {group_count}, the number of groups")
-    counted = np.flatnonzero(groups >= 0) if groups is not None else np.arange(len(blocks[0]))
-    for name, array, rows in (("queries", queries, None), *(("gallery", block, counted) for block in blocks)):
-        bad = np.flatnonzero(~np.isfinite(array if rows is None else array[rows]).all(axis=1))
-        if len(bad):
-            raise ValueError(f"{name}: row {bad[0] if rows is None else rows[bad[0]]} is not finite; every value must be")
-    for name, array, rows in (("offsets", offsets, None), ("weights", weights, counted)):
-        if array is not None and len(bad := np.flatnonzero(~np.isfinite(array if rows is None else array[rows]))):
-            raise ValueError(f"{name}[{bad[0] if rows is None else rows[bad[0]]}] is not finite; every value must be")
+    counted = np.arange(len(blocks[0])) if groups is None else np.flatnonzero(groups >= 0)
+    for name, rows in (("queries", queries), *(("gallery", block) for block in blocks)):
+        among = np.arange(len(rows)) if name == "queries" else counted
+        if len(bad := among[~np.isfinite(rows[among]).all(axis=1)]):
+            raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")
+    for name, values, among in (("offsets", offsets, np.arange(len(queries))), ("weights", weights, counted)):
+        if values is not None and len(bad := among[~np.isfinite(values[among])]):
+            raise ValueError(f"{name}[{bad[0]}] is not finite; every value must be")

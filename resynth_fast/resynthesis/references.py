@@ -90,12 +90,23 @@ class ReferenceBuilder:
             supply([request for each in asked for requests in each.values() for request in requests])
         return [self._drawn(each, supply, cut) for each, cut in zip(asked, cuts, strict=True)]
 
-    def fill_from_gallery(self, drawn: ProbeReferences, features: Features, picture_sha256: str) -> ProbeReferences:
-        """Where nothing may be made: candidates without a resynthesis take the gallery's pictures that are most like the probe (d,)."""
+    def fill_from_gallery(
+        self, drawn: Sequence[ProbeReferences], features: Sequence[Features], pictures: Sequence[str]
+    ) -> list[ProbeReferences]:
+        """Where nothing may be made: candidates without a resynthesis take the gallery's pictures most like each probe (d,).
+
+        `pictures`: the SHA-256 of each probe.
+        """
+        lacking = [i for i, found in enumerate(drawn) if not found.complete]
+        if self.cache is None or self.options.policy != LOOK_UP or not lacking:
+            return list(drawn)
+        queries, own = np.stack([features[i] for i in lacking]), [pictures[i] for i in lacking]
+        alike = self.cache.similar_content(queries, self.options.references, own, self.space.extractor.device)
+        filled = dict(zip(lacking, alike, strict=True))
+        return [self._filled(found, filled[i]) if i in filled else found for i, found in enumerate(drawn)]
+
+    def _filled(self, drawn: ProbeReferences, alike: Mapping[str, Features]) -> ProbeReferences:
         names = list(drawn.resyntheses)
-        if self.cache is None or self.options.policy != LOOK_UP or drawn.complete:
-            return drawn
-        alike = self.cache.similar_content(features, self.options.references, picture_sha256)
         lacking = [name for name, found in zip(names, drawn.references, strict=True) if not len(found)]
         if none := [name for name in lacking if name not in alike]:
             raise ConfigError(f"the gallery has no picture by {none[0]}; add some (resynth gallery add), or let it draw with --policy both")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import resynth_fast.kernels.similarity
 from resynth_fast.kernels import twins
 from resynth_fast.kernels.similarity import backend
-from resynth_fast.kernels.topk import Rows, TopK, topk
+from resynth_fast.kernels.topk import Rows, TopK, nearest_rows, ranked_again, topk
 
 DIMENSIONS = (1, 7, 31, 33, 64, 65, 97, 768)
 STORAGES = ("float32", "float16")
@@ -298,6 +298,40 @@ def test_arguments_that_do_not_fit_together_are_named(queries: Any, blocks: Any,
 def test_an_argument_of_another_kind_is_refused_not_converted(queries: Any, blocks: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}"):
         topk(queries, blocks, **{"k": 1, **options})
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_rows_that_float32_confuses_are_ranked_in_float64(count: int) -> None:
+    rng = np.random.default_rng(0)
+    queries, rows = rng.standard_normal((5, 33)), 1 + 1e-9 * rng.standard_normal((40, 33))
+    rows[30:] = rows[29]  # of equal ones the first go first
+    assert len(np.unique(rows.astype(np.float32), axis=0)) == 1
+    groups = (np.arange(40) % 3 - 1).astype(np.int32)
+    found = nearest_rows(queries, rows, count, groups=groups, group_count=2)
+    for q in range(5):
+        for group in range(2):
+            members = np.flatnonzero(groups == group)
+            exact = (rows[members] * queries[q]).sum(1)
+            np.testing.assert_array_equal(found[q, group], members[np.argsort(-exact, kind="stable")[:count]])
+
+
+def test_only_rows_that_may_be_the_best_are_ranked_again() -> None:
+    found = topk(floats(1, 1), np.float32([[9], [5], [4.9], [1], [7]]), 5)
+    asked: list[int] = []
+
+    def exact(_: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        asked.extend(rows.tolist())
+        return -rows.astype(np.float64)
+
+    rows, scores = ranked_again(found, exact, 3, np.full((1, 1, 5), 0.1))
+    assert sorted(asked) == [0, 1, 2, 4]
+    np.testing.assert_array_equal(rows[0, 0], [0, 1, 2])
+    np.testing.assert_array_equal(scores[0, 0], [0, -1, -2])
+
+
+def test_a_group_with_fewer_rows_than_are_wanted_is_filled_up() -> None:
+    found = nearest_rows(np.ones((2, 4)), np.ones((3, 4)), 2, groups=np.int32([1, -1, -1]), group_count=2)
+    np.testing.assert_array_equal(found, [[[-1, -1], [0, -1]]] * 2)
 
 
 def test_a_memory_mapped_gallery_is_read_in_place(tmp_path: Path) -> None:

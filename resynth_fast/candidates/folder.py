@@ -18,6 +18,7 @@ from .. import images
 from ..arrays import Doubles, Integers
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
+from ..kernels.topk import nearest_rows
 from ..types import Pixels
 
 CHUNK = 16
@@ -70,9 +71,8 @@ class Exemplars:
         others = self._others(sha256)
         centre = self.points[others].mean(0)
         pictures, probe = self.points[others] - centre, point - centre
-        cosines = pictures @ probe / (np.linalg.norm(pictures, axis=1) * np.linalg.norm(probe) + 1e-300)
-        rows = others[np.argsort(-cosines, kind="stable")[:count]]
-        return self._chosen(rows)
+        directions = pictures / (np.linalg.norm(pictures, axis=1, keepdims=True) + 1e-300)
+        return self._chosen(others[nearest_rows(probe[None], directions, count)[0, 0]])
 
     def sample(self, sha256: str) -> SelectedExemplars:
         """A fixed sample without the probe of this hash; drawn by hash, since names may follow content."""

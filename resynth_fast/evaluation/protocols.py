@@ -14,6 +14,7 @@ import numpy as np
 
 from ..arrays import Booleans, Doubles, Integers
 from ..errors import ConfigError
+from ..kernels.topk import nearest_rows
 from ..scoring.prior import Prior, batch_prior, no_gallery
 from ..scoring.score import consistency, nearest, scores
 from ..scoring.whitening import Constants
@@ -158,7 +159,8 @@ class ProtocolRunner:
         found = []
         for g in candidates:
             if self.setting.policy == "aligned":
-                found.append(self._aligned(probe, group, g)[:most])
+                nearest_of = self._aligned(group)[probe][g]
+                found.append(nearest_of[nearest_of >= 0])
                 continue
             rng = np.random.default_rng([self.setting.seed, draw, probe, g])
             if self.setting.policy == "arbitrary":
@@ -197,6 +199,11 @@ class ProtocolRunner:
         return [np.flatnonzero(self.data.reference & (self.data.generator == g)) for g in range(len(self.data.generators))]
 
     @cached_property
+    def _nearest(self) -> dict[int, dict[int, Integers]]:
+        """See `_aligned`, by group, as far as they were asked for."""
+        return {}
+
+    @cached_property
     def _directions(self) -> Doubles:
         """The deepest features as directions, to find pictures of like content."""
         deep = self._deep.astype(np.float64)
@@ -204,11 +211,16 @@ class ProtocolRunner:
         deep /= np.linalg.norm(deep, axis=1, keepdims=True) + 1e-12
         return deep
 
-    def _aligned(self, probe: int, group: int, generator: int) -> Integers:
-        """Gallery rows of a generator, nearest to the probe's content first."""
-        rows = self._others(group, generator)
-        nearest: Integers = rows[np.argsort(-(self._directions[rows] @ self._directions[probe]), kind="stable")]
-        return nearest
+    def _aligned(self, group: int) -> dict[int, Integers]:
+        """By row of a group, the gallery rows (generators, references) nearest to its content; -1 where there are fewer."""
+        if group not in self._nearest:
+            rows = np.flatnonzero(self.data.group == group)
+            usable = self.data.reference & (self.data.group != group)
+            generator = np.where(usable, self.data.generator, -1).astype(np.int32)
+            count, generators = self.setting.references, len(self.data.generators)
+            found = nearest_rows(self._directions[rows], self._directions, count, groups=generator, group_count=generators)
+            self._nearest[group] = dict(zip(rows.tolist(), found, strict=True))
+        return self._nearest[group]
 
     def _judge(self, probes: Integers, candidates: list[int]) -> Callable[[int, int], tuple[Doubles, float]]:
         """(probe, draw) → scores (C,), NaN where a candidate has no reference, and consistency; `probes` are of one gallery."""

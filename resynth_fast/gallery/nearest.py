@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..arrays import Array, Doubles, Floats, Integers
 from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError
-from ..kernels.topk import DEVICE_K, TopK
+from ..kernels.topk import DEVICE_K, TopK, ranked_again
 from .entry import StoredEntry
 from .index import Facts
 from .layout import Layout
@@ -25,7 +25,6 @@ from .layout import Layout
 Blocks = Mapping[str, npt.NDArray[Any]]
 """Name → (rows, columns) as stored."""
 _QUERIES = 1024  # at a time: what the kernel gives for them stays below 10 MB for a dozen generators
-_PAIRS = 1024  # of query and row in float64 at a time: they stay in the cache
 _ROUNDING = np.finfo(np.float32).eps
 
 
@@ -102,22 +101,11 @@ class Search:
 
     def _ranked(self, blocks: Blocks, queries: _Queries, found: TopK, count: int) -> Iterator[Found]:
         """The best `count` of each group by their cosines in float64."""
-        # What float32 may be wrong by, for each row found. No row below the others by more than that is looked at again.
         slack = queries.unit_error[:, None, None] * self.weights[found.indices] + queries.error[:, None, None]
-        count = min(count, found.scores.shape[2])
-        certain = -np.partition(slack - found.scores, count - 1, axis=2)[:, :, count - 1 : count] if count else 0
-        query, group, at = np.nonzero((found.indices >= 0) & (found.scores + slack >= certain))
-        rows = found.indices[query, group, at]
-        cosines = np.empty(len(rows))
-        for start in range(0, len(rows), _PAIRS):
-            some = slice(start, start + _PAIRS)
-            cosines[some] = self._cosines(blocks, rows[some], queries.scaled[query[some]])
-        order = np.lexsort((rows, -cosines, group, query))
-        of = (query * found.scores.shape[1] + group)[order]
-        first = np.searchsorted(of, of)  # of the same query and generator
-        order = order[np.arange(len(of)) - first < count]
-        for chosen in np.split(order, np.searchsorted(query[order], np.arange(1, len(queries.scaled)))):
-            yield list(zip(rows[chosen].tolist(), cosines[chosen].tolist(), strict=True))
+        all_rows, all_cosines = ranked_again(found, lambda query, row: self._cosines(blocks, row, queries.scaled[query]), count, slack)
+        for rows, cosines in zip(all_rows, all_cosines, strict=True):
+            there = rows >= 0
+            yield list(zip(rows[there].tolist(), cosines[there].tolist(), strict=True))
 
     def _cosines(self, blocks: Blocks, rows: Integers, scaled: Doubles) -> Doubles:
         """Of each row with its query, both (n,) → (n,); 0 where one of the two is the mean itself."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Doubles, Integers
 from . import similarity, twins
 from .twins import Rows, TopK
 
@@ -16,10 +17,12 @@ if similarity.compiled():
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 
-__all__ = ["DEVICE_K", "Rows", "TopK", "topk"]
+__all__ = ["DEVICE_K", "Rows", "TopK", "nearest_rows", "ranked_again", "topk"]
 
 DEVICE_K = 128
 """The largest k of the CUDA kernel."""
+
+_PAIRS = 1024  # of query and row in float64 at a time: they stay in the cache
 
 
 def topk(
@@ -78,3 +81,50 @@ def topk(
         twins.check_topk(queries, blocks, k, offsets, weights, groups, group_count)
         raise
     return TopK(scores, indices)
+
+
+def ranked_again(
+    found: TopK, exact: Callable[[Integers, Integers], Doubles], count: int, slack: Doubles | None = None
+) -> tuple[Integers, Doubles]:
+    """The best `count` of what `topk` found, by exact scores: float32 may confuse neighbours, so ask it for a few more.
+
+    Args:
+        found: of Q queries and G groups.
+        exact: (n,) queries and (n,) rows → (n,) scores.
+        count: rows of each group.
+        slack: (Q, G, k), what a score of `found` may be wrong by: rows that lie further below the best are not looked at.
+
+    Returns:
+        Rows and exact scores, (Q, G, count) each, the lower row first on a tie; -1 and -inf where a group has fewer.
+    """
+    queries, groups, k = found.scores.shape
+    count = min(count, k)
+    rows, scores = np.full((queries, groups, count), -1), np.full((queries, groups, count), -np.inf)
+    if not count:
+        return rows, scores
+    possible = found.indices >= 0
+    if slack is not None:
+        certain = -np.partition(slack - found.scores, count - 1, axis=2)[:, :, count - 1 : count]
+        possible &= found.scores + slack >= certain
+    query, group, at = np.nonzero(possible)
+    row = found.indices[query, group, at]
+    score = np.empty(len(row))
+    for start in range(0, len(row), _PAIRS):
+        some = slice(start, start + _PAIRS)
+        score[some] = exact(query[some], row[some])
+    order = np.lexsort((row, -score, group, query))
+    cell = (query * groups + group)[order]
+    place = np.arange(len(order)) - np.searchsorted(cell, cell)  # among those of one query and group
+    order, place = order[place < count], place[place < count]
+    rows[query[order], group[order], place], scores[query[order], group[order], place] = row[order], score[order]
+    return rows, scores
+
+
+def nearest_rows(queries: Doubles, rows: Doubles, count: int, *, groups: NDArray[np.int32] | None = None, group_count: int = 1) -> Integers:
+    """The `count` rows (N, d) with the highest inner product with each of `queries` (Q, d), ranked in float64.
+
+    Returns:
+        Rows, (Q, G, count) or fewer where there are; -1 where a group has fewer. Groups are those of `topk`.
+    """
+    found = topk(queries.astype(np.float32), rows.astype(np.float32), 2 * count + 16, groups=groups, group_count=group_count)
+    return ranked_again(found, lambda query, row: (queries[query] * rows[row]).sum(1), count)[0]

@@ -1,8 +1,8 @@
-"""The bundle: the one contract between export and runtime (a folder with `bundle.json` and its files).
+"""The bundle: the one contract between export and runtime, a folder with `bundle.json` and the files that it lists.
 
-Everything that a candidate, an extractor or a captioner is made of is named in the manifest, with its SHA-256.
-This is the only module that knows file names. A file stands in the bundle's own folder, or, where several
-bundles share it, in the folder `objects` beside the bundles, under its hash.
+The manifest lists every file of a candidate, an extractor or a captioner with its SHA-256. Only this module knows file
+names. A file lies in the bundle's own folder or, where several bundles share it, in the folder `objects` beside them,
+named by its hash.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _verified: set[tuple[str, int, int, int, str]] = set()
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a bundle: `path` is resolved and contained, its content still unverified."""
+    """A file of a bundle. `path` is resolved and lies inside the bundle; its content is not verified yet."""
 
     path: Path
     sha256: str
 
     def read(self) -> bytes:
-        """The content; its hash is checked at the first reading, afterwards size, mtime and inode are."""
+        """The content. The first read checks its hash; later reads check size, modification time and inode."""
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -53,7 +53,7 @@ class File:
         return content
 
     def verified(self) -> Path:
-        """The path of a file too large to be read at once; its hash is checked as by `read`."""
+        """The path of a file too large to read at once, its hash checked as by `read`."""
         try:
             with self.path.open("rb") as file:
                 self._verify(lambda: hashlib.file_digest(file, "sha256").hexdigest())
@@ -68,7 +68,7 @@ class File:
             found = digest()
             if found != self.sha256:
                 raise BundleError(
-                    f"{self.path} has SHA-256 {found[:12]}…, its manifest says {self.sha256[:12]}…: it was changed or cut short; export the bundle again"
+                    f"{self.path} has SHA-256 {found[:12]}…, but the manifest lists {self.sha256[:12]}…: the file was changed or truncated; export the bundle again"
                 )
             _verified.add(key)
 
@@ -78,7 +78,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Shape and dtype of a graph's input or output; a string stands for a dimension that varies."""
+    """Shape and dtype of a graph's input or output. A string names a dimension of variable length."""
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -86,7 +86,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One network with fixed inputs and outputs; its graph's hash covers `data` too, the files of its large weights."""
+    """One network with fixed inputs and outputs. The hash of its graph covers `data`, the files of its large weights, too."""
 
     file: File
     precision: str
@@ -94,24 +94,24 @@ class Component:
     outputs: Mapping[str, Tensor]
     data: tuple[File, ...] = ()
     flops: int = 0
-    """Of one row: its matrix products, convolutions and attention; 0 where nobody counted."""
+    """Operations of one row in matrix products, convolutions and attention; 0 where they were not counted."""
 
     @property
     def size_bytes(self) -> int:
-        """What graph and data take on disk."""
+        """Size of graph and data on disk."""
         return sum(file.path.stat().st_size for file in (self.file, *self.data))
 
     def onnx_model(self) -> OnnxModel:
-        """What a backend loads; every hash is checked."""
+        """The model that a backend loads, every hash checked."""
         return OnnxModel(self.file.read(), {file.path.name: file.verified() for file in self.data}, self.file.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """`tokenizer.json` and what it does not say.
+    """`tokenizer.json`, and the settings that it lacks.
 
-    A caption is put into small letters where `lowercase` says so, `prefix` comes before it (not before the empty one of
-    guidance); texts are cut to `max_tokens`, the end token kept, then padded.
+    With `lowercase` a caption is lowercased. `prefix` is put before it, but not before the empty caption of guidance. Texts are
+    truncated to `max_tokens` with the end token kept, then padded with `pad_id`.
     """
 
     file: File
@@ -134,7 +134,7 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class StepTable:
-    """A sampler as data: how one noise scheduler walks at one step count and one resolution."""
+    """A sampler as data: one noise scheduler at one number of steps and one resolution."""
 
     noise_scheduler: str
     init_noise_sigma: float
@@ -143,11 +143,11 @@ class StepTable:
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """How the caption is stressed.
+    """Classifier-free guidance.
 
-    `none`, `embedded`: one denoiser row a sample (embedded: the graph holds the scale); `batch-2`: a second row without
-    a caption, m = u + scale (c − u); `rescaled`: the same, drawn back to the deviation of c by the share `rescale`.
-    Without a caption means the `empty` one, or text states of `zeros`.
+    `none` and `embedded` take one denoiser row a sample; with `embedded` the graph holds the scale. `batch-2` takes a second,
+    unconditional row: m = u + scale (c − u). `rescaled` moves m back towards the standard deviation of c by the share `rescale`.
+    The unconditional row has the `empty` caption, or text states of `zeros`.
     """
 
     mode: str
@@ -157,12 +157,26 @@ class Guidance:
 
     @property
     def doubled(self) -> bool:
-        """Whether the denoiser has two rows a sample."""
+        """Whether the denoiser takes two rows a sample."""
         return self.mode in ("batch-2", "rescaled")
 
 
 class Bundle:
-    """A verified manifest. `Bundle.open(folder)` refuses what it does not understand, by name."""
+    """A bundle whose manifest was checked.
+
+    Graphs and weights are read and verified when an engine is loaded.
+
+    Args:
+        folder: the bundle's folder.
+        manifest: the parsed `bundle.json`.
+
+    Raises:
+        BundleError: a field is missing, has another type, or a value that this runtime does not know; the message names it.
+
+    Example:
+        >>> bundle = Bundle.open(Path("bundles/my-model"))
+        >>> bundle.kind, bundle.name, bundle.resolution_px
+    """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -175,17 +189,21 @@ class Bundle:
         self.kind = self._choice("kind", KINDS)
         self.name: str = self._get("name", str)
         if not NAME.fullmatch(self.name):
-            raise BundleError(f"{folder}: name {self.name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most)")
+            raise BundleError(
+                f"{folder}: name {self.name[:40]!r} must be letters, digits, '.', '_' or '-', at most 100; rename it in the manifest"
+            )
         self.family: str = self._get("family", str)
         self.licence: str = self._get("licence", str)
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
-        """Read `folder/bundle.json`; graphs and weights are read, and verified, when an engine asks for them."""
+        """Read `folder/bundle.json` and check it and the paths of its files. Raises BundleError."""
         path = folder / MANIFEST
         try:
             if path.stat().st_size > MAX_MANIFEST_BYTES:
-                raise BundleError(f"{path}: {path.stat().st_size} bytes, a manifest has {MAX_MANIFEST_BYTES} at most")
+                raise BundleError(
+                    f"{path}: {path.stat().st_size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}; export the bundle again"
+                )
             manifest = json.loads(path.read_bytes())
         except OSError as error:
             raise BundleError(
@@ -201,7 +219,7 @@ class Bundle:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the manifest, which names every file's hash: the bundle's identity, wherever it is stored."""
+        """Hash of the manifest, which lists the hash of every file: the identity of the bundle, wherever it is stored."""
         return hashlib.sha256(json.dumps(dict(self.manifest), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
@@ -221,7 +239,7 @@ class Bundle:
 
     @cached_property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
-        """One for each `tokens_i` input of the text component, in order."""
+        """One tokenizer for each input `tokens_i` of the text component, in order."""
         return tuple(
             Tokenizer(
                 file=self._file(entry, f"tokenizers.{i}"),
@@ -235,7 +253,7 @@ class Bundle:
 
     @cached_property
     def constants(self) -> File:
-        """Fitted numbers (safetensors), for example an extractor's scaling."""
+        """The file of fitted arrays (safetensors), for example an extractor's scaling."""
         return self._file(self._get("constants", dict), "constants")
 
     @cached_property
@@ -267,7 +285,7 @@ class Bundle:
 
     @cached_property
     def lineage(self) -> Mapping[str, str]:
-        """Hashes of the autoencoder, text encoders and denoiser weights: candidates with equal parts are relatives."""
+        """Hashes of the weights of autoencoder, text encoders and denoiser. Candidates with an equal part are relatives."""
         return MappingProxyType(dict(self._get("lineage", dict)))
 
     def step_table(self, steps: int) -> StepTable:
@@ -277,7 +295,7 @@ class Bundle:
         entry = tables.get(str(steps))
         if entry is None:
             raise BundleError(
-                f"{self.name}: no step table for {steps} steps at {height}x{width}, the bundle has {', '.join(sorted(tables, key=int))}; choose one or export again"
+                f"{self.name}: no step table for {steps} steps at {height}x{width}; the bundle has tables for {', '.join(sorted(tables, key=int))} steps: choose one of these, or export again with --steps"
             )
         where = f"step_tables.{height}x{width}.{steps}"
         try:
@@ -296,7 +314,7 @@ class Bundle:
             raise BundleError(f"{self.folder}: {where} is broken ({error!r}); export the bundle again") from error
 
     def files(self) -> Iterator[File] | list[File]:
-        """Every file that the manifest names, each path checked."""
+        """Every file that the manifest lists, its path checked."""
         found = [file for component in self.components.values() for file in (component.file, *component.data)]
         if self.manifest.get("tokenizers"):
             found += [tokenizer.file for tokenizer in self.tokenizers]
@@ -310,7 +328,7 @@ class Bundle:
             file.verified()
 
     def get(self, field: str, expected: type) -> Any:
-        """A field that only one kind of bundle has; missing or of another type is an error."""
+        """A field that only one kind of bundle has. BundleError if it is missing or of another type."""
         return self._get(field, expected)
 
     def _get(self, field: str, expected: type) -> Any:
@@ -327,35 +345,39 @@ class Bundle:
         return MappingProxyType({name: Tensor(str(t["dtype"]), tuple(t["shape"])) for name, t in table.items()})
 
     def _data(self, entry: Mapping[str, Any], where: str) -> tuple[File, ...]:
-        """Files of weights: called by their hash, as the graph calls them, and beside it, where libraries look for them."""
+        """Files of weights. Each is named by its hash, as in the graph, and lies beside the graph, where libraries look for it."""
         entries = _typed({"data": [], **entry}, "data", list, self.folder, where)
         files = tuple(self._file(item, f"{where}.data.{i}") for i, item in enumerate(entries))
         graph = self._file(entry, where)
         for i, file in enumerate(files):
             if file.path != graph.path.parent / f"{file.sha256}{DATA_SUFFIX}":
                 raise BundleError(
-                    f"{self.folder}: {where}.data.{i}.file is {file.path.name!r}; weights are called by their SHA-256, with {DATA_SUFFIX}, and stand beside their graph"
+                    f"{self.folder}: {where}.data.{i}.file is {file.path.name!r}; a file of weights must be named by its SHA-256 with {DATA_SUFFIX} and lie beside its graph; export the bundle again"
                 )
         return files
 
     def _file(self, entry: Mapping[str, Any], where: str) -> File:
-        """Resolve a named file inside the bundle, or by its hash among the objects beside it; nothing else."""
+        """Resolve a file inside the bundle or, by its hash, in `objects` beside it. Nothing else is accepted."""
         name = _typed(entry, "file", str, self.folder, where)
         sha256 = _typed(entry, "sha256", str, self.folder, where)
         if not _SHA256.fullmatch(sha256):
-            raise BundleError(f"{self.folder}: {where}.sha256 is {sha256[:80]!r}, not 64 hexadecimal digits")
+            raise BundleError(f"{self.folder}: {where}.sha256 is {sha256[:80]!r}, not 64 hexadecimal digits; export the bundle again")
         if Path(name).suffix not in SUFFIXES:
-            raise BundleError(f"{self.folder}: {where}.file is {name[:80]!r}, a bundle holds only {', '.join(SUFFIXES)}")
+            raise BundleError(
+                f"{self.folder}: {where}.file is {name[:80]!r}, a bundle holds only {', '.join(SUFFIXES)}; export the bundle again"
+            )
         if os.path.isabs(name) or ".." in Path(name).parts or "\\" in name or "\0" in name:
-            raise BundleError(f"{self.folder}: {where}.file is {name[:80]!r}, which leaves the bundle's folder")
+            raise BundleError(
+                f"{self.folder}: {where}.file is {name[:80]!r}, which lies outside the bundle's folder; export the bundle again"
+            )
         own, shared = self.folder / name, self.folder.parent / OBJECTS / (sha256 + Path(name).suffix)
         path, root = (own, self.folder) if os.path.lexists(own) else (shared, shared.parent)
         if not os.path.lexists(path):
             raise BundleError(f"{self.folder}: {where}.file {name!r} is missing; export the bundle again")
         if not path.resolve().is_relative_to(root.resolve()):
-            raise BundleError(f"{self.folder}: {where}.file {name!r} is a link that leaves the bundle's folder")
+            raise BundleError(f"{self.folder}: {where}.file {name!r} is a link to outside the bundle's folder; copy the file into it")
         if not path.is_file():
-            raise BundleError(f"{self.folder}: {where}.file {name!r} is not a regular file")
+            raise BundleError(f"{self.folder}: {where}.file {name!r} is not a regular file; copy the file itself into the bundle")
         return File(path, sha256)
 
 

@@ -146,7 +146,7 @@ def test_an_engine_of_changed_weights_is_refused(module: Module, tmp_path: Path,
     content = bytearray(data.path.read_bytes())
     content[-1] ^= 1
     data.path.write_bytes(content)
-    with pytest.raises(BundleError, match="was changed or cut short"):
+    with pytest.raises(BundleError, match="was changed or truncated"):
         EnginePool(threads=1).get(component)
 
 

@@ -458,7 +458,7 @@ def test_a_fit_that_was_changed_or_whose_entries_are_gone_is_refused(filled):
     with pytest.raises(BundleError, match="lacks 1 entries"):
         gallery.snapshot(keys=gallery.read_fit(name).keys)
     flip(gallery.folder / "fits" / f"{name}.safetensors", 200)
-    with pytest.raises(BundleError, match="was changed or cut short"):
+    with pytest.raises(BundleError, match="was changed or truncated"):
         gallery.read_fit(name)
     with pytest.raises(BundleError, match="cannot be read"):
         gallery.read_fit("0" * 64)
@@ -634,7 +634,7 @@ def test_a_gallery_without_manifest_is_not_begun_anew_over_its_vectors(filled):
         (lambda m: m.update(storage="pickle"), "storage is 'pickle'"),
         (lambda m: m.update(extractor=None), "is broken"),
         (lambda m: m.pop("blocks"), "is broken"),
-        (lambda m: m.update(scaling_sha256="0" * 64), "was changed or cut short"),
+        (lambda m: m.update(scaling_sha256="0" * 64), "was changed or truncated"),
     ],
 )
 def test_a_manifest_that_is_not_understood_is_refused(gallery, change, message):

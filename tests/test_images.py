@@ -360,7 +360,7 @@ def test_other_formats_are_refused_whatever_their_name(tmp_path: Path) -> None:
     for kind, data in contents.items():
         path = tmp_path / f"{kind}.png"
         path.write_bytes(data)
-        assert "is no readable PNG, JPEG" in refusal(path)
+        assert "is not a readable PNG, JPEG" in refusal(path)
 
 
 def test_a_picture_with_a_foreign_suffix_is_read_by_its_content(tmp_path: Path) -> None:

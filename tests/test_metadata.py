@@ -356,10 +356,10 @@ def test_a_recorded_prompt_is_cut_and_cleaned(tmp_path: Path) -> None:
     assert len(said.text) == choice.MAX_CHARS
 
 
-@pytest.mark.parametrize("choice", ["metdata", "text:", "text:  ", ""])
-def test_a_misspelt_choice_of_captions_is_refused(choice: str) -> None:
+@pytest.mark.parametrize("misspelt", ["metdata", "text:", "text:  ", ""])
+def test_a_misspelt_choice_of_captions_is_refused(misspelt: str) -> None:
     with pytest.raises(ConfigError, match=r"tagger, metadata or text:WORDS"):
-        choice.captions(choice, [], Describes())
+        choice.captions(misspelt, [], Describes())
 
 
 # --- content credentials ------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_bad_folders_say_what_is_wrong(tmp_path: Path, folders: Path, pool: Engi
     with pytest.raises(BundleError, match=r"candidate acme: no picture found"):
         find([f"acme={tmp_path / 'empty'}"], pool)
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(BundleError, match=r"candidate acme: .*bad\.png: is no readable .* take it out of the folder"):
+    with pytest.raises(BundleError, match=r"candidate acme: .*bad\.png: is not a readable .* take it out of the folder"):
         Attributor.open([f"acme={tmp_path}"], threads=1)
     with pytest.raises(ConfigError, match=r"'acme' is named twice"):
         find([f"acme={folders / 'zoo-flux'}"] * 2, pool)

@@ -1,4 +1,4 @@
-"""A device in CUDA memory for engines whose library brings no arrays of its own, over the driver and our kernels."""
+"""A CUDA device for engines whose library has no arrays of its own: memory by the driver, operations by our kernels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .kernels import KernelDevice
 
 
 class CudaDevice(KernelDevice[CudaArray]):
-    """See `KernelDevice`. What it does is put on the device's stream; it waits where something is copied to the host alone."""
+    """See `KernelDevice`. Operations are queued on the context's stream; only copies to the host wait."""
 
     def __init__(self, context: Any, kernels: Any) -> None:
         super().__init__(kernels)
@@ -51,17 +51,17 @@ class CudaDevice(KernelDevice[CudaArray]):
         return array
 
     def all_finite(self, values: CudaArray) -> bool:
-        """See `Device.all_finite`; one number is copied to the host."""
+        """See `Device.all_finite`; only one number is copied to the host."""
         found = self.to_device(np.zeros(1, np.int32))
         self._kernels.faults(values, found, **self._stream())
         return not found.to_host().any()
 
     def synchronize(self) -> None:
-        """Until all that was put on the stream is done."""
+        """Wait until all work on the stream is done."""
         self.context.synchronize()
 
     def deviation(self, values: CudaArray) -> npt.NDArray[np.float64]:
-        """See `Device.deviation`; latents are small, and go through the host."""
+        """See `Device.deviation`; latents are small, so they are copied to the host."""
         return CPU.deviation(values.to_host())
 
     def _stream(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Arrays in a device's memory without a library that has any: what kernels and engines take, and no arithmetic."""
+"""Arrays in CUDA memory, for kernels and engines; no library is needed, and there is no arithmetic."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Without a compiled extension there are no kernels that could take an array.
+# Without the compiled extension there are no kernels that take such an array.
 try:
     import resynth_fast.kernels._native as _native
 except ModuleNotFoundError:
     _native = None  # type: ignore[assignment]
 
 ALIGNMENT_BYTES = 256
-"""What libraries ask of an address; that of a row within an array may be any."""
+"""Alignment that libraries require of an address. Rows within an array may be less aligned."""
 
 
 Strides = tuple[int, ...]
@@ -32,26 +32,26 @@ class CudaArray:
     def __init__(
         self, context: Any, address: int, shape: Sequence[int], dtype: npt.DTypeLike, owner: object, strides: Strides | None = None
     ) -> None:
-        """`owner` keeps the memory at `address`, in bytes, as long as it lives."""
+        """`owner` keeps the memory at `address` (bytes) alive."""
         self.context, self.address, self.shape, self.dtype, self.owner = context, address, tuple(shape), np.dtype(dtype), owner
         self.strides = _in_order(self.shape) if strides is None else strides
 
     @classmethod
     def empty(cls, context: Any, shape: Sequence[int], dtype: npt.DTypeLike) -> CudaArray:
-        """Memory of the device, unspecified."""
+        """An uninitialised array."""
         block = _Block(context, prod(shape) * np.dtype(dtype).itemsize)
         return cls(context, block.address, shape, dtype, block)
 
     @classmethod
     def of(cls, context: Any, values: npt.NDArray[Any]) -> CudaArray:
-        """A copy of what is on the host."""
+        """A copy of a NumPy array."""
         array = cls.empty(context, values.shape, values.dtype)
         context.upload(array.address, values)
         return array
 
     @classmethod
     def concatenate(cls, parts: Sequence[CudaArray]) -> CudaArray:
-        """Rows after one another, copied on the device."""
+        """Join arrays along their first axis, by copies on the device."""
         first = parts[0]
         array = cls.empty(first.context, (sum(map(len, parts)), *first.shape[1:]), first.dtype)
         address = array.address
@@ -65,13 +65,13 @@ class CudaArray:
         return prod(self.shape) * self.dtype.itemsize
 
     def to_host(self) -> npt.NDArray[Any]:
-        """A copy on the host, after all that is on the device's stream."""
+        """A NumPy copy, made after all work on the stream."""
         self._check_order()
         found: npt.NDArray[Any] = self.context.download(self.address, self.shape, self.dtype)
         return found
 
     def aligned(self) -> CudaArray:
-        """These values at an address that every library takes."""
+        """This array, or a copy of it, at an address with the alignment that libraries require."""
         self._check_order()
         return self if self.address % ALIGNMENT_BYTES == 0 else CudaArray.concatenate([self])
 
@@ -89,7 +89,7 @@ class CudaArray:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, at: int | slice | tuple[int | slice, ...]) -> CudaArray:
-        """A view, by integers and slices without a step for the first axes."""
+        """A view, by integers and by slices of step 1 along the first axes."""
         first = at if isinstance(at, tuple) else (at,)
         offset, shape, strides = 0, list(self.shape[len(first) :]), list(self.strides[len(first) :])
         for axis, index in reversed(list(enumerate(first))):
@@ -102,7 +102,7 @@ class CudaArray:
         return CudaArray(self.context, self.address + offset * self.dtype.itemsize, shape, self.dtype, self.owner, tuple(strides))
 
     def _check_order(self) -> None:
-        """Copies are of whole pieces of memory; what takes less of each row is for kernels."""
+        """Copies need contiguous memory; only kernels take views of part of each row."""
         for length, stride, expected in zip(self.shape, self.strides, _in_order(self.shape), strict=True):
             assert length == 1 or stride == expected, f"rows of {self.shape} are not next to one another"
 
@@ -112,7 +112,7 @@ class CudaArray:
         return kind, number
 
     def __dlpack__(self, **asked: Any) -> Any:
-        """See the DLPack protocol. Who names a stream of its own gets what is there; our kernels name none, and work on the device's."""
+        """See the DLPack protocol. A consumer that names a stream gets finished values; our kernels name none and use the context's stream."""
         if asked.get("stream") is not None:
             self.context.synchronize()
         array = _native.at_address(
@@ -122,7 +122,7 @@ class CudaArray:
 
 
 class _Block:
-    """Memory that its device gets back when nobody uses it any more."""
+    """Device memory, freed when no array uses it any more."""
 
     __slots__ = ("address", "context")
 
@@ -130,7 +130,7 @@ class _Block:
         self.context, self.address = context, context.allocate(size_bytes)
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):  # else there was not enough
+        if hasattr(self, "address"):  # missing if the allocation failed
             self.context.free(self.address)
 
 

@@ -1,4 +1,4 @@
-"""Memory and one stream of a CUDA device, through the driver that every machine with an NVIDIA GPU has: no toolkit, no torch."""
+"""Memory and one stream of a CUDA device, by the driver that every machine with an NVIDIA GPU has: no toolkit, no torch."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ LIBRARY = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 _OUT_OF_MEMORY = 2
 SMALLEST_BYTES = 512
-"""Memory is given out in powers of two from here on, so that little of it is of a size that nobody asks for again."""
+"""Allocations are rounded up to powers of two, at least this many bytes, to keep the free list reusable."""
 
 
 @functools.cache
 def context() -> CudaContext:
-    """The one that all engines of the process share, so that what one of them leaves on the stream another may take."""
+    """The context that all engines of the process share, so that one engine can use results queued by another."""
     return CudaContext()
 
 
 class CudaContext:
-    """The first CUDA device, by its primary context, which other libraries of the process share. Methods may be called by any thread.
+    """The primary context of the first CUDA device, shared with other libraries of the process. Any thread may call its methods.
 
-    All work is put on one stream. Memory that is freed is kept for who next asks for as much: whatever is still to be done with
-    it is on the stream already, before what will be done with it then.
+    All work is queued on one stream. Freed memory is kept for the next allocation of its size: work that still uses it is on
+    the stream already, ahead of any work of its next owner.
     """
 
     kind, dlpack = "cuda", (2, 0)
-    """What ONNX Runtime and DLPack call it."""
+    """The names of ONNX Runtime and DLPack for this kind of device."""
 
     def __init__(self) -> None:
         """DeviceError if there is no driver or no device."""
@@ -55,11 +55,11 @@ class CudaContext:
         self.compute_capability = f"{self._attribute(device, _MAJOR)}.{self._attribute(device, _MINOR)}"
 
     def enter(self) -> None:
-        """Make this device the calling thread's."""
+        """Make this the current context of the calling thread."""
         self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size_bytes: int) -> int:
-        """Address of at least so much device memory, a multiple of 256; DeviceError if there is not enough, even without what is kept."""
+        """Allocate at least `size_bytes`; the address is a multiple of 256. DeviceError if memory is short even after freeing the free list."""
         size_bytes = 1 << (max(size_bytes, SMALLEST_BYTES) - 1).bit_length()
         try:
             address = self._kept.setdefault(size_bytes, []).pop()
@@ -69,33 +69,33 @@ class CudaContext:
         return address
 
     def free(self, address: int) -> None:
-        """Give `allocate`'s memory back."""
-        self._kept[self._sizes.pop(address)].append(address)  # without a lock: the collector may call it at any time
+        """Return memory of `allocate` to the free list."""
+        self._kept[self._sizes.pop(address)].append(address)  # no lock: the garbage collector may call this at any time
 
     def upload(self, address: int, values: npt.NDArray[Any]) -> None:
-        """Copy an array to the device, in its turn on the stream; `values` may be changed as soon as this returns."""
+        """Queue a copy of an array to the device; `values` may be changed as soon as this returns."""
         own = np.array(values, order="C")
         self._enqueue("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), ctypes.c_void_p(own.ctypes.data), ctypes.c_size_t(own.nbytes))
         self._uploads.append(own)
 
     def download(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-        """An array from the device, after all that is on the stream."""
+        """Copy an array from the device, after all work on the stream."""
         values = np.empty(shape, dtype)
         self._enqueue("cuMemcpyDtoHAsync_v2", ctypes.c_void_p(values.ctypes.data), ctypes.c_uint64(address), ctypes.c_size_t(values.nbytes))
         self.synchronize()
         return values
 
     def copy(self, address: int, source: int, size_bytes: int) -> None:
-        """From one device on the device to another."""
+        """Queue a copy within device memory."""
         self._enqueue("cuMemcpyDtoDAsync_v2", ctypes.c_uint64(address), ctypes.c_uint64(source), ctypes.c_size_t(size_bytes))
 
     def fill(self, address: int, word: int, count: int) -> None:
-        """Write `count` words of 32 bits, all `word`."""
+        """Queue a fill with `count` copies of the 32-bit `word`."""
         self._enqueue("cuMemsetD32Async", ctypes.c_uint64(address), ctypes.c_uint(word), ctypes.c_size_t(count))
 
     def synchronize(self) -> None:
-        """Until the stream is done."""
-        uploaded, self._uploads = self._uploads, []  # those, if not yet done, are on the stream: they can go once it is
+        """Wait until all work on the stream is done."""
+        uploaded, self._uploads = self._uploads, []  # their copies are on the stream: they can be freed once it is done
         self._enqueue("cuStreamSynchronize")
         del uploaded
 
@@ -110,7 +110,7 @@ class CudaContext:
         return address.value
 
     def _trim(self) -> None:
-        """Give what is kept back to the device."""
+        """Free the memory of the free list."""
         self.synchronize()
         for kept in list(self._kept.values()):
             with contextlib.suppress(IndexError):

@@ -1,4 +1,4 @@
-"""Pictures as files: reading what strangers made, the hints in their metadata, and perturbed copies."""
+"""Pictures: reading untrusted files, the hints in their metadata, and perturbed copies."""
 
 from .reading import FORMATS, SUFFIXES, cleaned, digest, paths, printable, read
 

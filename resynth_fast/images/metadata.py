@@ -1,7 +1,7 @@
-"""What a picture file says of its own making: generation parameters and C2PA content credentials.
+"""Metadata of a picture file about its origin: generation parameters and C2PA content credentials.
 
-Hints that anybody can write or remove. They are shown beside a verdict and never part of it; whatever a file holds,
-nothing here raises: what is not understood is "unparsed" or "unreadable". Own parsers, because the libraries tried
+These are hints that anybody can write or remove. They are shown beside a verdict and never change it. Nothing here raises,
+whatever a file holds: unknown metadata is "unparsed" or "unreadable". The parsers are our own, because the libraries tried
 (sd-parsers 0.6) find neither model nor prompt in the graphs of today's models and raise on hostile text.
 """
 
@@ -22,7 +22,7 @@ from . import cleaned
 MAX_PROMPT_CHARS = 10_000
 MAX_NAME_CHARS = 300
 MAX_NODES = 5_000
-"""Of a ComfyUI graph; real ones have up to a few hundred."""
+"""Limit on the nodes of a ComfyUI graph; real graphs have up to a few hundred."""
 MAX_CODES = 40
 _MAX_SETTINGS_CHARS = 4_000
 _MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif", "TIFF": "image/tiff"}
@@ -34,12 +34,12 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """Generation parameters; None where the file does not say."""
+    """Generation parameters. A field is None where the file does not state it."""
 
     status: Literal["absent", "parsed", "unparsed", "not examined"] = "not examined"
-    """unparsed: there is something where such parameters stand, and it is not understood."""
+    """unparsed: the file has text in a field for such parameters, in no known form."""
     generator: str | None = None
-    """The program whose form the parameters have; others write it too."""
+    """The program whose format the parameters have; other programs write that format too."""
     software: str | None = None
     model: str | None = None
     prompt: str | None = None
@@ -51,25 +51,28 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """C2PA content credentials. Validation codes are the standard's: most genuine files have some, for an expired or unlisted certificate."""
+    """C2PA content credentials.
+
+    Validation codes are those of the standard. Most genuine files have some, for an expired or unlisted certificate.
+    """
 
     status: Literal["absent", "present", "unreadable", "not examined"] = "not examined"
     issuer: str | None = None
-    """Organisation of the signing certificate, whoever issued that."""
+    """Organisation named by the signing certificate; who issued the certificate is not checked."""
     common_name: str | None = None
     generator: str | None = None
-    """What the claim says made it."""
+    """The generator that the claim names."""
     hash: Literal["matches", "differs"] | None = None
-    """Whether the file's bytes are those that were signed; None where that was not found out."""
+    """Whether the file's bytes are the signed ones; None where this is not known."""
     codes: tuple[str, ...] = ()
-    """Validation codes of what did not hold."""
+    """Validation codes of failed checks."""
 
 
 NOT_EXAMINED: Json = {"parameters": {}, "generation": asdict(Generation()), "c2pa": asdict(Credentials()) | {"codes": []}}
 
 
 def of(picture: Picture) -> Json:
-    """All of it, as the record has it."""
+    """All metadata, in the form of the record."""
     signed = credentials(picture)
     return {
         "parameters": dict(picture.info),
@@ -79,7 +82,7 @@ def of(picture: Picture) -> Json:
 
 
 def generation(info: Mapping[str, str]) -> Generation:
-    """The parameters in a picture's text (`Picture.info`)."""
+    """Generation parameters in a picture's text (`Picture.info`)."""
     software = _text(info.get("Software"), MAX_NAME_CHARS)
     for key, generator, parse in (
         ("invokeai_metadata", "InvokeAI", _flat),
@@ -93,17 +96,17 @@ def generation(info: Mapping[str, str]) -> Generation:
             continue
         try:
             found = parse(text)
-        except Exception:  # any text at all may stand here, and it is a hint at most
+        except Exception:  # the text is untrusted, and no more than a hint
             continue
         if any(value is not None for value in (found.model, found.prompt, found.seed, found.steps, found.guidance)):
             return replace(found, status="parsed", generator=generator, software=found.software or software)
-    # a camera writes user comments, too: there, nothing understood is nothing there
+    # Cameras write user comments too: an unknown one counts as absent.
     known = any(info.get(key) for key in ("invokeai_metadata", "sd-metadata", "prompt", "workflow", "parameters"))
     return Generation(status="unparsed" if known else "absent", software=software)
 
 
 def credentials(picture: Picture) -> Credentials:
-    """The C2PA manifest in the file, checked against its bytes without any network; "not examined" where c2pa-python is missing."""
+    """The file's C2PA manifest, checked against its bytes without any network; "not examined" where c2pa-python is not installed."""
     if picture.format not in _MIME or b"jumb" not in picture.data:
         return Credentials(status="absent")
     try:
@@ -144,7 +147,7 @@ def _credentials(store: Json) -> Credentials:
 
 
 def _a1111(text: str) -> Generation:
-    """Prompt, `Negative prompt: …`, and a last line `Steps: 20, Sampler: …, CFG scale: 7, Seed: …`; Fooocus puts JSON there."""
+    """Prompt, `Negative prompt: …`, and a last line `Steps: 20, Sampler: …, CFG scale: 7, Seed: …`; Fooocus writes JSON instead."""
     if text.lstrip().startswith("{"):
         return _flat(text)
     start = max(text.rfind("\nSteps:"), 0 if text.startswith("Steps:") else -1)
@@ -193,7 +196,7 @@ def _fields(entry: Json) -> Generation:
 
 
 def _comfy(text: str) -> Generation:
-    """A graph {id: {"class_type", "inputs"}} whose inputs are values or links [id, output]: what the first sampler draws on."""
+    """Read a graph {id: {"class_type", "inputs"}}, whose inputs are values or links [id, output], upstream of the first sampler."""
     graph = {str(name): node for name, node in _object(text).items() if isinstance(node, dict) and isinstance(node.get("inputs"), dict)}
     if len(graph) > MAX_NODES:
         raise ValueError(f"{len(graph)} nodes")
@@ -215,20 +218,20 @@ def _comfy(text: str) -> Generation:
 
 
 def _comfy_workflow(text: str) -> Generation:
-    """The editor's own graph: values stand without names, so that only the model can be told."""
+    """Read the editor's graph: its values have no names, so only the model can be found."""
     nodes = [node for node in _object(text)["nodes"] if isinstance(node, dict)]
     values = ((str(node.get("type")), node.get("widgets_values")) for node in nodes)
     return Generation(model=_loaded((kind, found if isinstance(found, list) else []) for kind, found in values))
 
 
 def _first_sampler(graph: Mapping[str, Json]) -> str | None:
-    """The sampler that refines no other one's picture."""
+    """The first sampler that takes no other sampler's output."""
     samplers = [name for name, node in graph.items() if "Sampler" in str(node.get("class_type")) and list(_links(node))][:20]
     return next((name for name in samplers if not set(_upstream(graph, name)) & (set(samplers) - {name})), None)
 
 
 def _conditioning(graph: Mapping[str, Json], sampler: str, wanted: Sequence[str]) -> str | None:
-    """The text behind the first input that is called one of `wanted`."""
+    """The text upstream of the first input whose name is one of `wanted`."""
     aside = {"clip", "image", "latent_image", "model", "noise", "pixels", "sampler", "samples", "sigmas", "vae"}
     found = (
         source for name in _upstream(graph, sampler, aside) for key, source in _links(graph[name]) if key in wanted and source in graph
@@ -245,7 +248,7 @@ def _conditioning(graph: Mapping[str, Json], sampler: str, wanted: Sequence[str]
 
 
 def _upstream(graph: Mapping[str, Json], start: str, aside: Collection[str] = ()) -> Iterator[str]:
-    """`start` and every node that it draws on, the nearest first; inputs called as in `aside` are not followed."""
+    """`start` and every node upstream of it, nearest first; inputs named in `aside` are not followed."""
     seen = {start}
     waiting = deque([start])
     while waiting:
@@ -264,7 +267,7 @@ def _links(node: Json) -> Iterator[tuple[str, str]]:
 
 
 def _loaded(nodes: Iterable[tuple[str, Sequence[Any]]]) -> str | None:
-    """The file of weights that a node called …Loader names, if it is not one for a part or an addition."""
+    """The weights file that a node of type …Loader names, unless it loads a part or an addition of a model."""
     for kind, values in nodes:
         if "loader" in kind.lower() and not re.search("vae|clip|lora|control|upscale|style|embed", kind.lower()):
             for value in values:

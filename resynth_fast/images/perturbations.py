@@ -1,7 +1,7 @@
-"""What happens to a picture on its way: recompressed, resized, cropped, blurred. By name, `family-parameter`.
+"""Perturbations of pictures, as on their way through the web: recompressed, resized, cropped, blurred.
 
-Three uses: mild changes that an answer must survive, degradations that an extractor's nuisance constants are fitted
-on, and the conditions of the robustness protocol.
+A perturbation is named `family-parameter`. There are three uses: mild perturbations that an answer must survive,
+degradations that an extractor's nuisance constants are fitted on, and the conditions of the robustness protocol.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..errors import ConfigError
 from ..types import Pixels
 
 MILD = ("jpeg-85", "resize-1.5", "crop-0.96")
-"""An answer that does not survive these is not one."""
+"""An answer that changes under most of these is inconclusive."""
 
 NUISANCE = {"jpeg": ("jpeg-70", "jpeg-50"), "resize": ("resize-0.5",), "crop": ("crop-0.8",), "blur": ("blur-1",)}
-"""What the nuisance constants are fitted on, by family."""
+"""Degradations that the nuisance constants are fitted on, by family."""
 
 ROBUSTNESS = (
     "jpeg-90",
@@ -39,16 +39,16 @@ ROBUSTNESS = (
     "noise-8",
     "social-1080",
 )
-"""Conditions of the robustness protocol, the probe alone degraded."""
+"""Conditions of the robustness protocol: only the probe is degraded."""
 
 
 def perturbation(name: str) -> Callable[[Pixels], Pixels]:
-    """The change called `name`: (H, W, 3) uint8 → (h, w, 3) uint8; ConfigError if there is none."""
+    """The perturbation called `name`: (H, W, 3) uint8 → (h, w, 3) uint8. ConfigError if the name is not known."""
     family, _, parameter = name.partition("-")
     try:
         change, value = _FAMILIES[family], float(parameter)
     except (KeyError, ValueError):
-        raise ConfigError(f"no perturbation {name!r}; a name is {', '.join(_FAMILIES)}, a hyphen and a number, as in jpeg-50") from None
+        raise ConfigError(f"perturbation is {name!r}; it must be {', '.join(_FAMILIES)}, a hyphen and a number, as in jpeg-50") from None
 
     def changed(pixels: Pixels) -> Pixels:
         return np.array(change(Image.fromarray(pixels), value).convert("RGB"))
@@ -86,20 +86,20 @@ def _blur(image: Image.Image, sigma: float) -> Image.Image:
 
 
 def _rotate(image: Image.Image, degrees: float) -> Image.Image:
-    """Rotated, then cropped to what is still covered."""
+    """Rotate, then crop to the part that the rotated picture covers."""
     turned = image.rotate(degrees, Image.Resampling.BICUBIC)
     return _crop(turned, 1 - 2 * np.sin(np.radians(abs(degrees))))
 
 
 def _noise(image: Image.Image, sigma: float) -> Image.Image:
-    """White noise in grey levels, the same for the same picture."""
+    """Add white noise of `sigma` grey levels, the same for the same picture."""
     pixels = np.asarray(image)
     rng = np.random.default_rng(int(pixels.sum()))
     return Image.fromarray(np.rint(pixels + rng.normal(0, sigma, pixels.shape)).clip(0, 255).astype(np.uint8))
 
 
 def _social(image: Image.Image, longest: float) -> Image.Image:
-    """A platform's way with pictures: no side longer than so many pixels, JPEG at quality 85."""
+    """Like a social platform: no side longer than `longest` pixels, JPEG at quality 85."""
     factor = min(1.0, longest / max(image.size))
     return _jpeg(_resize(image, factor) if factor < 1 else image, 85)
 

@@ -66,7 +66,7 @@ _header_lock = threading.Lock()
 
 
 def paths(inputs: Iterable[str | Path]) -> list[Path]:
-    """The files that `inputs` stand for, each once, in the order given; inside a directory sorted by path.
+    """The files named by `inputs`, each once and in order; the files of a directory sorted by path.
 
     A directory is walked to its end without following links to directories, and gives the files whose suffix is
     in SUFFIXES. Anything else is returned as it is, existing or not, so that `read` can say what is wrong with it.
@@ -121,7 +121,7 @@ def cleaned(text: str) -> str:
 def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # a link loop, a NUL in the name: `read` will tell
+    except (OSError, ValueError):  # a link loop or a NUL in the name: `read` reports it
         return False
 
 
@@ -140,11 +140,11 @@ def _walk(directory: Path) -> list[Path]:
 def _file_bytes(path: str | Path, name: str) -> bytes:
     """The bytes of a regular file, never more than MAX_FILE_BYTES of them in memory."""
     try:
-        # looked at before opening, because opening a device or a pipe can itself do something or never return …
+        # Checked before opening, because opening a device or a pipe can have effects or never return …
         _check_regular(os.stat(path), name)
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with open(descriptor, "rb") as file:
-            _check_regular(os.fstat(descriptor), name)  # … and after, because the name may mean another file by now
+            _check_regular(os.fstat(descriptor), name)  # … and after, because the name may refer to another file by now.
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -174,7 +174,7 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
         raise InputError(f"{name}: its header claims far more than {MAX_PIXELS:,} pixels; save a smaller copy") from error
     except UnidentifiedImageError as error:
         known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise InputError(f"{name}: is no readable {known} file, whatever its name says; convert it to PNG") from error
+        raise InputError(f"{name}: is not a readable {known} file, whatever its name says; convert it to PNG") from error
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -202,7 +202,7 @@ def _decode(image: ImageFile.ImageFile, data: bytes, name: str, notes: list[str]
             notes.append(f"{len(data) - end:,} bytes follow the end of the picture; they are ignored")
     image.load()
     rgb = _rgb(image, profile, name, notes)
-    # asked again after decoding, because the TIFF reader has turned the picture and dropped the tag by then
+    # Read again after decoding: the TIFF reader has rotated the picture and dropped the tag by then.
     turn = _UPRIGHT.get(_orientation(image, notes))
     pixels = np.array(rgb.transpose(turn) if turn is not None else rgb, np.uint8)
     pixels.setflags(write=False)
@@ -251,7 +251,7 @@ def _rgb(image: Image.Image, profile: bytes | None, name: str, notes: list[str])
 
 
 def _eight_bit(image: Image.Image, name: str) -> Image.Image:
-    """Full-scale 16-bit grey to 8 bits, rounded to nearest; Pillow's own conversion would clip at 255 instead."""
+    """Full-scale 16-bit grey to 8 bits, rounded to nearest; Pillow's own conversion clips at 255 instead."""
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65_535:
@@ -281,7 +281,7 @@ def _srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.
 
 
 def _text(image: Image.Image, file_format: str, notes: list[str]) -> dict[str, str]:
-    """The text that travels with the picture, within the caps. Of EXIF only the user comment is read, of XMP nothing."""
+    """The text stored with the picture, within the limits. Of EXIF only the user comment is read, of XMP nothing."""
     info: dict[str, str] = {}
     room = MAX_INFO_CHARS
     for key, raw in (*image.info.items(), (_USER_COMMENT, _user_comment(image))):
@@ -309,12 +309,12 @@ def _user_comment(image: Image.Image) -> str | None:
     text = raw[8 : 8 + 4 * MAX_INFO_CHARS]
     if not raw.startswith(b"UNICODE"):
         return text.decode("utf-8", "replace")
-    # the byte order is not told, and writers differ: in most scripts, one byte of each pair has few values
+    # The byte order is not stated, and writers differ: in most scripts, one byte of each pair has few values.
     return text.decode("utf-16-be" if len(set(text[::2])) <= len(set(text[1::2])) else "utf-16-le", "replace")
 
 
 def _end_of_picture(data: bytes, file_format: str) -> int | None:
-    """Offset of the first byte after the picture: the file's length where the format does not tell, None if it never ends."""
+    """Offset of the first byte after the picture: the file's length where the format does not mark the end, None if no end is found."""
     if file_format == "PNG":
         return _end_of_png(data)
     if file_format == "JPEG":
@@ -345,7 +345,7 @@ def _end_of_png(data: bytes) -> int | None:
 def _end_of_jpeg(data: bytes) -> int | None:
     at = 2
     for _ in range(_MAX_SEGMENTS):
-        # thumbnails inside a segment have end markers of their own, so segments are stepped over by their length
+        # Thumbnails inside a segment have end markers of their own, so segments are skipped by their length.
         marker = _JPEG_MARKER.search(data, at)
         if marker is None:
             break

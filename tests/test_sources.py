@@ -88,7 +88,7 @@ def test_folders_alone_are_told_apart_by_their_own_pictures(tmp_path: Path) -> N
     for name in ("grainy", "smooth"):
         verdicts = attributor(sorted((tmp_path / f"probes-{name}").iterdir()))
         assert sum(v.candidates[0].name == name for v in verdicts) >= 9
-        assert all((len(c.resyntheses), len(c.given)) == (0, 4) for v in verdicts for c in v.candidates)
+        assert all((len(c.resyntheses), len(c.exemplars)) == (0, 4) for v in verdicts for c in v.candidates)
 
 
 def test_a_folder_is_named_beside_candidates_that_can_be_run(mixed: Attributor, probes: dict[str, list[Path]]) -> None:
@@ -118,8 +118,8 @@ def test_a_probe_is_never_its_own_reference(folders: Path, others: list[str], re
     [verdict] = attributor([probe])
     acme = next(c for c in verdict.candidates if c.name == "acme")
     pixels = images.read(probe).pixels
-    assert len(acme.given) == 11
-    assert not any(np.array_equal(given, pixels) for given in acme.given)
+    assert len(acme.exemplars) == 11
+    assert not any(np.array_equal(given, pixels) for given in acme.exemplars)
     assert any("not compared with itself" in warning for warning in verdict.warnings)
 
 

@@ -232,6 +232,14 @@ def test_products_that_overflow_on_the_way_but_not_in_the_sum() -> None:
     np.testing.assert_array_equal(topk(query, gallery, 2).scores, twins.topk(query, [gallery], 2).scores)
 
 
+def test_a_sum_that_falls_below_float_on_the_way_is_not_the_last() -> None:
+    gallery = np.zeros((2, 48), np.float32)
+    gallery[0, 0], gallery[1, [0, 16, 32]] = -3e38, [-2e38, -2e38, 3e38]  # summed by one lane of any instruction set
+    result = topk(floats(1, 48), gallery, 1)
+    assert result.indices == 1
+    assert result.scores == twins.topk(floats(1, 48), [gallery], 1).scores
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("column", [0, 32, 64])
 @pytest.mark.parametrize("storage", STORAGES)

@@ -41,7 +41,8 @@ void run(decltype(Arrays::queries) queries, decltype(Arrays::blocks) blocks, dec
 void bind_topk(nb::module_& m) {
     m.def("topk", &run, "queries"_a.noconvert(), "blocks"_a.noconvert(), "offsets"_a.noconvert().none(),
           "weights"_a.noconvert().none(), "groups"_a.noconvert().none(), "scores"_a.noconvert(),
-          "indices"_a.noconvert(), "Writes scores (Q, G, k) and indices (Q, G, k); see resynth_fast.kernels.topk.topk.");
+          "indices"_a.noconvert(),
+          "Writes scores (Q, G, k) and indices (Q, G, k); see resynth_fast.kernels.topk.topk.");
 }
 
 }  // namespace resynth::bindings

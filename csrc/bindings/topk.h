@@ -73,8 +73,9 @@ TopKArgs topk_args(const TopKArrays<Device>& arrays) {
         const auto& block = arrays.blocks[b];
         if (storage_of(b, block) != args.storage) fail("blocks[%zu] holds another type than blocks[0]", b);
         if (extent(block, 0) != args.row_count || extent(block, 1) < 1)
-            fail("blocks[%zu] has shape (%lld, %lld); it must have %lld rows, as blocks[0] has, and at least one column",
-                 b, extent(block, 0), extent(block, 1), (long long)args.row_count);
+            fail(
+                "blocks[%zu] has shape (%lld, %lld); it must have %lld rows, as blocks[0] has, and at least one column",
+                b, extent(block, 0), extent(block, 1), (long long)args.row_count);
         args.blocks[b] = {block.data(), extent(block, 1)};
         args.dimension += extent(block, 1);
     }

@@ -9,7 +9,6 @@
 
 namespace resynth {
 
-
 // Every sum has one order of additions, whatever the other rows, their number and the alignment in memory: a pair of
 // rows gives the same bits in every call. `ahead` fetches further rows while these are summed: a third faster where y
 // comes from memory, a sixth slower where it lies in a cache; several queries of `dots` have no need of it.

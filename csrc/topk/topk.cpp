@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -14,7 +15,9 @@ namespace {
 
 constexpr int64_t rows_at_once = 48;                 // stay in the second cache while all queries pass
 constexpr uint64_t cache_bytes = uint64_t{8} << 20;  // what one core may hope to find in its last cache
+constexpr int64_t rows_marked_at_once = 8;           // whose marks are one word
 constexpr int64_t queries_at_once = 64;              // their sums lie on the stack
+constexpr float lowest = -3.4028235e38f;             // of the finite ones
 
 // The best rows so far of one query and group: a heap in the output arrays, the worst at its root.
 struct Best {
@@ -66,7 +69,7 @@ class Search {
           kernels_(choose_dots<Row>()),
           streams_(args.row_count * args.dimension * sizeof(Row) > cache_bytes),
           best_(std::min(queries_at_once, args.query_count) * args.group_count),
-          worst_(best_.size() + 1) {}
+          worst_(std::min(queries_at_once, args.query_count) * (args.group_count + 1)) {}
 
     TopKFault operator()() {
         const TopKFault fault = unfit_query();
@@ -102,33 +105,46 @@ class Search {
              ++i, at += args_.k)
             best_[i] = {args_.scores + at, args_.indices + at, 0};
         std::fill(worst_.begin(), worst_.end(), -INFINITY);
+        for (int64_t q = 0; q < queries_; ++q) worst(q)[args_.group_count] = INFINITY;
     }
 
     TopKFault rows(int64_t begin, int64_t count) {
         find_groups(begin, count);
         sum(begin, count);
         for (int64_t q = 0; q < queries_; ++q) {
-            if (!scale_and_compare(q, begin, count)) continue;
-            for (int64_t n = 0; n < count; ++n) {
-                if (group_[n] < 0) continue;
-                float score = dots_[q][n];
-                if (!isfinite(score)) {
-                    const TopKFault fault = wide(first_ + q, begin + n, score);
-                    if (fault.where != Where::nowhere) return fault;
-                }
-                const int64_t at = q * args_.group_count + group_[n];
-                best_[at].offer(score, begin + n, args_.k);
-                if (best_[at].count == args_.k) worst_[at] = best_[at].scores[0];
+            scale_and_compare(q, begin, count);
+            for (int64_t n = 0; n < count; n += rows_marked_at_once) {
+                uint64_t any;
+                std::memcpy(&any, marked_ + n, sizeof any);
+                if (any == 0) continue;
+                const TopKFault fault = offer(q, begin, n, std::min(n + rows_marked_at_once, count));
+                if (fault.where != Where::nowhere) return fault;
             }
         }
         return nothing;
     }
 
+    // The marked rows of n … end - 1 to the best of their groups.
+    TopKFault offer(int64_t q, int64_t begin, int64_t n, int64_t end) {
+        for (; n < end; ++n) {
+            if (!marked_[n] || group_[n] == args_.group_count) continue;
+            float score = dots_[q][n];
+            if (!isfinite(score)) {
+                const TopKFault fault = wide(first_ + q, begin + n, score);
+                if (fault.where != Where::nowhere) return fault;
+            }
+            Best& best = best_[q * args_.group_count + group_[n]];
+            best.offer(score, begin + n, args_.k);
+            if (best.count == args_.k) worst(q)[group_[n]] = best.scores[0];
+        }
+        return nothing;
+    }
+
     void find_groups(int64_t begin, int64_t count) {
-        if (args_.groups)
-            std::copy_n(args_.groups + begin, count, group_);
-        else
-            std::fill_n(group_, count, 0);
+        for (int64_t n = 0; n < count; ++n) {
+            const int64_t group = args_.groups ? args_.groups[begin + n] : 0;
+            group_[n] = group < 0 ? args_.group_count : group;
+        }
     }
 
     // Inner products with `count` rows, of one block of columns after the other.
@@ -137,7 +153,7 @@ class Search {
         for (int64_t b = 0; b < args_.block_count; ++b) {
             const int64_t columns = args_.blocks[b].columns;
             const Row* y = static_cast<const Row*>(args_.blocks[b].rows) + begin * columns;
-            float(*const into)[rows_at_once] = b == 0 ? dots_ : block_dots_;
+            float (*const into)[rows_at_once] = b == 0 ? dots_ : block_dots_;
             kernels_.dots(x, args_.dimension, queries_, y, count, columns, into[0], rows_at_once, streams_);
             x += columns;
             if (b == 0) continue;
@@ -146,17 +162,18 @@ class Search {
         }
     }
 
-    // Inner products → scores; whether any of them may enter its group's best or needs a second look.
-    bool scale_and_compare(int64_t q, int64_t begin, int64_t count) {
+    // Inner products → scores; marks those that may enter their group's best or need a second look. What is read by
+    // group is gathered first: of the rest the compiler makes vectors.
+    void scale_and_compare(int64_t q, int64_t begin, int64_t count) {
         float* const scores = dots_[q];
-        const float* const worst = worst_.data() + q * args_.group_count;
-        int any = 0;
+        float worst[rows_at_once];
+        for (int64_t n = 0; n < count; ++n) worst[n] = this->worst(q)[group_[n]];
         for (int64_t n = 0; n < count; ++n) scores[n] = score_of(args_, first_ + q, begin + n, scores[n]);
-        for (int64_t n = 0; n < count; ++n)
-            any |= (group_[n] >= 0) &
-                   (!(scores[n] <= worst[std::max(group_[n], 0)]) | !(scores[n] >= -3.4028235e38f));
-        return any != 0;
+        for (int64_t n = 0; n < count; ++n) marked_[n] = !(scores[n] <= worst[n]) | !(scores[n] >= lowest);
     }
+
+    // By group, what a score must exceed; the group behind the last is of rows that are left out.
+    float* worst(int64_t q) { return worst_.data() + q * (args_.group_count + 1); }
 
     // The score where the float sums left their range, in double: of huge values, and of those that are not finite.
     TopKFault wide(int64_t q, int64_t n, float& score) const {
@@ -179,8 +196,9 @@ class Search {
     const bool streams_;               // the gallery comes from memory
     int64_t first_ = 0, queries_ = 0;  // the queries of this pass
     std::vector<Best> best_;           // (queries, groups)
-    std::vector<float> worst_;         // (queries, groups), what a score must exceed
-    int32_t group_[rows_at_once];
+    std::vector<float> worst_;         // (queries, groups + 1), see worst()
+    int64_t group_[rows_at_once];
+    uint8_t marked_[rows_at_once] = {};
     float dots_[queries_at_once][rows_at_once], block_dots_[queries_at_once][rows_at_once];
 };
 

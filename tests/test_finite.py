@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resynth_fast.kernels import finite, twins
+
 _native = pytest.importorskip("resynth_fast.kernels._native")
 
 Faults = Callable[[Any, Any], None]
@@ -51,3 +53,20 @@ def test_of_nothing_all_is_finite(faults: Faults) -> None:
     found = np.full(1, 3, np.int32)
     faults(np.zeros((0, 4), np.float32), found)
     assert found == 3
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (3, 5, 7)])
+def test_the_face_agrees_with_its_twin(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).standard_normal(shape, np.float32)
+    assert finite.all_finite(values) is twins.all_finite(values) is True
+    for harm in (np.nan, np.inf, -np.inf):
+        spoilt = values.copy()
+        spoilt[-1:] = harm
+        assert finite.all_finite(spoilt) is twins.all_finite(spoilt) is (values.size == 0)
+        if values.ndim > 1:
+            assert not finite.all_finite(spoilt.T), "a view in another order"
+
+
+def test_another_dtype_is_refused() -> None:
+    with pytest.raises(TypeError, match="values is a float64 array; it must be float32"):
+        finite.all_finite(np.zeros(3))

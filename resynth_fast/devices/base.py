@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import A, Array, Doubles, Floats
+from ..kernels.finite import all_finite
 from ..kernels.noise import normal_rows
 from ..kernels.preprocess import jpeg_round_trip, resize, resize_to_unit, to_uint8
 from ..kernels.step import step
@@ -98,6 +99,7 @@ class CpuDevice:
 
     normal_rows = staticmethod(normal_rows)
     step = staticmethod(step)
+    all_finite = staticmethod(all_finite)
     to_uint8 = staticmethod(to_uint8)
     resize_to_unit = staticmethod(resize_to_unit)
     textures = staticmethod(textures)
@@ -119,10 +121,6 @@ class CpuDevice:
 
     def synchronize(self) -> None:
         """See `Device.synchronize`; calls on the processor return when they are done."""
-
-    def all_finite(self, values: npt.NDArray[Any]) -> bool:
-        """See `Device.all_finite`."""
-        return bool(np.isfinite(values).all())
 
     def deviation(self, values: npt.NDArray[Any]) -> Doubles:
         """See `Device.deviation`."""

@@ -298,3 +298,8 @@ def check_topk(
     for name, values, among in (("offsets", offsets, np.arange(len(queries))), ("weights", weights, counted)):
         if values is not None and len(bad := among[~np.isfinite(values[among])]):
             raise ValueError(f"{name}[{bad[0]}] is not finite; every value must be")
+
+
+def all_finite(values: Floats) -> bool:
+    """See `finite.all_finite`."""
+    return bool(np.isfinite(values).all())

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import onnx
 from filelock import FileLock
 
+from resynth_fast import files
 from resynth_fast.bundle import Component
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
 from resynth_fast.onnx_model import OnnxModel
@@ -81,19 +80,21 @@ def shapes(component: Component) -> Shapes:
 
 def plan(store: Path, component: Component, key: Key) -> Path:
     """The plan of `component` in the folder `store`: the one that is there if it is whole and made from the same, else a new one."""
-    store.mkdir(parents=True, exist_ok=True)
     path = store / f"{key.digest()}.plan"
+    with files.write_errors(store):
+        store.mkdir(parents=True, exist_ok=True)
     with FileLock(store / f"{key.digest()}.lock"):
         if not valid(path, key):
             content = build(component.onnx_model(), key)
-            _write(path, content)
             side_car = {
                 "key": key.fields(),
                 "component_sha256": component.file.sha256,
                 "plan_sha256": hashlib.sha256(content).hexdigest(),
                 "plan_bytes": len(content),
             }
-            _write(path.with_suffix(".json"), (json.dumps(side_car, indent=1) + "\n").encode())
+            with files.write_errors(path):
+                files.write(path, content)
+                files.write(path.with_suffix(".json"), (json.dumps(side_car, indent=1) + "\n").encode())
     return path
 
 
@@ -158,17 +159,3 @@ def _hashes(graph: bytes) -> tuple[str, str]:
         weights.update(tensor.SerializeToString(deterministic=True))
     del model.graph.initializer[:]
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(), weights.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of the file or nothing, also when the power fails."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from resynth_fast.cli.bench import Answered, Window, settled, summary
+from resynth_fast.cli.closed_loop import Answered, Window, settled, summary
 
 
 def window(latencies_ms, seconds=1.0, queue_ms=0.0):

@@ -12,7 +12,7 @@ import pytest
 from resynth_fast import Attributor, images, zoo
 from resynth_fast.bundle import Component, File
 from resynth_fast.candidates import find
-from resynth_fast.engines import malloc
+from resynth_fast.cli.options import parse_bytes
 from resynth_fast.engines.pool import EnginePool, engine_ref
 from resynth_fast.engines.text_cache import TextCache
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
@@ -198,13 +198,13 @@ def test_a_text_is_encoded_once_for_all_candidates_that_share_the_encoder():
 
 @pytest.mark.parametrize(("text", "size"), [("500MB", 500_000_000), ("8 GB", 8 * 10**9), ("1.5GiB", 3 << 29), ("1000", 1000), ("2k", 2000)])
 def test_sizes_are_read(text, size):
-    assert malloc.parse_bytes(text) == size
+    assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "8TB", "1e9", "nan"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ConfigError, match="as in 500MB or 8GB"):
-        malloc.parse_bytes(text)
+        parse_bytes(text)
 
 
 def answers(attributor, probes):

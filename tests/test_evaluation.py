@@ -430,7 +430,7 @@ def test_a_broken_cache_is_made_again(drawn, tmp_path):
     kept.write_bytes(whole[: len(whole) // 2])
     assert evaluate(drawn, tmp_path, "--recipe", "one-shot")["confusion"] == first["confusion"]
     assert len(kept.read_bytes()) == len(whole)
-    with pytest.raises(ConfigError, match=r"cannot be kept in .*--cache"):
+    with pytest.raises(ConfigError, match=r"cache of features .* cannot be written .*--cache"):
         evaluate(drawn, kept, "--recipe", "one-shot")
 
 
@@ -569,7 +569,7 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache, tmp_path):
     text = Page((tmp_path / "index.html").read_text()).text
     for shown in ("captions: random", "What the caption is worth", "zoo-sd-twin", "Probes of a withheld generator (1)"):
         assert shown in text
-    with pytest.raises(ConfigError, match="zoo: knows closed"):
+    with pytest.raises(ConfigError, match="zoo: has only closed"):
         evaluate("zoo:", cache, "--protocol", "open")
     with pytest.raises(ConfigError, match="--race is for zoo:"):
         evaluate(tmp_path, cache, "--race")

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from resynth_fast import images, report
+from resynth_fast import images
 from resynth_fast.captioners import choice
 from resynth_fast.errors import ConfigError
 from resynth_fast.images import metadata
 from resynth_fast.images.metadata import Generation, generation
+from resynth_fast.report import page as report
 from resynth_fast.types import Picture
 
 A1111 = """a red fox, (snow:1.2) <lora:fox_v2:0.8>

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resynth_fast import report
 from resynth_fast.errors import ConfigError
+from resynth_fast.report import page as report
 
 NAMES = (("zoo-flux", "flux"), ("zoo-sd", "sd"), ("zoo-sd-twin", "sd"))
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202egnp.exe\u2066\0\x1b[2J"

@@ -15,7 +15,7 @@ import pytest
 from loopback import Answer, Server
 from PIL import Image
 
-from resynth_fast import Attributor, images, report, zoo
+from resynth_fast import Attributor, images, zoo
 from resynth_fast.batch import run
 from resynth_fast.candidates import find
 from resynth_fast.candidates.folder import Exemplars
@@ -23,6 +23,7 @@ from resynth_fast.candidates.http import HttpCandidate
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError, SourceError
 from resynth_fast.http_client import MAX_WAIT_S, Settings
+from resynth_fast.report import page as report
 from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.types import Pixels, Request
 

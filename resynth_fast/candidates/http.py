@@ -19,7 +19,7 @@ from typing import Any
 
 import platformdirs
 
-from .. import images
+from .. import files, images
 from ..errors import InputError, SourceError
 from ..http_client import Client, Settings
 from ..types import Pixels
@@ -45,7 +45,8 @@ class HttpCandidate:
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
         """See `GenerativeCandidate.make`; the server decides how many steps it takes. Raises as `Client.picture`; what was made until then is kept."""
-        self._store.mkdir(parents=True, exist_ok=True)
+        with files.write_errors(self._store):
+            self._store.mkdir(parents=True, exist_ok=True)
         pool = ThreadPoolExecutor(self.settings.parallel)
         try:
             return list(pool.map(self._picture, prompts, seeds))
@@ -60,9 +61,9 @@ class HttpCandidate:
                 return images.read(path).pixels
             except InputError:  # damaged since: put aside, asked for again
                 os.replace(path, path.with_suffix(".bad"))
-        _write(path.with_suffix(".json"), json.dumps(asked, indent=2).encode())
+        self._write(path.with_suffix(".json"), json.dumps(asked, indent=2).encode())
         incoming = path.with_suffix(f".{os.urandom(4).hex()}.part")
-        _write(incoming, self.client.picture(asked["body"]))
+        self._write(incoming, self.client.picture(asked["body"]))
         try:
             pixels = images.read(incoming).pixels
         except InputError as error:
@@ -70,6 +71,10 @@ class HttpCandidate:
             raise SourceError(f"candidate {self.name}: {self.client.host} sent what is no usable picture ({error})") from error
         os.replace(incoming, path)
         return pixels
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with files.write_errors(path):
+            files.write(path, content)
 
     def _asked(self, prompt: str, seed: int) -> dict[str, Any]:
         """All that a picture depends on. The seed counts even where it is not sent: it tells a prompt's pictures apart."""
@@ -86,13 +91,3 @@ class HttpCandidate:
 
 def _sha256(asked: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing, and on the disk before it is counted as kept."""
-    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
-    with open(temporary, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -1,46 +1,80 @@
-"""What works on this machine, for a person who wonders why something does not."""
+"""`resynth doctor`: which parts of the package work on this machine."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 from typing import Any
 
-from .. import __version__, backends, zoo
+import typer
+
+from .. import __version__
 from ..errors import ResynthError
-from ..kernels import similarity
+from .options import JsonOption
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Report what works here: versions, instruction set, backends, devices, the zoo's files."""
+    findings = examine()
+    if as_json:
+        print(json.dumps(findings, indent=2))
+    else:
+        for name, value in findings.items():
+            print(f"{name:<16} {value}")
+    if not findings["ok"]:
+        raise typer.Exit(3)
 
 
 def examine() -> dict[str, Any]:
     """Versions, instruction set, usable backends, CUDA, and whether every file of the zoo has its hash."""
-    usable = {}
-    for name in backends.names():
-        try:
-            usable[name] = backends.get(name).version()
-        except ResynthError as error:
-            usable[name] = f"not usable: {error}"
-    cuda = "not built"
-    if importlib.util.find_spec("resynth_fast.kernels._cuda"):
-        from ..kernels import _cuda
+    from ..kernels import similarity
 
-        cuda = f"{_cuda.device_count()} device(s)" if _cuda.device_count() else f"built, no device: {_cuda.status()}"
-    try:
-        for bundle in (*zoo.candidates(), *zoo.withheld(), zoo.bundle(zoo.TAGGER), zoo.bundle(zoo.TEXTURE)):
-            bundle.verify()
-        state = f"{len(zoo.candidates())} candidates, every file verified"
-        intact = True
-    except ResynthError as error:
-        state, intact = str(error), False
+    usable, backends = _backends()
+    intact, zoo = _zoo()
     return {
         "resynth_fast": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "kernels": similarity.backend(),
-        "cuda": cuda,
-        "backends": usable,
-        "zoo": state,
-        "ok": intact and any(not text.startswith("not usable") for text in usable.values()),
+        "cuda": _cuda(),
+        "backends": backends,
+        "zoo": zoo,
+        "ok": intact and usable,
     }
+
+
+def _backends() -> tuple[bool, dict[str, str]]:
+    """Whether a backend is usable, and the version of each, or why it is not."""
+    from .. import backends
+
+    usable, states = False, {}
+    for name in backends.names():
+        try:
+            states[name] = backends.get(name).version()
+            usable = True
+        except ResynthError as error:
+            states[name] = f"not usable: {error}"
+    return usable, states
+
+
+def _cuda() -> str:
+    if not importlib.util.find_spec("resynth_fast.kernels._cuda"):
+        return "not built"
+    from ..kernels import _cuda
+
+    return f"{_cuda.device_count()} device(s)" if _cuda.device_count() else f"built, no device: {_cuda.status()}"
+
+
+def _zoo() -> tuple[bool, str]:
+    """Whether every file of the zoo has its hash, and a sentence about it."""
+    from .. import zoo
+
+    try:
+        for bundle in (*zoo.candidates(), *zoo.withheld(), zoo.bundle(zoo.TAGGER), zoo.bundle(zoo.TEXTURE)):
+            bundle.verify()
+        return True, f"{len(zoo.candidates())} candidates, every file verified"
+    except ResynthError as error:
+        return False, str(error)

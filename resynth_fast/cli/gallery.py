@@ -70,7 +70,7 @@ def add(
         print(json.dumps({"gallery": str(folder), "generator": name, "entries": total, **asdict(outcome)}, indent=2))
     else:
         if outcome.failed:
-            out.table(["picture", "error"], [[failure["path"], failure["error"]] for failure in outcome.failed])
+            out.print_table(["picture", "error"], [[failure["path"], failure["error"]] for failure in outcome.failed])
         print(f"{name}: {outcome.added} added, {outcome.there} there already, {len(outcome.failed)} failed; {total} in {folder}")
     if outcome.failed:
         raise typer.Exit(1)
@@ -89,7 +89,7 @@ def list_(gallery: GalleryOption = None, extractor: ExtractorOption = None, form
         print(json.dumps({"gallery": str(store.folder), "extractor": described, "generators": rows, "groups": groups}, indent=2))
         return
     fields = ["generator", "entries", "prompts", "resyntheses"]
-    out.table(fields, [[str(row[name]) for name in fields] for row in rows])
+    out.print_table(fields, [[str(row[name]) for name in fields] for row in rows])
     labels = ", ".join(f"{label} {count}" for label, count in groups.items())
     print(f"{store.folder}: extractor {layout.name} {layout.sha256[:12]}…; groups: {labels or 'none'}")
 
@@ -142,7 +142,7 @@ def fit(
     if format == "json":
         print(json.dumps({"fit": fitted.sha256, "snapshot": fitted.snapshot, "generators": counts, "calibration": calibration}, indent=2))
         return
-    out.table(["generator", "pictures", "prompts"], [[str(value) for value in row.values()] for row in counts])
+    out.print_table(["generator", "pictures", "prompts"], [[str(value) for value in row.values()] for row in counts])
     print(
         f"fit {fitted.sha256}; calibrated on {fitted.calibration.source if fitted.calibration else 'nothing: too few prompts or pictures'}"
     )
@@ -240,5 +240,5 @@ def _report(damaged: Sequence[Damage], count: int, format: str, what: str) -> No
         print(json.dumps({"entries": count, "damaged": [asdict(one) for one in damaged]}, indent=2))
         return
     if damaged:
-        out.table(["row", "generator", "reason"], [[str(one.row), one.generator or "?", one.reason] for one in damaged])
+        out.print_table(["row", "generator", "reason"], [[str(one.row), one.generator or "?", one.reason] for one in damaged])
     print(f"{count} entries, {len(damaged)} {what}" if damaged else f"{count} entries, all whole")

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from contextlib import suppress
 
-from ..errors import ConfigError
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _MMAP_THRESHOLD = -3
 _THRESHOLD_BYTES = 64 << 10
-
-
-def parse_bytes(text: str) -> int:
-    """`500MB`, `8GB`, `1.5GiB` or a number of bytes; ConfigError."""
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMG]I?)?B?\s*", text.upper())
-    if not found or not (size := int(float(found[1]) * _UNITS[found[2] or ""])):
-        raise ConfigError(f"memory budget is {text[:40]!r}; write it as in 500MB or 8GB")
-    return size
 
 
 def map_large_blocks() -> None:

@@ -6,9 +6,7 @@ Two layouts are read: the matrix `ROOT/<prompt>/<generator>/<pictures>`, and tha
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -20,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from .. import __version__, images
+from .. import __version__, files, images
 from ..arrays import Booleans, Doubles, Floats, Integers
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.network import LAST, NetworkExtractor
@@ -154,7 +152,7 @@ def describe(
 
     `backend` names what runs the extractor, version and precision included.
     """
-    folder = cache or Path(platformdirs.user_cache_dir("resynth_fast")) / "features"
+    folder = cache or Path(platformdirs.user_cache_dir("resynth-fast")) / "features"
     stats = [_stat(file) for file in dataset.files]
     key = hashlib.sha256(repr((__version__, VERSION, space.sha256, backend, degradation, stats)).encode()).hexdigest()
     path = folder / f"{key}.npz"
@@ -192,18 +190,10 @@ def _keep(path: Path, made: DatasetFeatures, rows: Integers) -> None:
         "skipped": np.array(made.dataset.skipped, dtype=str),
     }
     arrays |= {name: array for name, array in (("last", made.last), ("facts", made.facts)) if array is not None}
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
+    with files.write_errors(f"cache of features {path.parent}", ConfigError, "name a folder that can be written with --cache"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with files.replacing(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ConfigError(
-            f"features cannot be kept in {path.parent} ({error.strerror}); name a folder that can be written with --cache"
-        ) from error
 
 
 def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, progress: Progress) -> tuple[DatasetFeatures, Integers]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from .. import report
-from ..cli.output import evaluation_csv, evaluation_rows
+from .. import files
 from ..errors import ConfigError
-from . import plots
+from ..report import page
+from . import plots, rows
 
 TABLE_AT_MOST = 12
 """Candidates up to which the page shows the confusion as a table, which reads aloud; beyond, as a plot where there is one."""
@@ -26,32 +26,32 @@ TITLES = {
 def write(folder: Path, result: dict[str, Any]) -> None:
     """`result.json`, `result.csv`, `index.html` and `plots/*.svg` into `folder`.
 
-    ConfigError if they cannot be written; where matplotlib is missing, after everything but the plots has been.
+    ConfigError if they cannot be written. Without matplotlib everything but the plots is written before the ConfigError.
     """
+
+    def put(name: str, text: str) -> None:
+        files.write_output(f"--out {folder / name}", folder / name, text)
+
+    missing = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-        lines = evaluation_csv(evaluation_rows(result))
-        (folder / "result.csv").write_text("".join(line + "\n" for line in lines))
-        lacking = None
-        try:
-            drawn = plots.draw(result)
-        except ConfigError as error:
-            drawn, lacking = {}, error
-        for name, svg in drawn.items():
-            (folder / "plots").mkdir(exist_ok=True)
-            (folder / "plots" / f"{name}.svg").write_text(svg)
-        report.put(folder / "index.html", render(result, drawn))
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written ({error.strerror}); name a folder that can") from error
-    if lacking is not None:
-        raise ConfigError(f"{lacking}; the rest of the result is in {folder}") from lacking
+        drawn = plots.draw(result)
+    except ConfigError as error:
+        drawn, missing = {}, error
+    with files.write_errors(f"--out {folder}", ConfigError, "name a folder that can be written"):
+        (folder / "plots" if drawn else folder).mkdir(parents=True, exist_ok=True)
+    put("result.json", json.dumps(result, indent=2) + "\n")
+    put("result.csv", "".join(line + "\n" for line in rows.csv_lines(rows.of(result))))
+    for name, svg in drawn.items():
+        put(f"plots/{name}.svg", svg)
+    put("index.html", render(result, drawn))
+    if missing is not None:
+        raise ConfigError(f"{missing}; the rest of the result is in {folder}") from missing
 
 
 def render(result: dict[str, Any], drawn: dict[str, str]) -> str:
     """The page; `drawn` are the plots (name → SVG)."""
-    page = report.environment(Path(__file__).parent).get_template("result.html.j2")
-    return page.render(view(result, drawn))
+    template = page.environment(Path(__file__).parent).get_template("result.html.j2")
+    return template.render(view(result, drawn))
 
 
 def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
     return {
         "result": result,
         "names": names,
-        "rows": evaluation_rows(result)[: len(result.get("conditions", ())) or 1 + ("no_gallery" in result)],
+        "rows": rows.of(result)[: len(result.get("conditions", ())) or 1 + ("no_gallery" in result)],
         "headline": result["accuracy"]["balanced"],
         "figures": _figures(result),
         "confusion": [] if len(names) > TABLE_AT_MOST and "confusion" in drawn else list(zip(names, shares, strict=True)),

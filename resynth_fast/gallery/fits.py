@@ -15,8 +15,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from .. import files
 from ..errors import BundleError, ConfigError
-from .durable import write_atomically, writing
 
 FOLDER = "fits"
 _KEYS = "snapshot.keys"
@@ -47,9 +47,9 @@ def write(
     tensors = {_KEYS: members, **{name: np.ascontiguousarray(array) for name, array in arrays.items()}}
     content = save(tensors, metadata={"fit": about})
     sha256 = hashlib.sha256(content).hexdigest()
-    with writing(folder / FOLDER):
+    with files.write_errors(folder / FOLDER):
         (folder / FOLDER).mkdir(exist_ok=True)
-    write_atomically(path_of(folder, sha256), content)
+        files.write(path_of(folder, sha256), content)
     return sha256
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import files
 from ..errors import BundleError, DeviceError
-from .durable import writing
 from .entry import Entry, StoredEntry, origin_from_json, origin_to_json
 
 FILE = "index.sqlite"
@@ -119,7 +119,7 @@ class Index:
     def create(cls, folder: Path) -> None:
         """An empty index, in place of what an interrupted creation left."""
         path = folder / FILE
-        with writing(path):
+        with files.write_errors(path):
             for leftover in (path, path.with_name(f"{FILE}-wal"), path.with_name(f"{FILE}-shm")):
                 leftover.unlink(missing_ok=True)
         try:

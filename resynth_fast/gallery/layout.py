@@ -16,10 +16,10 @@ import platformdirs
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from .. import files
 from ..arrays import Doubles
 from ..errors import BundleError, ConfigError
 from ..extractors.space import FeatureSpace
-from .durable import write_atomically
 
 SCHEMA_VERSION = 1
 MANIFEST = "gallery.json"
@@ -129,7 +129,6 @@ def default_folder(name: str, sha256: str) -> Path:
 def write(folder: Path, layout: Layout) -> None:
     """The manifest last: a folder is a gallery as soon as it is there."""
     scaling = save({"mean": layout.mean.astype(np.float64), "scale": layout.scale.astype(np.float64)})
-    write_atomically(folder / SCALING, scaling)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "extractor": {"name": layout.name, "sha256": layout.sha256},
@@ -137,7 +136,9 @@ def write(folder: Path, layout: Layout) -> None:
         "storage": layout.storage,
         "scaling_sha256": hashlib.sha256(scaling).hexdigest(),
     }
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+    with files.write_errors(folder):
+        files.write(folder / SCALING, scaling)
+        files.write(folder / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
 
 
 def read(folder: Path) -> Layout:

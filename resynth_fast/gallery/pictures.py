@@ -5,15 +5,13 @@ Given pictures are not kept: whoever gave them has them, and may not want a seco
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from PIL import Image
 
-from .. import images
+from .. import files, images
 from ..errors import BundleError, InputError
 from ..types import Pixels
-from .durable import sync_folder, write_atomically, writing
 from .entry import pixels_sha256
 
 FOLDER = "pictures"
@@ -24,12 +22,11 @@ def write(folder: Path, sha256: str, pixels: Pixels) -> None:
     path = _path(folder, sha256)
     if path.exists():
         return
-    with writing(path):
+    with files.write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        sync_folder(path.parent.parent)
-    png = io.BytesIO()
-    Image.fromarray(pixels).save(png, "PNG", compress_level=1)
-    write_atomically(path, png.getvalue())
+        files.sync_folder(path.parent.parent)
+        with files.replacing(path) as file:
+            Image.fromarray(pixels).save(file, "PNG", compress_level=1)
 
 
 def read(folder: Path, sha256: str) -> Pixels | None:
@@ -49,7 +46,7 @@ def read(folder: Path, sha256: str) -> Pixels | None:
 def set_aside(folder: Path, sha256: str) -> None:
     """Put a damaged picture out of the way, under another name, so that it can be kept anew."""
     path = _path(folder, sha256)
-    with writing(path):
+    with files.write_errors(path):
         path.replace(path.with_suffix(".damaged"))
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from .. import files
 from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError, DeviceError
 from ..types import Pixels
 from . import fits, layout, nearest, pictures
-from .durable import sync_folder, writing
 from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, key_of, pixels_sha256
 from .fits import StoredFit
 from .index import Facts, Index, Record
@@ -109,7 +109,7 @@ class Gallery:
         """The gallery in `folder`, begun if it is not there; errors as `open`, ConfigError for a folder that holds anything else."""
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file; name a folder for the gallery")
-        with writing(folder):
+        with files.write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / layout.MANIFEST).exists():
                 _refuse_strangers(folder)
@@ -118,7 +118,7 @@ class Gallery:
                         Vectors(folder, extractor).create()
                         Index.create(folder)
                         layout.write(folder, extractor)
-                        sync_folder(folder.parent)
+                        files.sync_folder(folder.parent)
         gallery = cls.open(folder, extractor.sha256)
         if dict(gallery.layout.blocks) != dict(extractor.blocks):
             gallery.close()
@@ -375,7 +375,7 @@ def _refuse_strangers(folder: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK, timeout=LOCK_WAIT_S, poll_interval=_POLL_S)
-    with writing(folder):
+    with files.write_errors(folder):
         try:
             lock.acquire()
         except Timeout as error:

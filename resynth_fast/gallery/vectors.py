@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import files
 from ..errors import BundleError
-from .durable import sync_folder, writing
 from .layout import Layout
 
 FOLDER = "vectors"
@@ -30,11 +30,11 @@ class Vectors:
 
     def create(self) -> None:
         """Empty files; what an interrupted creation left is emptied."""
-        with writing(self._folder):
+        with files.write_errors(self._folder):
             self._folder.mkdir(exist_ok=True)
             for path in self._paths.values():
                 path.write_bytes(b"")
-            sync_folder(self._folder)
+            files.sync_folder(self._folder)
 
     def available(self) -> int:
         """Complete rows in the shortest file; BundleError if one is missing."""
@@ -50,7 +50,7 @@ class Vectors:
 
     def write(self, row: int, values: npt.NDArray[Any]) -> None:
         """Put (n, d) at `row` and after; on the disk when this returns."""
-        with writing(self._folder):
+        with files.write_errors(self._folder):
             for name, block in self._layout.columns():
                 descriptor = os.open(self._paths[name], os.O_WRONLY | os.O_CLOEXEC)
                 try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
+from .. import files
 from .residency import EngineRef
 
 GUESSED_ROW_S = 8e-10
@@ -56,11 +57,10 @@ class CostTable:
 
     def write(self, path: Path, device: str) -> None:
         """Store the table; `device` says what it was measured on."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         entry = {"device": device, "costs": {sha: asdict(cost) for sha, cost in sorted(self._known.items())}}
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        temporary.write_text(json.dumps(entry, indent=1))
-        os.replace(temporary, path)
+        with files.write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, json.dumps(entry, indent=1).encode())
 
     @classmethod
     def read(cls, path: Path, device: str) -> CostTable:

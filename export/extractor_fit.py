@@ -12,13 +12,11 @@ from PIL import Image
 from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.evaluation.config import EvaluationConfig
+from resynth_fast.evaluation import calibrate
 from resynth_fast.evaluation.dataset import Dataset, describe, read
-from resynth_fast.evaluation.protocols import ProtocolRunner
 from resynth_fast.extractors.space import FeatureSpace
 from resynth_fast.images import perturbations
-from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration, CalibrationPoint
-from resynth_fast.scoring.score import fit_temperature
+from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration
 from resynth_fast.scoring.whitening import Constants, fit_constants
 
 PICTURES = 1500
@@ -26,7 +24,6 @@ PICTURES = 1500
 DEGRADED = 96
 """Pictures that the nuisance constants are fitted on, at most."""
 REFERENCES = (1, 2, 4)
-PROMPTS_TO_CALIBRATE = 5
 
 
 def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Calibration, str]:
@@ -42,16 +39,12 @@ def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Cal
     dataset = data.dataset
     constants = fit_constants(data.features, unfitted.extractor.block_sizes, dataset.generator, dataset.prompt, degraded)
     text = f"{len(dataset)} pictures by {len(dataset.generators)} generators of {len(np.unique(dataset.group))} prompts, {root.name}"
-    cells = np.unique(np.stack([dataset.generator, dataset.prompt]), axis=1, return_counts=True)[1]
-    if cells.min() < 2 or len(np.unique(dataset.group)) < PROMPTS_TO_CALIBRATE:
+    smallest = int(dataset.cell_sizes().min())
+    if smallest < 2 or len(np.unique(dataset.group)) < calibrate.PROMPTS_TO_CALIBRATE:
         return constants, replace(UNCALIBRATED, source=f"{UNCALIBRATED.source}; {text} have too few of a cell or too few prompts"), text
-    points = []
-    for k in [k for k in REFERENCES if k < cells.min()]:
-        setting = EvaluationConfig(recipe="one-shot", references=k, draws=2)
-        judged = ProtocolRunner(data, constants, list(unfitted.extractor.block_sizes.values()), setting).judge()
-        temperature = fit_temperature(list(judged.scores), [int(t) for t in judged.truth])
-        points.append(CalibrationPoint(k, 0, temperature, float(np.quantile(judged.consistency, 0.05))))
-    return constants, Calibration(tuple(points), text), text
+    block_sizes = list(unfitted.extractor.block_sizes.values())
+    points = calibrate.on_dataset(data, constants, block_sizes, "one-shot", [count for count in REFERENCES if count < smallest])
+    return constants, Calibration(points, text), text
 
 
 def zoo_pictures(folder: Path, prompts: int = 24, copies: int = 2) -> Path:

@@ -115,7 +115,7 @@ class Attributor:
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         chosen, sources, cache = Options(**options), find(candidates, pool), None
         if gallery:
-            from .gallery import cache as galleries  # only here: it brings a database, locks and the evaluation, which few runs need
+            from .gallery import cache as galleries  # only here: it imports a database and file locks, which few runs need
 
             space, cache = galleries.open_cache(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
         return cls(sources, captioners.find(captioner, pool), space, pool, chosen, cache)

@@ -18,6 +18,7 @@ from resynth_fast.candidates import find
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.engines.pool import EnginePool
+from resynth_fast.evaluation import calibrate as calibration
 from resynth_fast.evaluation.zoo import draw as draw_probes
 from resynth_fast.evaluation.zoo import references as references_of
 from resynth_fast.extractors.pixels import PixelRecipe
@@ -25,8 +26,8 @@ from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.images import perturbations
 from resynth_fast.options import Options
-from resynth_fast.scoring.calibration import Calibration, CalibrationPoint
-from resynth_fast.scoring.score import consistency, fit_temperature, scores
+from resynth_fast.scoring.calibration import Calibration
+from resynth_fast.scoring.score import consistency, scores
 from resynth_fast.scoring.whitening import fit_constants
 from resynth_fast.types import Pixels
 
@@ -70,34 +71,32 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         made = space("texture", "", recipe_pixels, extractor, constants)
         return Attributor(candidates, Tagger(zoo.bundle(zoo.TAGGER), pool), made, pool, Options(references=references, steps=steps))
 
-    truth = [i % len(candidates) for i in range(probes)]
-    drawn = draw_probes(candidates, texts[fit_on:], truth, seed=1 << 10, steps=20)
+    drawn = draw_probes(candidates, texts[fit_on:], [i % len(candidates) for i in range(probes)], seed=1 << 10, steps=20)
+    pixels, truth = [probe.pixels for probe in drawn], [probe.truth for probe in drawn]
     points, hits = [], {}
     for steps in STEPS:
-        most = attributor(max(REFERENCES), steps)
-        within_trace = most.space.whitening.within_trace
-        own = most.space([p.pixels for p in drawn])
-        described = most.captioner.caption([p.pixels for p in drawn])
-        made = references_of(most, list(dict.fromkeys(described)))
-        for k in REFERENCES:
-            used = [[made[text, c.name][:k] for c in candidates] for text in described]
-            rows = [scores(y, r, within_trace=within_trace) for y, r in zip(own, used, strict=True)]
-            consistency = [consistency(y, r) for y, r in zip(own, used, strict=True)]
-            order = [p.truth for p in drawn]
-            points.append(CalibrationPoint(k, steps, fit_temperature(rows, order), float(np.quantile(consistency, 0.05))))
-            hits[f"{k} references, {steps} steps"] = float(np.mean([row.argmax() == g for row, g in zip(rows, order, strict=True)]))
-    calibration = Calibration(tuple(points), f"{probes} zoo probes of training captions")
+        judge = attributor(max(REFERENCES), steps)
+        within_trace = judge.space.whitening.within_trace
+        own, written = judge.space(pixels), judge.captioner.caption(pixels)
+        resynthesised = references_of(judge, list(dict.fromkeys(written)))
+        for count in REFERENCES:
+            references = [[resynthesised[text, candidate.name][:count] for candidate in candidates] for text in written]
+            rows = [scores(point, each, within_trace=within_trace) for point, each in zip(own, references, strict=True)]
+            consistencies = [consistency(point, each) for point, each in zip(own, references, strict=True)]
+            points.append(calibration.point(count, steps, rows, consistencies, truth))
+            hits[f"{count} references, {steps} steps"] = float(np.mean([row.argmax() == t for row, t in zip(rows, truth, strict=True)]))
+    fitted = Calibration(tuple(points), f"{probes} zoo probes of training captions")
     fields = {
         "kind": "extractor",
         "name": "texture",
         "family": "texture",
         "licence": "Apache-2.0",
         "pixels": PIXELS,
-        "calibration": calibration.to_json(),
+        "calibration": fitted.to_json(),
         "card": {"fitted_on": f"{fit_on} training captions × {len(candidates)} zoo candidates × 4 pictures"},
     }
     bundles.write(to, fields, {}, constants=pack(constants))
-    return {"top1": hits, **calibration.to_json()}
+    return {"top1": hits, **fitted.to_json()}
 
 
 def degraded(pictures: list[Pixels], clean: Doubles, features: Any) -> dict[str, Doubles]:

@@ -126,8 +126,8 @@ def fit(
     format: FormatOption = "table",
 ) -> None:
     """Freeze what is there now and fit it: `resynth attribute --gallery` uses the newest fit, and names it in every verdict."""
+    from ..evaluation.fitting import fit as fit_gallery
     from ..gallery import Gallery
-    from ..gallery.fitting import fit as fit_gallery
     from . import output as out
 
     out.check(format, ("table", "json"))

@@ -56,6 +56,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.files)
 
+    def cell_sizes(self) -> Integers:
+        """Pictures of each cell (generator and prompt) that has any."""
+        sizes: Integers = np.unique(np.stack([self.generator, self.prompt]), axis=1, return_counts=True)[1]
+        return sizes
+
     def only(self, rows: npt.NDArray[Any], skipped: tuple[str, ...] = ()) -> Dataset:
         """The pictures of `rows`."""
         return replace(

@@ -14,11 +14,12 @@ from ..candidates import Candidate
 from ..candidates.engine import EngineCandidate
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
+from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
 from ..options import BOTH, GENERATE
+from ..scoring.gallery_fit import GalleryFit
 from ..types import Pixels, Request
 from .entry import Entry, ResynthesisKey, pixels_sha256
-from .fitting import newest
 from .layout import Layout
 from .store import Gallery
 
@@ -86,6 +87,18 @@ class ResynthesisCache:
         }
 
 
+def load_fit(gallery: Gallery, sha256: str | None = None) -> GalleryFit:
+    """The fit whose hash begins with `sha256`; without one, the newest. ConfigError unless there is exactly one."""
+    names = [name for name in gallery.fits() if name.startswith(sha256 or "")]
+    if not names:
+        wanted = f"no fit {sha256}" if sha256 else "no fit"
+        raise ConfigError(f"{gallery.folder} has {wanted}; make one with `resynth gallery fit`")
+    if sha256 and len(names) > 1:
+        raise ConfigError(f"{len(names)} fits of {gallery.folder} begin with {sha256}; give more digits")
+    stored = gallery.read_fit(names[0])
+    return GalleryFit.restored(stored.arrays, stored.settings, sha256=stored.sha256, snapshot=stored.snapshot_sha256)
+
+
 def open_cache(
     folder: Path, space: FeatureSpace, candidates: Iterable[Candidate], pool: EnginePool, steps: int, *, policy: str, fit: str | None = None
 ) -> tuple[FeatureSpace, ResynthesisCache | None]:
@@ -95,11 +108,11 @@ def open_cache(
     """
     if policy == GENERATE:
         with Gallery.open(folder, space.sha256) as gallery:
-            return space.fitted(newest(gallery, fit)), None
+            return space.fitted(load_fit(gallery, fit)), None
     gallery = Gallery.create(folder, Layout.of(space)) if policy == BOTH else Gallery.open(folder, space.sha256)
     rows = None
     if fit or gallery.fits():
-        space = space.fitted(newest(gallery, fit))
+        space = space.fitted(load_fit(gallery, fit))
         sha256 = space.fit.sha256 if space.fit else None
         assert sha256
         rows = gallery.snapshot(keys=gallery.read_fit(sha256).keys).rows

@@ -537,7 +537,7 @@ def test_one_picture_a_cell_is_judged_by_the_gallery_alone(drawn, cache, tmp_pat
         (["--recipe", "magic"], "--recipe is 'magic'"),
         (["--recipe", "paper"], "without its own last layer"),
         (["--recipe", "layer"], "compares one tap"),
-        (["--degradation", "fog-3"], "no perturbation 'fog-3'"),
+        (["--degradation", "fog-3"], "perturbation is 'fog-3'"),
         (["--leave-out", "fog"], "--leave-out is 'fog'"),
         (["--protocol", "open", "--references", "0"], "leaves each generator out once"),
         (["--format", "xml"], "--format is 'xml'"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -201,3 +202,16 @@ def test_real_pictures_are_described_as_the_extractor_describes_them(resynth, tm
         expected = space.features([images.read(EXAMPLES / "02.png").pixels])
         np.testing.assert_array_equal(gallery.features([1]), expected)
         assert gallery.nearest(expected[:1], ["colour", "dct"])[0]["g"][0].entry.row == 1
+
+
+def test_attribution_with_a_gallery_does_not_load_the_evaluation(tmp_path):
+    picture = EXAMPLES / "01.png"
+    command = f"""
+import sys
+from resynth_fast.cli.__main__ import app
+app({["attribute", str(picture), "--gallery", str(tmp_path / "gallery"), "--policy", "both", "-k", "1", "--steps", "1"]!r}, standalone_mode=False)
+print(sorted(name for name in sys.modules if name.startswith("resynth_fast.evaluation")), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", command], capture_output=True, text=True, check=True)
+    assert "Most consistent" in done.stdout or "Inconclusive" in done.stdout or "None of the" in done.stdout
+    assert done.stderr.splitlines()[-1] == "[]"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from galleries import filled, gallery, templates  # noqa: F401
 from hypothesis import settings
 from loopback import Server
 from stand_in import StandIn

@@ -75,9 +75,10 @@ class Search:
             raise ConfigError(f"queries have shape {features.shape}; they must be (n, {self.layout.dimension}), all finite")
         groups = self._groups(among)
         k = 2 * per_generator + 16  # room for what float32 misjudges
+        device = device if k <= DEVICE_K and len(groups) else CPU
         for start in range(0, len(features), _QUERIES):
             queries = _Queries.of(self.layout, self.columns, features[start : start + _QUERIES])
-            found = self._scan(blocks, queries, groups, k, device if k <= DEVICE_K else CPU)
+            found = self._scan(blocks, queries, groups, k, device)
             yield from self._ranked(blocks, queries, found, per_generator)
 
     def _groups(self, among: Integers | None) -> npt.NDArray[np.int32]:

@@ -1,0 +1,132 @@
+"""Several at once: writers take turns, and may die at any moment."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from galleries import BLOCKS, block_file, features, given, nearest
+
+from resynth_fast.errors import DeviceError
+from resynth_fast.gallery import Gallery, store
+
+CRASH = Path(__file__).with_name("gallery_crash.py")
+
+
+def test_threads_may_share_a_gallery(gallery):
+    failures = []
+
+    def work(number):
+        try:
+            for i in range(5):
+                x = features(2, seed=100 * number + i)
+                added = gallery.add([given(1000 * number + 2 * i + j, f"g{number}") for j in range(2)], x)
+                np.testing.assert_array_equal(gallery.features([entry.row for entry in added.entries]), x)
+                nearest(gallery, x[0], ["deep"])
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(gallery) == 40
+    assert gallery.verify() == []
+
+
+def test_a_writer_waits_for_another_and_then_says_so(gallery, monkeypatch):
+    monkeypatch.setattr(store, "LOCK_WAIT_S", 0.05)
+    with store._locked(gallery.folder), pytest.raises(DeviceError, match="written by another process"):
+        gallery.add([given(1)], features(1))
+    assert gallery.add([given(1)], features(1)).new == (True,)
+
+
+def test_a_commit_that_fails_is_taken_back(gallery, monkeypatch):
+    run = gallery._index.run
+
+    def fail(sql, values=()):
+        if sql == "COMMIT":
+            raise DeviceError("disk full")
+        return run(sql, values)
+
+    monkeypatch.setattr(gallery._index, "run", fail)
+    with pytest.raises(DeviceError, match="disk full"):
+        gallery.add([given(1)], features(1))
+    monkeypatch.undo()
+    assert len(gallery) == 0
+    assert gallery.add([given(1)], features(1)).new == (True,)
+
+
+def test_a_failure_in_the_middle_leaves_nothing(gallery, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", full)
+    with pytest.raises(DeviceError, match="No space left"):
+        gallery.add([given(1)], features(1))
+    monkeypatch.undo()
+    assert len(gallery) == 0
+    assert gallery.verify() == []
+    [entry] = gallery.add([given(2)], features(1, 2)).entries
+    np.testing.assert_array_equal(gallery.features([entry.row]), features(1, 2))
+
+
+def test_a_commit_that_comes_to_light_after_another_writer_died_is_whole(filled, tmp_path, monkeypatch):
+    """A died between writing its commit to SQLite's log and announcing it; B did not see it, wrote vectors, and died, too."""
+    gallery, x = filled
+    after = tmp_path / "after"
+    shutil.copytree(gallery.folder, after, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    [entry] = gallery.add([given(100)], features(1, 100)).entries  # by A; its log is not yet in the database
+    for name in BLOCKS:
+        shutil.copy(block_file(gallery, name), after / "vectors")
+    with Gallery.open(after) as other:
+        monkeypatch.setattr(other._index, "insert", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            other.add([given(200)], features(1, 200))
+    shutil.copy(gallery.folder / "index.sqlite-wal", after)
+    with Gallery.open(after) as recovered:
+        assert recovered.verify() == []
+        assert len(recovered) == 13
+        np.testing.assert_array_equal(recovered.features([11, entry.row]), np.concatenate([x[11:], features(1, 100)]))
+
+
+def crash(folder, *arguments):
+    done = subprocess.run([sys.executable, "-W", "error", CRASH, folder, *arguments], capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+NOTHING = {"lost": 0, "altered": 0, "damaged": 0, "surplus": 0}
+
+
+def test_a_writer_that_dies_at_any_of_its_writes_leaves_the_gallery_as_it_was(tmp_path):
+    found = crash(tmp_path / "gallery", "points")
+    assert found["points"] == 2 * len(BLOCKS)  # write, sync
+    assert found == {**found, **NOTHING}
+
+
+@pytest.mark.slow
+def test_two_writers_killed_at_random_lose_nothing_that_was_finished(tmp_path):
+    """25 kills; RESYNTH_TEST_KILLS=300 for the full trial."""
+    kills = os.environ.get("RESYNTH_TEST_KILLS", "25")
+    found = crash(tmp_path / "gallery", kills)
+    assert found["kills"] == int(kills)
+    assert found["finished"] >= int(kills) // 2  # they were at work when they died
+    assert found == {**found, **NOTHING}
+
+
+def test_many_may_begin_the_same_gallery(tmp_path):
+    code = "import sys; sys.path.insert(0, sys.argv[2]); from gallery_crash import *; Gallery.create(Path(sys.argv[1]), layout()).add(*one(int(sys.argv[3]), 0))"
+    command = [sys.executable, "-c", code, tmp_path / "gallery", CRASH.parent]
+    processes = [subprocess.Popen([*command, str(number)], stderr=subprocess.PIPE, text=True) for number in range(4)]
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [("", 0)] * 4
+    with Gallery.open(tmp_path / "gallery") as gallery:
+        assert len(gallery) == 4
+        assert gallery.verify() == []

@@ -1,9 +1,9 @@
-"""Gathers what the benchmarks print into benchmarks/results, and makes the table of benchmarks/README.md from there.
+"""Keeps what the benchmarks print in benchmarks/results, and writes docs/results.md from it.
 
-python benchmarks/table.py               run every short bench_*.py, keep its rows, write the table
-python benchmarks/table.py --all         the long ones too, which take hours together
-python benchmarks/table.py topk step     the same for these two only
-python benchmarks/table.py --table       write the table from the rows that are kept
+python benchmarks/table.py               run every short bench_*.py, keep its rows, write the page
+python benchmarks/table.py --all         run the long ones too, which take hours together
+python benchmarks/table.py topk step     run these two only
+python benchmarks/table.py --table       run nothing: write the page from the rows that are kept
 """
 
 from __future__ import annotations
@@ -16,14 +16,38 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+FIGURES = RESULTS / "figures.json"
+"""Figures that no bench_*.py prints: question, result, command and the commit that recorded them."""
+PAGE = HERE.parent / "docs" / "results.md"
 LONG = ("backends", "cold", "end_to_end", "gpu", "memory", "racing", "scaling", "steps")
-"""Whole attributions and large networks: many minutes each, run where they are named."""
-BEGIN, END = "<!-- table: written by benchmarks/table.py -->", "<!-- end of table -->"
+"""Whole attributions and large networks: many minutes each, so they run only where they are named."""
+
+HEAD = """# Measured results
+
+`python benchmarks/table.py --table` writes this page from [benchmarks/results](../benchmarks/results); do not edit it by hand.
+Every figure stands beside the command that gives it and the commit that recorded it. An interval in brackets is a 95 %
+bootstrap interval over captions. [benchmarks/README.md](../benchmarks/README.md) says how the benchmarks measure;
+[families.md](families.md) has the parity of every exported family and the export of full-size pipelines.
+
+The accuracy figures are about the embedded zoo, four small generators of drawn faces. They say nothing about real generators.
+"""
+
+BENCHMARKS = """
+## Benchmarks
+
+Each table is one run of one command. The ratio is the peer's figure over ours (for shares, ours over the peer's): above 1, ours
+is better. The limit is what the machine allows, measured beside. A missed goal is printed in bold.
+
+Milliseconds of one picture as probes, candidates and references grow, one thread (`benchmarks/bench_scaling.py`); flat or falling is right:
+
+![Milliseconds a picture over the number of probes, candidates and references](scaling.svg)
+"""
 
 
 def main() -> None:
@@ -38,17 +62,14 @@ def main() -> None:
         for name in arguments.names or names(long=arguments.all):
             gather(name, gpu=arguments.gpu)
         if not (arguments.names or arguments.all):
-            print(f"left out, for they are long: {', '.join(LONG)}; name them, or --all", file=sys.stderr)
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{table()}\n{END}{after}")
+            print(f"not run, because they take long: {', '.join(LONG)}; name them, or use --all", file=sys.stderr)
+    PAGE.write_text(page())
 
 
 def names(*, long: bool) -> list[str]:
     """The benchmarks of this folder, with the long ones or without."""
-    found = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
-    return [name for name in found if long or name not in LONG]
+    stems = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    return [name for name in stems if long or name not in LONG]
 
 
 def gather(name: str, *, gpu: bool) -> None:
@@ -70,29 +91,34 @@ def gather(name: str, *, gpu: bool) -> None:
     (RESULTS / f"{name}{'-gpu' if gpu else ''}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-def table() -> str:
-    """Of each case the rows that have a goal, else the fastest peer's."""
-    lines = []
-    for record in records():
-        lines += [f"`{record['command']}`, commit {record['commit']}, {record['machine']}", ""]
+def page() -> str:
+    """docs/results.md."""
+    lines = [HEAD]
+    for section, figures in groupby(json.loads(FIGURES.read_text()), key=lambda figure: figure["section"]):
+        lines += [f"## {section}", "", "| measured | result | command | commit |", "|---|---|---|---|"]
+        lines += [f"| {f['measured']} | {f['result']} | `{f['command']}` | {f['commit']} |" for f in figures] + [""]
+    lines += [BENCHMARKS.lstrip("\n")]
+    for title, record in records():
+        lines += [f"### {title}", "", f"`{record['command']}`, commit {record['commit']}, {record['machine']}", ""]
         lines += ["| bench | case | ours | peer | ratio | goal | limit reached |", "|---|---|---|---|---|---|---|"]
         lines += [line_of(row) for row in shown(record["rows"])] + [""]
     if not list(RESULTS.glob("*-gpu.json*")):
-        lines += ["GPU: nothing here was run on one.", ""]
+        lines += ["### GPU", "", "Nothing here was run on a GPU.", ""]
     return "\n".join(lines)
 
 
-def records() -> Iterator[dict[str, Any]]:
-    """What is kept: benchmarks' own files, and the rows that `gpu.sh` has gathered."""
+def records() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Title and record of every benchmark that is kept: the benchmarks' own files, and the rows that `gpu.sh` gathered."""
     for path in sorted(RESULTS.glob("*.json")):
-        yield json.loads(path.read_text())
-    for path in RESULTS.glob("*-gpu.jsonl"):
+        if path != FIGURES:
+            yield path.stem.replace("_", " "), json.loads(path.read_text())
+    for path in sorted(RESULTS.glob("*-gpu.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        yield {"command": "benchmarks/gpu.sh", "commit": rows[-1]["commit"], "machine": rows[-1]["device"], "rows": rows}
+        yield path.stem, {"command": "benchmarks/gpu.sh", "commit": rows[-1]["commit"], "machine": rows[-1]["device"], "rows": rows}
 
 
 def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row or more of each case."""
+    """Of each case the rows that have a goal, else the fastest peer's."""
     cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         cases.setdefault((row["bench"], row["case"]), []).append(row)

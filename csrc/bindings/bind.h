@@ -8,10 +8,12 @@ namespace resynth::bindings {
 void bind_at_address(nanobind::module_& m);
 void bind_finite(nanobind::module_& m);
 void bind_noise(nanobind::module_& m);
+void bind_score(nanobind::module_& m);
 void bind_step(nanobind::module_& m);
 
 void bind_finite_cuda(nanobind::module_& m);
 void bind_noise_cuda(nanobind::module_& m);
+void bind_score_cuda(nanobind::module_& m);
 void bind_step_cuda(nanobind::module_& m);
 
 }  // namespace resynth::bindings

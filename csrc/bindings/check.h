@@ -78,16 +78,16 @@ SimilarityArgs similarity_args(const Rows& probes, const Rows& references, const
             .margin = margin.data()};
 }
 
-inline void check_offsets(const SimilarityArgs& args) {
-    const int64_t groups = args.probe_count * args.candidate_count, *offsets = args.offsets;
+// `count`: what the groups divide, called `counted`.
+inline void check_offsets(const int64_t* offsets, int64_t groups, int64_t count, const char* counted) {
     if (offsets[0] != 0) fail("offsets[0] is %lld; it must be 0", (long long)offsets[0]);
     for (int64_t g = 0; g < groups; ++g)
         if (offsets[g + 1] < offsets[g])
             fail("offsets[%lld] is %lld; it must be at least offsets[%lld] = %lld", (long long)g + 1,
                  (long long)offsets[g + 1], (long long)g, (long long)offsets[g]);
-    if (offsets[groups] != args.reference_count)
-        fail("offsets[%lld] is %lld; it must be %lld, the number of references", (long long)groups,
-             (long long)offsets[groups], (long long)args.reference_count);
+    if (offsets[groups] != count)
+        fail("offsets[%lld] is %lld; it must be %lld, the number of %s", (long long)groups, (long long)offsets[groups],
+             (long long)count, counted);
 }
 
 }  // namespace resynth::bindings

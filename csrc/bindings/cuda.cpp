@@ -71,6 +71,7 @@ NB_MODULE(_cuda, m) {
     resynth::bindings::bind_noise_cuda(m);
     resynth::bindings::bind_step_cuda(m);
     resynth::bindings::bind_preprocess_cuda(m);
+    resynth::bindings::bind_score_cuda(m);
     resynth::bindings::bind_texture_cuda(m);
     resynth::bindings::bind_topk_cuda(m);
 }

@@ -22,7 +22,8 @@ using Array = nb::ndarray<Scalar, nb::ndim<dimensions>, nb::c_contig, nb::device
 void similarity(Array<const float, 2> probes, Array<const float, 2> references, Array<const int64_t, 1> offsets,
                 nb::str reduce, Array<float, 2> scores, Array<int64_t, 1> best, Array<float, 1> margin) {
     const auto args = resynth::bindings::similarity_args(probes, references, offsets, reduce, scores, best, margin);
-    resynth::bindings::check_offsets(args);
+    resynth::bindings::check_offsets(args.offsets, args.probe_count * args.candidate_count, args.reference_count,
+                                     "references");
     resynth::NonFinite fault;
     {
         nb::gil_scoped_release released;
@@ -53,6 +54,7 @@ NB_MODULE(_native, m) {
     resynth::bindings::bind_noise(m);
     resynth::bindings::bind_step(m);
     resynth::bindings::bind_preprocess(m);
+    resynth::bindings::bind_score(m);
     resynth::bindings::bind_texture(m);
     resynth::bindings::bind_topk(m);
 }

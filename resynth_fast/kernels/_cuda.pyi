@@ -22,6 +22,23 @@ def similarity(
     margin: DeviceArray,
     stream: int = 0,
 ) -> None: ...
+def score_workspace_bytes(probes: int, points: int, candidates: int, dimension: int) -> int: ...
+def score(
+    points: DeviceArray,
+    references: DeviceArray,
+    rows: DeviceArray,
+    offsets: DeviceArray,
+    content: DeviceArray | None,
+    means: DeviceArray | None,
+    weights: DeviceArray,
+    spreads: DeviceArray,
+    unknown: DeviceArray,
+    energy: float,
+    scores: DeviceArray,
+    consistency: DeviceArray,
+    workspace: DeviceArray,
+    stream: int = 0,
+) -> None: ...
 def faults(values: DeviceArray, found: DeviceArray, stream: int = 0) -> None: ...
 def noise(seeds: DeviceArray, calls: DeviceArray, out: DeviceArray, stream: int = 0) -> None: ...
 def step(

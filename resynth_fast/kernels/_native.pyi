@@ -19,6 +19,20 @@ def similarity(
     best: NDArray[np.int64],
     margin: NDArray[np.float32],
 ) -> None: ...
+def score(
+    points: NDArray[np.float64],
+    references: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    content: NDArray[np.float64] | None,
+    means: NDArray[np.float64] | None,
+    weights: NDArray[np.float64],
+    spreads: NDArray[np.float64],
+    unknown: NDArray[np.float64],
+    energy: float,
+    scores: NDArray[np.float64],
+    consistency: NDArray[np.float64],
+) -> None: ...
 def at_address(
     address: int, shape: Sequence[int], strides: Sequence[int], kind: str, bits: int, device: tuple[int, int], owner: object
 ) -> Dlpack: ...

@@ -84,6 +84,103 @@ def check_similarity(probes: NDArray[np.float32], references: NDArray[np.float32
             raise ValueError(f"{name}: row {bad[0]} is not finite; every value must be")
 
 
+class GalleryPrior(NamedTuple):
+    """What a gallery expects of C candidates: one prior for each probe (G = P), or one for all probes (G = 1)."""
+
+    means: NDArray[np.float64] | None
+    """(G, C, d) whitened mean picture of each candidate, content removed; None: zero."""
+    weights: NDArray[np.float64]
+    """(G, C), how far a mean is trusted, 0 … 1."""
+    spreads: NDArray[np.float64]
+    """(G, C), variance of a candidate's pictures of one prompt about what is expected, in units of that within a cell."""
+    unknown: NDArray[np.float64]
+    """(G,), variance of the mean of a generator that no gallery knows; 0 where consistency is not compared with one."""
+
+
+class Scores(NamedTuple):
+    """How P probes, of n points each, are judged by C candidates."""
+
+    scores: NDArray[np.float64]
+    """(P, n, C), log-likelihoods but for a constant: higher is closer."""
+    consistency: NDArray[np.float64]
+    """(P, n), low for a picture that no candidate makes; NaN for a probe without references."""
+
+
+def score(
+    points: NDArray[np.float64],
+    references: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    prior: GalleryPrior,
+    energy: float,
+    *,
+    content: NDArray[np.float64] | None = None,
+) -> Scores:
+    """See :func:`resynth_fast.kernels.similarity.score`."""
+    candidates = (len(offsets) - 1) // len(points)
+    result = Scores(np.empty((*points.shape[:2], candidates)), np.empty(points.shape[:2]))
+    for p, own in enumerate(points):
+        groups = [references[rows[begin:end]] for begin, end in pairwise(offsets[p * candidates : (p + 1) * candidates + 1])]
+        g = p if len(prior.unknown) > 1 else 0
+        expected = np.zeros((candidates, points.shape[2])) if prior.means is None else prior.means[g]
+        known = GalleryPrior(expected, prior.weights[g], prior.spreads[g], prior.unknown[g])
+        for j, point in enumerate(own):
+            given = None if content is None else content[p]
+            result.scores[p, j] = _log_likelihoods(point, groups, known, energy, _content(groups) if given is None else given)
+            result.consistency[p, j] = _consistency(point, groups)
+            if known.unknown > 0 and given is None:
+                result.consistency[p, j] += _advantage(point, groups, known, energy, result.scores[p, j])
+    return result
+
+
+Groups = Sequence[NDArray[np.float64]]
+"""C arrays (K, d): each candidate's references of one probe."""
+
+
+def _content(groups: Groups) -> NDArray[np.float64]:
+    """What the pictures show, whoever made them: the mean over candidates of their mean references, (d,)."""
+    content: NDArray[np.float64] = np.mean([r.mean(0) for r in groups if len(r)], axis=0)
+    return content
+
+
+def _log_likelihoods(
+    point: NDArray[np.float64], groups: Groups, known: GalleryPrior, energy: float, content: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """−|q − posterior|² / (energy · variance) − log variance, (C,)."""
+    centre = known.weights[:, None] * known.means
+    centre = content + centre - centre.mean(0)
+    counts = np.array([len(r) for r in groups], np.float64)
+    gain = known.spreads * counts / (known.spreads * counts + 1)  # spread / (spread + 1 / K)
+    means = np.stack([r.mean(0) if len(r) else c for r, c in zip(groups, centre, strict=True)])
+    posterior = centre + gain[:, None] * (means - centre)
+    variance = 1 + known.spreads * (1 - gain)
+    values: NDArray[np.float64] = -((point - posterior) ** 2).sum(1) / (energy * variance) - np.log(variance)
+    return values
+
+
+def _consistency(point: NDArray[np.float64], groups: Groups) -> float:
+    """The highest cosine with a mean reference, less half of what the references have in common among themselves."""
+    present = [r for r in groups if len(r)]
+    if not present:
+        return float("nan")
+    highest = max(_cosine(r.mean(0), point) for r in present)
+    common = [_cosine(r.sum(0) - own, own) for r in present if len(r) > 1 for own in r]
+    return highest - 0.5 * float(np.mean(common)) if common else highest
+
+
+def _advantage(
+    point: NDArray[np.float64], groups: Groups, known: GalleryPrior, energy: float, scores: NDArray[np.float64]
+) -> float:
+    """Twice how much better the best candidate explains the point than an unknown generator would."""
+    variance = 1 + known.unknown
+    background = -((point - _content(groups)) ** 2).sum() / (energy * variance) - np.log(variance)
+    return float(scores.max() - 0.75 * background)
+
+
+def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y) + 1e-300))
+
+
 def philox(seeds: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Philox-4x32-10 of counters (n, 4), each below 2³², under the 64-bit keys `seeds` (n,); returns (n, 4), each below 2³²."""
     low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)

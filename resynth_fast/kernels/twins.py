@@ -163,14 +163,12 @@ def _consistency(point: NDArray[np.float64], groups: Groups) -> float:
     present = [r for r in groups if len(r)]
     if not present:
         return float("nan")
-    highest = max(_cosine(r.mean(0), point) for r in present)
+    highest = float(np.max([_cosine(r.mean(0), point) for r in present]))
     common = [_cosine(r.sum(0) - own, own) for r in present if len(r) > 1 for own in r]
     return highest - 0.5 * float(np.mean(common)) if common else highest
 
 
-def _advantage(
-    point: NDArray[np.float64], groups: Groups, known: GalleryPrior, energy: float, scores: NDArray[np.float64]
-) -> float:
+def _advantage(point: NDArray[np.float64], groups: Groups, known: GalleryPrior, energy: float, scores: NDArray[np.float64]) -> float:
     """Twice how much better the best candidate explains the point than an unknown generator would."""
     variance = 1 + known.unknown
     background = -((point - _content(groups)) ** 2).sum() / (energy * variance) - np.log(variance)

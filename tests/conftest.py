@@ -1,15 +1,14 @@
 """Settings of the whole suite."""
 
 import ctypes
+import functools
 import importlib.util
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from emulation import HERE, Emulation, compile_emulation
 from galleries import filled, gallery, templates  # noqa: F401
 from hypothesis import settings
 from loopback import Server
@@ -21,7 +20,10 @@ settings.load_profile("resynth")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is no CUDA module or no device, and say which of the two."""
+    """Mark what runs emulated kernels, and skip what is marked `gpu` where there is no CUDA module or no device, saying which."""
+    for item in items:
+        if "emulated_cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("emulated")
     if (reason := _why_no_gpu()) is None:
         return
     for item in items:
@@ -61,20 +63,10 @@ def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ctypes.CDLL]:
-    """Compile tests/cuda_emulation/<name>.cpp, an unchanged CUDA source under the emulation header, for the processor."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    here, csrc = Path(__file__).parent / "cuda_emulation", Path(__file__).parents[1] / "csrc"
-
-    def build(name: str) -> ctypes.CDLL:
-        library = tmp_path_factory.mktemp("emulation") / f"{name}.so"
-        flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-pthread", f"-I{here}", f"-I{csrc}", f"-I{csrc}/include"]
-        subprocess.run([compiler, *flags, here / f"{name}.cpp", "-o", library], check=True)
-        return ctypes.CDLL(str(library))
-
-    return build
+def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Emulation]:
+    """The kernels of tests/cuda_emulation/<name>.cpp; tests that use this are marked `emulated`, and checked for races."""
+    folder = tmp_path_factory.mktemp("emulation")
+    return functools.cache(lambda name: Emulation(compile_emulation(HERE / f"{name}.cpp", folder)))
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The CUDA source without a GPU: run under the host compiler over an emulation header, and compiled by nvcc where there is one."""
 
-import ctypes
-import os
 import re
 import shutil
 import subprocess
@@ -10,37 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulation import INCLUDES, Emulation
 from numpy.typing import NDArray
 
 from resynth_fast.kernels import twins
 from resynth_fast.kernels.similarity import Reduce, Similarity
 
 ROOT = Path(__file__).parents[1]
-INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/include'}"]
 REDUCES: tuple[Reduce, ...] = ("max", "mean")
 
 Kernel = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], Reduce], Similarity]
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    library = tmp_path_factory.mktemp("emulation") / "similarity.so"
-    unsanitized = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # the compiler itself
-    source = ROOT / "tests/cuda_emulation/similarity.cpp"
-    flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", f"-I{source.parent}", *INCLUDES]
-    flags += os.environ.get("RESYNTH_EMULATION_FLAGS", "").split()
-    subprocess.run([compiler, *flags, source, "-o", library], check=True, env=unsanitized)
-    function = ctypes.CDLL(str(library)).emulated_similarity
+def emulated(emulated_cuda: Callable[[str], Emulation]) -> Kernel:
+    function = emulated_cuda("similarity").emulated_similarity
 
     def run(probes: NDArray[np.float32], references: NDArray[np.float32], offsets: NDArray[np.int64], reduce: Reduce) -> Similarity:
         count, candidates = len(probes), (len(offsets) - 1) // len(probes)
         result = Similarity(np.empty((count, candidates), np.float32), np.empty(count, np.int64), np.empty(count, np.float32))
         shape = (count, len(references), candidates, probes.shape[1])
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (probes, references, offsets, *result)]
-        assert function(*pointers[:3], *map(ctypes.c_int64, shape), REDUCES.index(reduce), *pointers[3:]) == 0
+        assert function(probes, references, offsets, *shape, REDUCES.index(reduce), *result) == 0
         return result
 
     return run
@@ -111,7 +99,7 @@ def architectures() -> list[str]:
 @pytest.mark.parametrize("source", sorted(ROOT.glob("csrc/*/*.cu")), ids=lambda path: path.stem)
 def test_nvcc_compiles_for_every_architecture_without_spills(source: Path, tmp_path: Path) -> None:
     wanted = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures()]
-    command = ["nvcc", "-std=c++17", *wanted, "-fatbin", "-Xptxas=-v", *INCLUDES, str(source), "-o", str(tmp_path / "kernel.fatbin")]
+    command = ["nvcc", "-std=c++17", *wanted, "-fatbin", "-Xptxas=-v", *INCLUDES[1:], str(source), "-o", str(tmp_path / "kernel.fatbin")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     compiled = re.findall(r"Compiling entry function .* for 'sm_(\d+)'", done.stderr)
     assert set(compiled) == set(architectures())

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from emulation import Emulation
 
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.kernels.preprocess import FILTERS, jpeg_round_trip, preprocess, resize, resize_to_unit, to_uint8
 
-ROOT = Path(__file__).parents[1]
 COUNTED = {"srm", "srm_half", "lbp", "chroma"}
 ATOL = 2e-6  # of a float32 that a double was rounded to
-
-
-def build(name: str, folder: Path) -> ctypes.CDLL:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    source, library = ROOT / f"tests/cuda_emulation/{name}.cpp", folder / f"{name}.so"
-    includes = [f"-I{path}" for path in (source.parent, ROOT / "csrc", ROOT / "csrc/include")]
-    subprocess.run([compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", *includes, source, "-o", library], check=True)
-    return ctypes.CDLL(str(library))
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL]:
-    folder = tmp_path_factory.mktemp("emulation")
-    return {name: build(name, folder) for name in ("texture", "preprocess")}
-
-
-def address(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -59,58 +36,57 @@ def assert_same_features(got: np.ndarray, want: np.ndarray, side: int) -> None:
 
 
 @pytest.mark.slow
-def test_emulated_texture_is_that_of_the_processor(emulated: dict[str, ctypes.CDLL]) -> None:
-    library, batch, extractor = emulated["texture"], textures(), TextureExtractor(40)
-    library.emulated_workspace.restype = ctypes.c_int64
-    count, side = ctypes.c_int64(len(batch)), ctypes.c_int64(40)
+def test_emulated_texture_is_that_of_the_processor(emulated_cuda: Callable[[str], Emulation]) -> None:
+    library, batch, extractor = emulated_cuda("texture"), textures(), TextureExtractor(40)
+    count, side = len(batch), 40
     workspace = np.empty(library.emulated_workspace(count, side), np.uint8)
     workspace[:] = 255  # NaN and nonsense: nothing may be read before it is written
     got = np.empty((len(batch), extractor.dimension), np.float32)
-    assert library.emulated_texture(address(batch), count, side, address(workspace), address(got)) == 0
+    assert library.emulated_texture(batch, count, side, workspace, got) == 0
     assert_same_features(got, extractor.extract(batch), 40)
 
 
 @pytest.mark.parametrize("filter", FILTERS)
 @pytest.mark.parametrize(("source", "size"), [(97, 31), (31, 65), (33, 33), (1, 7)])
-def test_emulated_planes_are_those_of_the_processor(emulated: dict[str, ctypes.CDLL], source: int, size: int, filter: str) -> None:
+def test_emulated_planes_are_those_of_the_processor(emulated_cuda: Callable[[str], Emulation], source: int, size: int, filter: str) -> None:
     whole = noise(source, source + 5)
     square = whole[:, 2 : source + 2]  # a view, whose rows are further apart than they are long
     mean, std = np.array([0.5, 0.25, 0.1]), np.array([0.25, 0.5, 2])
     scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     got = np.empty((3, size, size), np.float32)
-    shape = [ctypes.c_int64(value) for value in (square.strides[0], source, source, size, size)]
-    run = emulated["preprocess"].emulated_preprocess
-    assert run(address(square), *shape, FILTERS.index(filter), address(scale), address(shift), address(got)) == 0
+    shape = (square.strides[0], source, source, size, size)
+    run = emulated_cuda("preprocess").emulated_preprocess
+    assert run(square, *shape, FILTERS.index(filter), scale, shift, got) == 0
     want = preprocess([square], size, mean=mean.tolist(), std=std.tolist(), filter=filter)[0]  # type: ignore[arg-type]
     np.testing.assert_allclose(got, want, rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize(("source", "side"), [(50, 31), (20, 33), (1, 7)])
-def test_emulated_squares_are_those_of_the_processor(emulated: dict[str, ctypes.CDLL], source: int, side: int) -> None:
+def test_emulated_squares_are_those_of_the_processor(emulated_cuda: Callable[[str], Emulation], source: int, side: int) -> None:
     square = (noise(source, source + 5) // 128 * 255)[:, 2 : source + 2]  # a view; black beside white makes every clip work
-    shape = [ctypes.c_int64(value) for value in (square.strides[0], source, side)]
+    shape = (square.strides[0], source, side)
     bytes_, floats = np.empty((side, side, 3), np.uint8), np.empty((3, side, side), np.float32)
-    assert emulated["preprocess"].emulated_resize(address(square), *shape, address(bytes_)) == 0
+    assert emulated_cuda("preprocess").emulated_resize(square, *shape, bytes_) == 0
     np.testing.assert_array_equal(bytes_, resize(square, side, side))
-    assert emulated["preprocess"].emulated_fit(address(square), *shape, address(floats)) == 0
+    assert emulated_cuda("preprocess").emulated_fit(square, *shape, floats) == 0
     np.testing.assert_array_equal(floats, resize_to_unit([square], side)[0])
 
 
-def test_emulated_levels_are_those_of_the_processor(emulated: dict[str, ctypes.CDLL]) -> None:
+def test_emulated_levels_are_those_of_the_processor(emulated_cuda: Callable[[str], Emulation]) -> None:
     image = (np.arange(-90, 2 * 3 * 7 * 31 - 90, dtype=np.float32) / np.float32(510)).reshape(2, 3, 7, 31)  # halves of levels, and beyond
     got = np.empty((2, 7, 31, 3), np.uint8)
-    shape = [ctypes.c_int64(value) for value in (2, 7, 31)]
-    assert emulated["preprocess"].emulated_levels(address(image), *shape, address(got)) == 0
+    shape = (2, 7, 31)
+    assert emulated_cuda("preprocess").emulated_levels(image, *shape, got) == 0
     np.testing.assert_array_equal(got, to_uint8(image))
 
 
 @pytest.mark.parametrize("quality", [1, 75, 90])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (7, 31), (33, 97), (64, 64)])
-def test_emulated_jpeg_is_that_of_the_processor(emulated: dict[str, ctypes.CDLL], height: int, width: int, quality: int) -> None:
+def test_emulated_jpeg_is_that_of_the_processor(emulated_cuda: Callable[[str], Emulation], height: int, width: int, quality: int) -> None:
     pixels = noise(height, width)
     got = np.empty_like(pixels)
-    run = emulated["preprocess"].emulated_jpeg
-    assert run(address(pixels), ctypes.c_int64(height), ctypes.c_int64(width), quality, address(got)) == 0
+    run = emulated_cuda("preprocess").emulated_jpeg
+    assert run(pixels, height, width, quality, got) == 0
     np.testing.assert_array_equal(got, jpeg_round_trip(pixels, quality))
 
 

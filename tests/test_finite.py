@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from emulation import Emulation
 
 from resynth_fast.kernels import finite, twins
 
@@ -17,21 +17,14 @@ Faults = Callable[[Any, Any], None]
 
 
 @pytest.fixture(params=["processor", "emulated CUDA"])
-def faults(request: pytest.FixtureRequest) -> Faults:
+def faults(request: pytest.FixtureRequest, emulated_cuda: Callable[[str], Emulation]) -> Faults:
     if request.param == "processor":
         return _native.faults  # type: ignore[no-any-return]
-    function = request.getfixturevalue("emulated_finite")
 
     def run(values: Any, found: Any) -> None:
-        pointers = ctypes.c_void_p(values.ctypes.data), ctypes.c_int64(values.size), ctypes.c_void_p(found.ctypes.data)
-        assert function(*pointers) == 0
+        assert emulated_cuda("finite").emulated_faults(values, values.size, found) == 0
 
     return run
-
-
-@pytest.fixture(scope="module")
-def emulated_finite(emulated_cuda: Callable[[str], ctypes.CDLL]) -> Any:
-    return emulated_cuda("finite").emulated_faults
 
 
 @pytest.mark.parametrize("size", [1, 33, 255, 256, 2049])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from emulation import Emulation
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -78,13 +78,12 @@ def test_every_instruction_set_gives_the_same_bits_near_the_twins(rows: list[tup
 
 
 @pytest.fixture(scope="session")
-def emulated(emulated_cuda: Callable[[str], ctypes.CDLL]) -> Callable[[list[int], list[int], int], NDArray[np.float32]]:
+def emulated(emulated_cuda: Callable[[str], Emulation]) -> Callable[[list[int], list[int], int], NDArray[np.float32]]:
     function = emulated_cuda("noise").emulated_noise
 
     def run(seeds: list[int], calls: list[int], size: int) -> NDArray[np.float32]:
         keys, counters, out = np.array(seeds, np.uint64), np.array(calls, np.uint32), np.full((len(seeds), size), np.nan, np.float32)
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (keys, counters, out)]
-        assert function(*pointers[:2], ctypes.c_int64(len(seeds)), ctypes.c_int64(size), pointers[2]) == 0
+        assert function(keys, counters, len(seeds), size, out) == 0
         return out
 
     return run

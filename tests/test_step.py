@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from emulation import Emulation
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -355,7 +356,7 @@ def test_a_table_that_cannot_be_walked_is_refused(rows: list[tuple[tuple[float, 
 
 
 @pytest.fixture(scope="session")
-def emulated(emulated_cuda: Callable[[str], ctypes.CDLL]) -> Callable[..., None]:
+def emulated(emulated_cuda: Callable[[str], Emulation]) -> Callable[..., None]:
     function = emulated_cuda("step").emulated_step
 
     def run(
@@ -374,7 +375,7 @@ def emulated(emulated_cuda: Callable[[str], ctypes.CDLL]) -> Callable[..., None]
         pointers = (ctypes.c_void_p * len(arrays))(*(None if array is None else array.ctypes.data for array in arrays))
         rows = len(out)
         elements = out.size // rows if rows else 0
-        assert function(ctypes.c_void_p(weights.ctypes.data), ctypes.c_int64(rows), ctypes.c_int64(elements), pointers) == 0
+        assert function(weights, rows, elements, pointers) == 0
 
     return run
 

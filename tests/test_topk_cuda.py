@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from emulation import Emulation
 from numpy.typing import NDArray
 from test_topk import STORAGES, Problem, make
 
@@ -19,9 +19,8 @@ Kernel = Callable[..., TopK]
 
 
 @pytest.fixture(scope="module")
-def emulated(emulated_cuda: Callable[[str], ctypes.CDLL]) -> Kernel:
-    module = emulated_cuda("topk")
-    module.emulated_topk_workspace.restype = ctypes.c_int64
+def emulated(emulated_cuda: Callable[[str], Emulation]) -> Kernel:
+    library = emulated_cuda("topk")
 
     def run(
         queries: NDArray[np.float32],
@@ -35,17 +34,12 @@ def emulated(emulated_cuda: Callable[[str], ctypes.CDLL]) -> Kernel:
     ) -> TopK:
         sizes = len(queries), len(blocks[0]), group_count, k
         result = TopK(np.empty((len(queries), group_count, k), np.float32), np.empty((len(queries), group_count, k), np.int64))
-        workspace = np.full(module.emulated_topk_workspace(*map(ctypes.c_int64, sizes)) + 256, 0xFF, np.uint8)
-        aligned = ctypes.c_void_p(-(-workspace.ctypes.data // 256) * 256)
-
-        def address(array: NDArray[Any] | None) -> ctypes.c_void_p:
-            return ctypes.c_void_p(None if array is None else array.ctypes.data)
-
+        workspace = np.full(library.emulated_topk_workspace(*sizes) + 256, 0xFF, np.uint8)
+        aligned = workspace[-workspace.ctypes.data % 256 :]
         rows = (ctypes.c_void_p * len(blocks))(*(block.ctypes.data for block in blocks))
         columns = (ctypes.c_int64 * len(blocks))(*(block.shape[1] for block in blocks))
-        gallery = rows, columns, ctypes.c_int64(len(blocks)), STORAGES.index(blocks[0].dtype.name)
-        optional = map(address, (offsets, weights, groups))
-        assert module.emulated_topk(address(queries), *gallery, *optional, *map(ctypes.c_int64, sizes), *map(address, result), aligned) == 0
+        gallery = rows, columns, len(blocks), STORAGES.index(blocks[0].dtype.name)
+        assert library.emulated_topk(queries, *gallery, offsets, weights, groups, *sizes, *result, aligned) == 0
         return result
 
     return run

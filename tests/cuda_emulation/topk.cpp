@@ -5,10 +5,10 @@ extern "C" int64_t emulated_topk_workspace(int64_t query_count, int64_t row_coun
     return resynth::topk_cuda_workspace(query_count, row_count, group_count, k);
 }
 
-extern "C" int emulated_topk(const float* queries, const void* const* blocks, const int64_t* columns,
-                             int64_t block_count, int storage, const float* offsets, const float* weights,
-                             const int32_t* groups, int64_t query_count, int64_t row_count, int64_t group_count,
-                             int64_t k, float* scores, int64_t* indices, void* workspace) {
+extern "C" int64_t emulated_topk(const float* queries, const void* const* blocks, const int64_t* columns,
+                                 int64_t block_count, int64_t storage, const float* offsets, const float* weights,
+                                 const int32_t* groups, int64_t query_count, int64_t row_count, int64_t group_count,
+                                 int64_t k, float* scores, int64_t* indices, void* workspace) {
     resynth::TopKArgs args{};
     args.queries = queries;
     args.offsets = offsets;

@@ -8,10 +8,13 @@
 
 namespace resynth {
 
+constexpr int64_t largest_grid = 2147483647;  // of a grid's first dimension
+
 // A one-dimensional grid: `blocks` of `threads`.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream,
                    const Arguments&... arguments) {
+    if (blocks > largest_grid) return cudaErrorInvalidConfiguration;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(static_cast<unsigned>(blocks));
     config.blockDim = dim3(static_cast<unsigned>(threads));

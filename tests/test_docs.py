@@ -17,7 +17,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks"
 TIMELESS = [page for page in PAGES if page.name != "CHANGELOG.md"]
 """Pages about the present; the changelog names what is gone too."""
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-PATH_NAMED = re.compile(r"`((?:resynth_fast|csrc|export|tests|benchmarks|docs|examples|\.ci)/[\w./-]*)`")
+PATH_NAMED = re.compile(r"`((?:resynth_fast|csrc|export|tests|benchmarks|docs|examples)/[\w./-]*)`")
 CLASS_NAMED = re.compile(r"`([A-Z][a-z]+[A-Z]\w*)(?:\.\w+)?`")
 
 

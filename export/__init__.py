@@ -1,1 +1,1 @@
-"""Ahead of time: checkpoints of torch, diffusers and transformers become bundles for the torch-free runtime."""
+"""The exporter, run ahead of time: converts checkpoints of torch, diffusers and transformers to bundles for the torch-free runtime."""

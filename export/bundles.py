@@ -1,4 +1,4 @@
-"""Write a bundle: all of it or nothing, its files shared by content with the bundles beside it."""
+"""Write a bundle, whole or not at all. Files with equal content are shared with the bundles beside it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def write(
     precision: str = "float16-stored",
     parity: Parity | None = None,
 ) -> Bundle:
-    """Export `networks` (or take graphs that are ready), compare them with torch, `check` the bundle, and only then publish it as `to / fields["name"]`.
+    """Export `networks` (or copy finished graphs), compare them with torch and publish the bundle as `to / fields["name"]`.
 
-    `fields` are the manifest's, but for what is known from the networks and the tokenizers; `constants` is a safetensors
-    file of fitted numbers; what is measured goes into `parity`. Files go to `to / "objects"` under their hash; a bundle of
-    the same name is replaced.
+    Nothing is published unless the comparison and `check` succeed. `fields` are those of the manifest, without the ones that
+    follow from the networks and the tokenizers. `constants` is a safetensors file of fitted arrays. Measured differences are
+    written to `parity`. Files are stored in `to / "objects"` under their hash. A bundle of the same name is replaced.
     """
     name, parity = fields["name"], parity or Parity()
     draft = to / f".{name}.{os.getpid()}"
@@ -63,7 +63,7 @@ def write(
 
 
 def prune(to: Path) -> None:
-    """Remove objects that no bundle in `to` names any more; not while another export writes there."""
+    """Remove objects that no bundle in `to` lists any more. Must not run while another export writes there."""
     used = {file.path for path in to.glob(f"[!.]*/{MANIFEST}") for file in Bundle.open(path.parent).files()}
     for path in (to / OBJECTS).iterdir():
         if path not in used:
@@ -88,7 +88,7 @@ def _component(draft: Path, name: str, network: Network | bytes, precision: str,
 
 
 def _tokenizer(draft: Path, i: int, words: TextInput) -> dict[str, Any]:
-    """What `tokenizer.json` may say of padding and truncation is left out: the manifest says it."""
+    """Write `tokenizer.json` without its settings for padding and truncation: the manifest has them."""
     content = json.loads(words.tokenizer.backend_tokenizer.to_str())
     content["padding"] = content["truncation"] = None
     text = json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
@@ -102,7 +102,7 @@ def _file(draft: Path, name: str, content: bytes) -> dict[str, str]:
 
 
 def _publish(draft: Path, final: Path) -> Bundle:
-    """Move the files among the shared objects, then the folder into its place."""
+    """Move the files into the shared objects, then rename the folder to its final name."""
     objects = final.parent / OBJECTS
     objects.mkdir(exist_ok=True)
     for file in Bundle.open(draft).files():

@@ -1,4 +1,4 @@
-"""What several families' canonical networks are made of: guidance, the texts' preparation, the decoder, the U-Net, example inputs."""
+"""Parts of canonical networks that several families share: guidance, text inputs, the decoder, the U-Net, example inputs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .graphs import Network
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """Guidance as diffusers' pipelines take it; each family says which of the bundle's modes it can make of that."""
+    """Guidance in the terms of diffusers' pipelines. Each family states which modes of the bundle it supports."""
 
     scale: float
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ConfigError(f"guidance scale is {self.scale}; it must be a number from 0")
+            raise ConfigError(f"guidance scale is {self.scale}; it must be a finite number, 0 or more")
         if not 0 <= self.rescale <= 1:
             raise ConfigError(f"guidance rescale is {self.rescale}; it must be 0 … 1")
 
     def classifier_free(self, family: str, *, rescales: bool = False, unconditional: str = "empty") -> dict[str, Any]:
-        """The manifest's entry: a second denoiser row above 1 (mode batch-2, or rescaled), else none."""
+        """The manifest's entry: above 1 a second denoiser row (mode batch-2 or rescaled), else none."""
         doubled = self.scale > 1
         if self.rescale and not (rescales and doubled):
             because = "its guidance scale is not above 1" if rescales else f"diffusers' pipeline of {family} has no such setting"
@@ -43,7 +43,7 @@ class Guidance:
         return entry if unconditional == "empty" else {**entry, "unconditional": unconditional}
 
     def embedded(self, family: str) -> dict[str, Any]:
-        """The manifest's entry where the denoiser is told the scale: one row, the scale a constant of the graph."""
+        """The manifest's entry for a denoiser with embedded guidance: one row, and the scale is a constant of the graph."""
         if self.rescale:
             raise ConfigError(f"guidance mode 'rescaled' is refused: the denoiser of {family} embeds its guidance; leave the rescale out")
         return {"mode": "embedded", "scale": self.scale}
@@ -51,18 +51,18 @@ class Guidance:
 
 @dataclass(frozen=True, kw_only=True)
 class TextInput:
-    """One input `tokens_i`: a transformers tokenizer, and what is done to a caption before and after it."""
+    """One input `tokens_i`: a transformers tokenizer, and the processing of a caption before and after it."""
 
     tokenizer: Any
     max_tokens: int
     prefix: str = ""
-    """put before every caption, not before the empty one of guidance"""
+    """text before every caption, but not before the empty caption of guidance"""
     lowercase: bool = False
-    """captions are stripped and put into small letters"""
+    """captions are stripped and lowercased"""
 
 
 class Decoder(torch.nn.Module):
-    """`latents` (b, c, h, w) as the denoiser leaves them → `image` (b, 3, H, W) in [0, 1]; scaling and shift included."""
+    """`latents` (b, c, h, w) of the denoiser → `image` (b, 3, H, W) in [0, 1]; includes the autoencoder's scaling and shift."""
 
     mean: torch.Tensor | None
     std: torch.Tensor | None
@@ -81,7 +81,7 @@ class Decoder(torch.nn.Module):
         return (image * 0.5 + 0.5).clamp(0, 1)
 
     def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
-        """As the autoencoder's encoder leaves them."""
+        """Latents in the scale of the autoencoder's encoder."""
         if self.mean is None or self.std is None:
             return latents / self.scale + self.shift
         return latents * self.std / self.scale + self.mean
@@ -94,7 +94,7 @@ class Decoder(torch.nn.Module):
 class UNet(torch.nn.Module):
     """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d) → `model_output` (b, c, h, w); a guidance scale may be embedded."""
 
-    # U-Nets with these want inputs that no family here gives them.
+    # U-Nets with these settings take inputs that no family here provides.
     FOREIGN = ("class_embed_type", "encoder_hid_dim", "encoder_hid_dim_type")
 
     guidance: torch.Tensor | None
@@ -102,7 +102,7 @@ class UNet(torch.nn.Module):
     def __init__(self, unet: Any, guidance: torch.Tensor | None = None) -> None:
         super().__init__()
         if foreign := [f"{key}={unet.config[key]}" for key in self.FOREIGN if unet.config.get(key) is not None]:
-            raise ConfigError(f"the U-Net has {', '.join(foreign)}, which no family exports; use a checkpoint without it")
+            raise ConfigError(f"the U-Net has {', '.join(foreign)}, which no family supports; use a checkpoint without it")
         self.unet = unet
         self.register_buffer("guidance", guidance, persistent=False)
 
@@ -113,7 +113,7 @@ class UNet(torch.nn.Module):
 
 
 def embedded_scale(pipeline: Any, guidance: Guidance) -> torch.Tensor | None:
-    """(1, e): the guidance scale as a distilled U-Net is told it, if it is; as LatentConsistencyModelPipeline embeds it."""
+    """(1, e): the guidance scale embedded for a distilled U-Net, as in LatentConsistencyModelPipeline; None for other U-Nets."""
     if (width := pipeline.unet.config.get("time_cond_proj_dim")) is None:
         return None
     return pipeline.get_guidance_scale_embedding(torch.tensor([guidance.scale - 1.0]), embedding_dim=width)
@@ -122,7 +122,7 @@ def embedded_scale(pipeline: Any, guidance: Guidance) -> torch.Tensor | None:
 class MaskedText(torch.nn.Module):
     """`tokens_0` (b, l) → `cond_0` (b, m, d), the last hidden state, and `cond_1` (b, m): 1 for a token, 0 for padding.
 
-    m is l; or, where a prefix stands before every caption, the caption's own places and the first (`kept` tokens).
+    m equals l. Where a prefix stands before every caption, m is `kept`: the positions of the caption and the first token.
     """
 
     def __init__(self, encoder: torch.nn.Module, pad_id: int, kept: int | None = None) -> None:
@@ -139,7 +139,7 @@ class MaskedText(torch.nn.Module):
 
 
 class MaskedTransformer(torch.nn.Module):
-    """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d), `cond_1` (b, l) → `model_output` (b, c, h, w), a learned variance left out."""
+    """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d), `cond_1` (b, l) → `model_output` (b, c, h, w), without a learned variance."""
 
     def __init__(self, transformer: Any, timestep_scale: float = 1.0, **constants: Any) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class MaskedTransformer(torch.nn.Module):
 
 
 def broadcast_masks(module: torch.nn.Module) -> None:
-    """Let diffusers' attention broadcast a mask over heads: copying it once a head does not export with a batch that varies."""
+    """Make diffusers' attention broadcast a mask over heads: a copy for each head cannot be exported with a dynamic batch."""
     for attention in module.modules():
         if isinstance(attention, Attention):
             attention.prepare_attention_mask = partial(_broadcast, attention.heads)
@@ -171,22 +171,22 @@ def _broadcast(heads: int, mask: torch.Tensor | None, *_: Any, **__: Any) -> tor
 
 
 def normals(*shape: int) -> torch.Tensor:
-    """Standard normals, the same for the same shape."""
+    """Standard normals; the same shape gives the same values."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 def timesteps(batch: int) -> torch.Tensor:
-    """(batch,) float32, another for each row."""
+    """(batch,) float32, a different timestep in each row."""
     return torch.linspace(981.0, 21.0, batch + 1)[:batch]
 
 
 def masks(batch: int, length: int) -> torch.Tensor:
-    """(batch, length) float32: 1 for the first tokens, their number another in each row, 0 for padding."""
+    """(batch, length) float32: 1 for tokens and 0 for padding, with a different number of tokens in each row."""
     return (torch.arange(length) < torch.arange(1, batch + 1)[:, None] * length // (batch + 1) + 1).float()
 
 
 def tokens(tokenizer: Any, batch: int, length: int, prefix: str = "") -> torch.Tensor:
-    """(batch, length) int64: texts of several lengths, padded as the pipelines do it."""
+    """(batch, length) int64: texts of several lengths, padded as in the pipelines."""
     texts = [prefix + "a small red house by the sea"[: 5 * (i + 1)] for i in range(batch)]
     ids: torch.Tensor = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
     return ids

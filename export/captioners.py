@@ -1,12 +1,12 @@
-"""Image-to-text models of transformers become captioners: a vision graph, a graph for one step of the text, and how to decode.
+"""Export image-to-text models of transformers as captioners: a vision graph, a graph of one text step, and decoding settings.
 
-The canonical form, which the runtime walks without knowing the model:
+The canonical form, which the runtime decodes without knowing the model:
 
-    vision   pixels (b, 3, S, S) in [0, 1] → cond_* (b, …), all that the text ever needs of the picture
+    vision   pixels (b, 3, S, S) in [0, 1] → cond_* (b, …), everything that the text decoder needs of the picture
     decoder  token, position int64 (b,), cond_*, past_* (b, heads, M, d) → logits (b, vocabulary), new_* (b, heads, d)
 
-past_* holds the keys and values of the positions before `position`, M is the most tokens of a caption, and the caller
-puts each new_* into past_* at `position`: nothing is copied but one column, and every shape but the batch is fixed.
+past_* holds the keys and values of the positions before `position`; M is the maximum number of tokens. The caller writes
+each new_* into past_* at `position`: only one column is copied, and all shapes but the batch are fixed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .weights import round_weights
 
 FAMILY = "vision-language"
 MAX_TOKENS = 20
-"""Of a caption, where the checkpoint says nothing: transformers' own default."""
+"""Tokens of a caption where the checkpoint sets no limit: the default of transformers."""
 PICTURES = 3
-"""Captions that are compared with transformers before a bundle is written."""
+"""Number of captions compared with transformers before a bundle is written."""
 
 Tensor = torch.Tensor
 
@@ -54,11 +54,11 @@ class Captioner:
     start: int
     end: int
     reference: Callable[[Tensor, Sequence[int], int], list[list[int]]]
-    """transformers' own greedy tokens: normalised pictures (b, 3, S, S), first tokens, most tokens in all"""
+    """greedy tokens by transformers: normalised pictures (b, 3, S, S), first tokens, maximum number of tokens → tokens"""
 
 
 def names() -> list[str]:
-    """Architectures that can be exported, as `model_type` of a config calls them."""
+    """Architectures that can be exported, by the `model_type` of their config."""
     return sorted(_ARCHITECTURES)
 
 
@@ -76,18 +76,18 @@ def export(
 ) -> Bundle:
     """Export the model in `folder` to the captioner bundle `to / name`.
 
-    Every caption begins with `prompt`; it has `max_tokens` at most, the first ones included, by default what the
-    checkpoint says. ConfigError if the model cannot be exported, BundleError if a caption differs from transformers'
-    greedy one; nothing is written then.
+    Every caption begins with `prompt` and has at most `max_tokens` tokens, the prompt included; the default is the
+    checkpoint's. Raises ConfigError if the model cannot be exported, and BundleError if a caption differs from the greedy
+    one of transformers. Nothing is written then.
     """
     if not NAME.fullmatch(name):
-        raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
+        raise ConfigError(f"name {name[:40]!r} must be letters, digits, '.', '_' or '-', at most 100; choose another with --name")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
     pictures, made, kind = _load(folder, limit := max_tokens or _stated_limit(folder), halved=precision == "fp16")
     prefix = [made.start, *(made.words.tokenizer(prompt, add_special_tokens=False).input_ids if prompt else [])]
     if len(prefix) >= limit:
-        raise ConfigError(f"max_tokens is {limit}, the first ones alone are {len(prefix)}; raise it")
+        raise ConfigError(f"max_tokens is {limit}, but the prompt alone has {len(prefix)} tokens; raise it")
     fields = {
         "kind": "captioner",
         "name": name,
@@ -109,7 +109,9 @@ def verified(bundle: Bundle, folder: Path) -> Parity:
     bundle.verify()
     source = bundle.get("source", dict).get("sha256")
     if source != (found := checkpoint_sha256(folder)):
-        raise BundleError(f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…")
+        raise BundleError(
+            f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…; give the checkpoint that it was exported from"
+        )
     halved = bundle.components["decoder"].precision == PRECISIONS["fp16"]
     pictures, made, _ = _load(folder, bundle.get("decoding", dict)["max_tokens"], halved=halved)
     _verify(bundle, made, pictures)
@@ -117,34 +119,34 @@ def verified(bundle: Bundle, folder: Path) -> Parity:
 
 
 def _load(folder: Path, limit: int, *, halved: bool) -> tuple[Preprocessing, Captioner, str]:
-    """How `folder` takes pictures, its model for captions of at most `limit` tokens, and the model's architecture."""
+    """Preprocessing of `folder`, its model for captions of at most `limit` tokens, and the architecture."""
     kind = str(checkpoints.read_json(folder / "config.json").get("model_type"))
     if kind not in _ARCHITECTURES:
-        raise ConfigError(f"{folder} is a model of type {kind[:80]!r}; captioners can be made of {', '.join(names())}")
+        raise ConfigError(f"{folder} is a model of type {kind[:80]!r}; the exporter supports {', '.join(names())}")
     pictures = preprocessing.read(folder)
     if pictures.cropped or pictures.resample != preprocessing.BICUBIC:
         raise ConfigError(
-            f"{folder}: its processor crops, or resizes other than by bicubic filter; a captioner sees the whole picture, squeezed to a square"
+            f"{folder}: its processor crops, or resizes by another filter than bicubic; a captioner must take the whole picture, squeezed to a square"
         )
     return pictures, _ARCHITECTURES[kind](folder, pictures, limit, halved), kind
 
 
 def _stated_limit(folder: Path) -> int:
-    """`max_length` of the checkpoint's own generation settings."""
+    """`max_length` of the checkpoint's generation settings."""
     path = folder / "generation_config.json"
     stated = checkpoints.read_json(path).get("max_length") if path.is_file() else None
     return stated if isinstance(stated, int) and stated > 1 else MAX_TOKENS
 
 
 def probes() -> list[Pixels]:
-    """Pictures of noise of several scales, whose captions are compared."""
+    """Pictures of noise at several scales, for the comparison of captions."""
     rng = np.random.default_rng(0)
     small = [Image.fromarray(rng.integers(0, 256, (2 << i, 2 << i, 3)).astype(np.uint8)) for i in range(PICTURES)]
     return [np.asarray(picture.resize((96, 64), Image.Resampling.BICUBIC)) for picture in small]
 
 
 def _verify(bundle: Bundle, made: Captioner, pictures: Preprocessing) -> None:
-    """Token by token what transformers gives; BundleError otherwise."""
+    """Compare captions with transformers token by token; BundleError if one differs."""
     given = probes()
     decoding = bundle.get("decoding", dict)
     captioner = VisionLanguage(bundle, EnginePool(threads=torch.get_num_threads()))
@@ -154,7 +156,7 @@ def _verify(bundle: Bundle, made: Captioner, pictures: Preprocessing) -> None:
     for found, wanted in zip(captioner.tokens(given), expected, strict=True):
         if found != wanted:
             raise BundleError(
-                f"{bundle.name}: a caption is the tokens {found}, transformers' is {wanted}; nothing was written, export it in fp32"
+                f"{bundle.name}: a caption has the tokens {found}, but {wanted} by transformers; nothing was written: export it in fp32"
             )
 
 
@@ -181,7 +183,7 @@ class Vision(torch.nn.Module):
 
 
 class Step(torch.nn.Module):
-    """One position of BLIP's text decoder (BERT with attention to the picture), its cache given and kept by the caller."""
+    """One position of BLIP's text decoder (BERT with attention to the picture). The caller holds the cache."""
 
     def __init__(self, model: Any, length: int) -> None:
         super().__init__()
@@ -192,7 +194,7 @@ class Step(torch.nn.Module):
 
     def forward(self, token: Tensor, position: Tensor, **given: Tensor) -> tuple[Tensor, ...]:
         x = self.embeddings(input_ids=token[:, None], position_ids=position[:, None])
-        later = torch.arange(self.length)[None, :] >= position[:, None]  # what past_* does not hold yet
+        later = torch.arange(self.length)[None, :] >= position[:, None]  # positions that past_* does not hold yet
         new: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             attention = layer.attention.self
@@ -200,7 +202,7 @@ class Step(torch.nn.Module):
             new += [key.squeeze(2), value.squeeze(2)]
             past_keys, past_values = given[f"past_keys_{i}"], given[f"past_values_{i}"]
             scores = (query @ past_keys.transpose(-1, -2)).masked_fill(later[:, None, None, :], -torch.inf)
-            own = (query * key).sum(-1, keepdim=True)  # its own position is attended to without being stored first
+            own = (query * key).sum(-1, keepdim=True)  # the current position is attended to before it is stored
             weights = (torch.cat([scores, own], -1) / math.sqrt(attention.attention_head_size)).softmax(-1)
             x = layer.attention.output(_joined(weights[..., :-1] @ past_values + weights[..., -1:] * value), x)
             attention = layer.crossattention.self
@@ -234,16 +236,14 @@ def _blip(folder: Path, pictures: Preprocessing, limit: int, halved: bool) -> Ca
         round_weights(model)
     text, vision = model.config.text_config, model.config.vision_config
     if limit > text.max_position_embeddings:
-        raise ConfigError(f"max_tokens is {limit}, {folder} knows {text.max_position_embeddings} positions; lower it")
+        raise ConfigError(f"max_tokens is {limit}, but {folder} has {text.max_position_embeddings} positions; lower it")
     if vision.image_size != pictures.side:
         raise ConfigError(
-            f"{folder}: its processor gives pictures of {pictures.side} px, its config takes {vision.image_size}; they must agree"
+            f"{folder}: its processor makes pictures of {pictures.side} px, but its config takes {vision.image_size} px; they must agree: fetch the checkpoint again"
         )
     tokenizer = _tokenizer(folder)
-    if not text.sep_token_id < len(tokenizer) <= text.vocab_size:  # the start token may be the model's alone
-        raise ConfigError(
-            f"{folder}: its tokenizer knows {len(tokenizer)} tokens, its config {text.vocab_size}; fetch the checkpoint again"
-        )
+    if not text.sep_token_id < len(tokenizer) <= text.vocab_size:  # the start token may exist only in the model
+        raise ConfigError(f"{folder}: its tokenizer has {len(tokenizer)} tokens, its config {text.vocab_size}; fetch the checkpoint again")
     layers, heads, width = text.num_hidden_layers, text.num_attention_heads, text.hidden_size // text.num_attention_heads
     seen = (vision.image_size // vision.patch_size) ** 2 + 1
     rng = torch.Generator().manual_seed(0)
@@ -290,11 +290,11 @@ def _blip(folder: Path, pictures: Preprocessing, limit: int, halved: bool) -> Ca
 
 
 def _tokenizer(folder: Path) -> Any:
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # transformers would make an empty one
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # transformers would create an empty one
         raise ConfigError(f"{folder} has no tokenizer (tokenizer.json or vocab.txt); fetch the checkpoint again")
     try:
         return transformers.BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the libraries' own classes share no base
+    except Exception as error:  # the exceptions of the libraries share no base class
         raise ConfigError(f"{folder}: its tokenizer cannot be read ({str(error)[:200]}); fetch the checkpoint again") from error
 
 

@@ -1,4 +1,4 @@
-"""Open a diffusers checkpoint that may be hostile: everything is checked before a library reads it.
+"""Open a diffusers checkpoint that may be hostile: every file is checked before a library reads it.
 
 A checkpoint is a folder of JSON and safetensors. Pickles, links and shard indices that leave the folder, classes that
 are not diffusers' or transformers' own, headers of absurd size, weights that a config does not go with: a ConfigError
@@ -29,7 +29,7 @@ MAX_TENSORS = 30_000
 MAX_ELEMENTS = 1 << 36  # of one tensor
 LIBRARIES = ("diffusers", "transformers")
 PARTS = (torch.nn.Module, diffusers.SchedulerMixin, transformers.PreTrainedTokenizerBase)
-# They look at the pictures of a pipeline and change them; they are no part of the generator.
+# These inspect and change the pictures of a pipeline; they are not part of the generator.
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 
@@ -39,9 +39,11 @@ def pipeline_class(folder: Path) -> str:
     try:
         name = _json(folder / "model_index.json")["_class_name"]
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"{folder} is no diffusers pipeline: its model_index.json names no _class_name") from error
+        raise ConfigError(
+            f"{folder} is not a diffusers pipeline: its model_index.json has no _class_name; give a folder written by save_pretrained"
+        ) from error
     if not isinstance(name, str):
-        raise ConfigError(f"{folder}/model_index.json: _class_name is {name!r}, not a name")
+        raise ConfigError(f"{folder}/model_index.json: _class_name is {name!r}; it must be the name of a pipeline class")
     return name
 
 
@@ -64,26 +66,26 @@ def load(folder: Path, kind: Any, settle: Callable[[torch.nn.Module], None] | No
         without["requires_safety_checker"] = False  # type: ignore[assignment]
     try:
         pipeline = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **networks, **without)
-    except Exception as error:  # the libraries' own classes share no base
+    except Exception as error:  # the exceptions of the libraries share no base class
         raise ConfigError(f"{folder} cannot be opened as {kind.__name__} ({_line(error)}); correct its files") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def network(folder: Path, cls: Any) -> torch.nn.Module:
-    """The network of class `cls` that stands in `folder` itself, as transformers saves one, in float32 on the CPU."""
+    """The network of class `cls` in `folder`, as transformers saves it, in float32 on the CPU."""
     check(folder)
     return _network(folder, cls)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object in a file of a checkpoint; ConfigError if it is too large, broken or something else."""
+    """A JSON object in a file of a checkpoint; ConfigError if the file is too large, broken or holds something else."""
     return _json(path)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While open, the libraries neither warn nor draw progress bars: what is exported in full is also compared in full."""
+    """Silence warnings and progress bars of the libraries: an export is compared with the original anyway."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
@@ -106,16 +108,16 @@ def networks(pipeline: Any) -> list[torch.nn.Module]:
 
 
 def check(folder: Path) -> None:
-    """Refuse a folder with a file that no library should be given."""
+    """Refuse a folder with a file that is not safe to pass to a library."""
     roots = _roots(folder)
     for path in sorted(folder.rglob("*")):
         resolved = path.resolve()
         if not any(resolved.is_relative_to(root) for root in roots):
-            raise ConfigError(f"{path} is a link that leaves the checkpoint's folder; copy the file into its place")
+            raise ConfigError(f"{path} is a link to outside the checkpoint's folder; replace it by the file")
         if path.is_dir():
             continue
         if not path.is_file():
-            raise ConfigError(f"{path} is missing, or not a regular file; fetch the checkpoint again")
+            raise ConfigError(f"{path} is missing or not a regular file; fetch the checkpoint again")
         if path.name.endswith(".index.json"):
             _check_index(path)
         elif path.suffix == ".json":
@@ -125,38 +127,40 @@ def check(folder: Path) -> None:
 
 
 def tensors(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file; its header is measured and counted before it is read."""
+    """Names and shapes in a safetensors file; the size of its header and its number of tensors are checked before it is parsed."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         if length > size - 8:
-            raise ConfigError(f"{path} is cut short: its header says {length} bytes, the file has {size}; fetch it again")
+            raise ConfigError(f"{path} is truncated: its header states {length} bytes, the file has {size}; fetch it again")
         if length > MAX_HEADER_BYTES:
-            raise ConfigError(f"{path}: its header has {length} bytes, {MAX_HEADER_BYTES} at most are read; that is no model's file")
+            raise ConfigError(f"{path}: its header has {length} bytes; a model's has at most {MAX_HEADER_BYTES}: give another checkpoint")
         header = file.read(length)
     # Every tensor has this key; parsing hundreds of thousands of entries takes seconds and hundreds of megabytes.
     if (count := header.count(b'"data_offsets"')) > MAX_TENSORS:
-        raise ConfigError(f"{path}: {count} tensors, {MAX_TENSORS} at most are read; that is no model's file")
+        raise ConfigError(f"{path} has {count} tensors; a model has at most {MAX_TENSORS}: give another checkpoint")
     try:
         entries = {name: tuple(entry["shape"]) for name, entry in json.loads(header).items() if name != "__metadata__"}
         absurd = [name for name, shape in entries.items() if math.prod(shape) > MAX_ELEMENTS]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: its header cannot be read ({_line(error)}); fetch it again") from error
     if absurd:
-        raise ConfigError(f"{path}: tensor {absurd[0][:80]!r} has {entries[absurd[0]]} elements; that is no model's file")
+        raise ConfigError(
+            f"{path}: tensor {absurd[0][:80]!r} has {entries[absurd[0]]} elements; a model has at most {MAX_ELEMENTS}: give another checkpoint"
+        )
     return entries
 
 
 def _roots(folder: Path) -> list[Path]:
-    """Where links may lead: the folder, and the hub cache's own store of files, if the folder is a snapshot in it."""
+    """Folders that links may lead to: the checkpoint's own, and the hub cache's store of files if it is a snapshot in that cache."""
     root = folder.resolve()
     cached = root.parent.name == "snapshots" and root.parents[1].name.startswith("models--")
     return [root, root.parents[1] / "blobs"] if cached else [root]
 
 
 def _parts(folder: Path) -> Iterator[tuple[str, Any]]:
-    """(name, class) of each part that `model_index.json` names."""
+    """(name, class) of each part that `model_index.json` lists."""
     index = _json(folder / "model_index.json")
     for name, entry in index.items():
         if name.startswith("_") or name in UNUSED or not isinstance(entry, list) or None in entry:
@@ -165,7 +169,7 @@ def _parts(folder: Path) -> Iterator[tuple[str, Any]]:
         found = getattr(importlib.import_module(library), cls, None) if library in LIBRARIES else None
         if not isinstance(found, type) or not issubclass(found, PARTS):
             raise ConfigError(
-                f"{folder}/model_index.json: {name} is {library}.{cls}; only networks, noise schedulers and tokenizers of {' and '.join(LIBRARIES)} are loaded"
+                f"{folder}/model_index.json: {name} is {library}.{cls}; it must be a network, noise scheduler or tokenizer of {' or '.join(LIBRARIES)}"
             )
         if "/" in name or "\\" in name or name == ".." or not (folder / name).is_dir():
             raise ConfigError(f"{folder}: the folder {name!r} is missing; fetch the checkpoint again")
@@ -173,58 +177,64 @@ def _parts(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _network(folder: Path, cls: Any) -> torch.nn.Module:
-    """One network with all of its weights, and no others."""
+    """Load a network; its file must hold all of its weights and no others."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
         if pickles:
-            raise ConfigError(f"{folder}: {pickles[0]} is a pickle, which can run code when it is read; convert the weights to safetensors")
+            raise ConfigError(
+                f"{folder}: {pickles[0]} is a pickle, which can run code when it is loaded; convert the weights to safetensors"
+            )
         raise ConfigError(f"{folder} has no weights (*.safetensors); fetch the checkpoint again")
     _check_config(folder / "config.json", sum(len(tensors(path)) for path in files))
     try:
         model, info = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except Exception as error:  # the libraries' own classes share no base
-        raise ConfigError(f"{folder} cannot be opened as {cls.__name__} ({_line(error)}); its config and its weights differ") from error
+    except Exception as error:  # the exceptions of the libraries share no base class
+        raise ConfigError(
+            f"{folder} cannot be opened as {cls.__name__} ({_line(error)}); its config and its weights do not match: fetch the checkpoint again"
+        ) from error
     info = info if isinstance(info, dict) else vars(info)
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
         if found := sorted(str(key) for key in info.get(kind) or ()):
             raise ConfigError(
-                f"{folder}: {len(found)} {kind.replace('_', ' ')} as {cls.__name__} ({found[0][:120]}); its config and its weights differ"
+                f"{folder}: {len(found)} {kind.replace('_', ' ')} as {cls.__name__} ({found[0][:120]}); its config and its weights do not match: fetch the checkpoint again"
             )
     model.eval()
     return model
 
 
 def _check_index(path: Path) -> None:
-    """A shard index names files that stand beside it, and nothing else."""
+    """Check that a shard index lists only files beside it."""
     weight_map = _json(path).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ConfigError(f"{path} has no weight_map; fetch it again")
     if len(weight_map) > MAX_TENSORS:
-        raise ConfigError(f"{path}: {len(weight_map)} tensors, {MAX_TENSORS} at most are read; that is no model's file")
+        raise ConfigError(f"{path}: {len(weight_map)} tensors; a model has at most {MAX_TENSORS}: give another checkpoint")
     for shard in sorted({str(name) for name in weight_map.values()}):
         if Path(shard).name != shard or "\\" in shard:
-            raise ConfigError(f"{path} names the shard {shard[:80]!r}, which leaves its folder; fetch it again")
+            raise ConfigError(f"{path} lists the shard {shard[:80]!r}, which lies outside its folder; fetch it again")
         if path.name.endswith(".safetensors.index.json") and not shard.endswith(".safetensors"):
-            raise ConfigError(f"{path} names the shard {shard[:80]!r}, which is no safetensors file; fetch it again")
+            raise ConfigError(f"{path} lists the shard {shard[:80]!r}, which is not a safetensors file; fetch it again")
         if not (path.parent / shard).is_file():
-            raise ConfigError(f"{path} names the shard {shard[:80]!r}, which is missing; fetch it again")
+            raise ConfigError(f"{path} lists the shard {shard[:80]!r}, which is missing; fetch it again")
 
 
 def _check_config(path: Path, count: int) -> None:
-    """A network of more layers than it has tensors does not exist; building it would take for ever."""
+    """Refuse a config with more layers than the weights have tensors: building such a network would never end."""
     config = _json(path)
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key, value in part.items():
             if "layers" in key and isinstance(value, int) and value > count:
-                raise ConfigError(f"{path}: {key} is {value}, but the weights are {count} tensors; its config and its weights differ")
+                raise ConfigError(
+                    f"{path}: {key} is {value}, but the weights are {count} tensors; its config and its weights do not match: fetch the checkpoint again"
+                )
 
 
 def _check_size(path: Path, limit: int) -> None:
     if (size := path.stat().st_size) > limit:
-        raise ConfigError(f"{path} has {size} bytes, {limit} at most are read; that is no model's file")
+        raise ConfigError(f"{path} has {size} bytes; a model's has at most {limit}: give another checkpoint")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -233,9 +243,11 @@ def _json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         kind = "diffusers pipeline" if path.name == "model_index.json" else "checkpoint that can be read"
-        raise ConfigError(f"{path.parent} is no {kind}: {path.name} cannot be read ({_line(error)})") from error
+        raise ConfigError(
+            f"{path.parent} is not a {kind}: {path.name} cannot be read ({_line(error)}); give a folder written by save_pretrained"
+        ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: not an object; fetch it again")
+        raise ConfigError(f"{path} holds no JSON object; fetch it again")
     return content
 
 

@@ -1,4 +1,4 @@
-"""`resynth export`: checkpoints become bundles. Torch and the others are imported when a command runs, never before."""
+"""`resynth export`: convert checkpoints to bundles. Torch and the other libraries are imported only when a command runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from resynth_fast.bundle import Bundle
 from resynth_fast.errors import ConfigError, DeviceError
 
-app = typer.Typer(help="Turn checkpoints into bundles (extra: export).", no_args_is_help=True)
+app = typer.Typer(help="Convert checkpoints to bundles (extra: export).", no_args_is_help=True)
 
 FormatOption = Annotated[str, typer.Option(help="table or json.")]
 
@@ -23,15 +23,15 @@ def generator(
         str, typer.Argument(help="Folder of a diffusers pipeline (save_pretrained), or hub:ORG/NAME[@REVISION].", metavar="CHECKPOINT")
     ],
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
-    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the checkpoint's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; default: the checkpoint's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
-    steps: Annotated[str, typer.Option(help="Numbers of denoising steps that can be asked for later.")] = "1,2,4,8,20",
-    guidance_scale: Annotated[float | None, typer.Option(help="As diffusers' pipeline takes it; else its default.")] = None,
-    guidance_rescale: Annotated[float, typer.Option(help="As diffusers' pipeline takes it, where it does.")] = 0.0,
-    precision: Annotated[str, typer.Option(help="fp16: weights of 16 bits, computed in 32; fp32: weights as they are.")] = "fp16",
+    steps: Annotated[str, typer.Option(help="Numbers of denoising steps that the bundle will support.")] = "1,2,4,8,20",
+    guidance_scale: Annotated[float | None, typer.Option(help="Guidance scale of diffusers' pipeline; default: the pipeline's.")] = None,
+    guidance_rescale: Annotated[float, typer.Option(help="Guidance rescale of diffusers' pipeline, for families that have it.")] = 0.0,
+    precision: Annotated[str, typer.Option(help="fp16: weights stored in 16 bits, computed in 32; fp32: unchanged weights.")] = "fp16",
     format: FormatOption = "table",
 ) -> None:
-    """Export a text-to-image pipeline, compare it with diffusers, and only then write it."""
+    """Export a text-to-image pipeline. It is compared with diffusers before anything is written."""
     _check(format)
     hub, parity = _exporter("hub"), _exporter("verify").Parity()
     bundle = _exporter("pipelines").export(
@@ -58,25 +58,27 @@ def extractor(
     ],
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
     taps: Annotated[str, typer.Option(help="Blocks whose outputs are the features, as in 5-9 or 4,6,8; 40 to 75 % of the depth is best.")],
-    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the file's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; default: the file's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
     pool: Annotated[list[str], typer.Option(help="cls: the first token of a tap; mean: the mean of the others; repeatable.")] = ["cls"],  # noqa: B006
-    size: Annotated[int | None, typer.Option(help="Side of the encoder's pictures in px, where the graph leaves it open.")] = None,
-    mean: Annotated[str | None, typer.Option(help="The encoder's own normalisation; default: the checkpoint's, for a file CLIP's.")] = None,
-    std: Annotated[str | None, typer.Option(help="The same.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the encoder's input in px, for a graph with a dynamic size.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Mean of the encoder's normalisation, three numbers; default: the checkpoint's, for a file CLIP's.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of the encoder's normalisation; default as for --mean.")] = None,
     keep_quantised: Annotated[
         bool, typer.Option("--keep-quantised", help="Keep 8-bit products (picture by picture, slower in batches).")
     ] = False,
-    last: Annotated[bool, typer.Option(help="Keep the whole encoder too, for the paper's own score (evaluate --recipe paper).")] = True,
-    working_size: Annotated[int, typer.Option(help="Side in px to which every picture is normalised first.")] = 256,
+    last: Annotated[bool, typer.Option(help="Keep the whole encoder too, for the score of the paper (evaluate --recipe paper).")] = True,
+    working_size: Annotated[int, typer.Option(help="Side in px to which every picture is resized first.")] = 256,
     constants_from: Annotated[
         Path | None,
-        typer.Option(help="Pictures <prompt>/<generator>/<pictures> that the constants are fitted on; else the embedded zoo's."),
+        typer.Option(help="Pictures <prompt>/<generator>/<pictures> to fit the constants on; default: pictures of the embedded zoo."),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of the encoder.")] = 1,
     format: FormatOption = "table",
 ) -> None:
-    """Make an image encoder an extractor: taps found in the graph, constants fitted, calibrated where the pictures allow."""
+    """Export an image encoder as an extractor: find taps in the graph, fit constants, and calibrate if there are enough pictures."""
     _check(format)
     extractors, hub = _exporter("extractors"), _exporter("hub")
     pixels = importlib.import_module("resynth_fast.extractors.pixels").PixelRecipe(working_size=working_size)
@@ -110,16 +112,16 @@ def captioner(
         str, typer.Argument(help="Folder of an image-to-text model (save_pretrained), or hub:ORG/NAME[@REVISION].", metavar="CHECKPOINT")
     ],
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
-    name: Annotated[str | None, typer.Option(help="Name of the bundle; else the checkpoint's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; default: the checkpoint's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
-    prompt: Annotated[str, typer.Option(help="How every caption begins, as in 'a picture of'.")] = "",
+    prompt: Annotated[str, typer.Option(help="Beginning of every caption, as in 'a picture of'.")] = "",
     max_tokens: Annotated[
-        int | None, typer.Option(help="Of a caption, its beginning included; else what the checkpoint says.", min=2)
+        int | None, typer.Option(help="Maximum number of tokens of a caption, the prompt included; default: the checkpoint's.", min=2)
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp16: weights of 16 bits, computed in 32; fp32: weights as they are.")] = "fp16",
+    precision: Annotated[str, typer.Option(help="fp16: weights stored in 16 bits, computed in 32; fp32: unchanged weights.")] = "fp16",
     format: FormatOption = "table",
 ) -> None:
-    """Export an image-to-text model, compare its captions with transformers', and only then write it."""
+    """Export an image-to-text model. Its captions are compared with those of transformers before anything is written."""
     _check(format)
     hub, parity = _exporter("hub"), _exporter("verify").Parity()
     bundle = _exporter("captioners").export(
@@ -138,10 +140,10 @@ def captioner(
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
-    checkpoint: Annotated[str, typer.Argument(help="The checkpoint it was exported from.", metavar="CHECKPOINT")],
+    checkpoint: Annotated[str, typer.Argument(help="The checkpoint that it was exported from.", metavar="CHECKPOINT")],
     format: FormatOption = "table",
 ) -> None:
-    """Compare a bundle again with the checkpoint it was exported from."""
+    """Compare a bundle again with the checkpoint that it was exported from."""
     _check(format)
     opened = Bundle.open(bundle)
     exporter = _exporter("captioners" if opened.kind == "captioner" else "pipelines")
@@ -152,11 +154,13 @@ def verify(
 def plans(
     bundles: Annotated[list[str], typer.Argument(help="zoo:, zoo:NAME, a bundle's folder or a folder of bundles.", metavar="BUNDLE…")],
     to: Annotated[Path, typer.Option(help="Folder of plans.")],
-    compute_capability: Annotated[str, typer.Option(help="Of the GPUs, with commas between.")] = "8.9,12.0",
-    flavour: Annotated[str, typer.Option(help="tensorrt-rtx builds without a GPU; tensorrt for the GPU that is there.")] = "tensorrt-rtx",
+    compute_capability: Annotated[str, typer.Option(help="Compute capabilities of the GPUs, separated by commas.")] = "8.9,12.0",
+    flavour: Annotated[
+        str, typer.Option(help="tensorrt-rtx builds without a GPU; tensorrt builds for the GPU of this machine.")
+    ] = "tensorrt-rtx",
     format: FormatOption = "table",
 ) -> None:
-    """Build TensorRT plans of a bundle's components ahead of time; those that are there already are kept."""
+    """Build TensorRT plans of a bundle's components ahead of time. Plans that exist already are kept."""
     from resynth_fast.candidates import bundles as found
 
     _check(format)
@@ -177,7 +181,7 @@ def plans(
 
 @app.command("list")
 def list_(format: FormatOption = "table") -> None:
-    """What can be exported: families of generators, noise schedulers, extractors, captioners."""
+    """List what can be exported: families of generators, noise schedulers, extractors, captioners."""
     _check(format)
     found = {
         "families": [{"name": name} for name in _exporter("families").names()],
@@ -204,7 +208,7 @@ def _exporter(module: str) -> Any:
 
 
 def _report(bundle: Bundle, parity: Any, format: str) -> None:
-    """The bundle and what was measured of it."""
+    """Print the bundle and its measured differences."""
     pictures = {str(steps): error for steps, error in parity.pictures.items()}
     if format == "json":
         print(
@@ -222,20 +226,20 @@ def _report(bundle: Bundle, parity: Any, format: str) -> None:
         )
         return
     print(f"{bundle.folder}  {bundle.family}  {bundle.sha256[:12]}")
-    print("largest difference from torch, of the output's magnitude:", ", ".join(f"{k} {v:.1e}" for k, v in parity.components.items()))
+    print("largest difference from torch, relative to the largest output:", ", ".join(f"{k} {v:.1e}" for k, v in parity.components.items()))
     if pictures:
-        print("from diffusers' pictures:", ", ".join(f"{v * 255:.2f}/255 at {k} steps" for k, v in pictures.items()))
+        print("largest difference from diffusers' pictures:", ", ".join(f"{v * 255:.2f}/255 at {k} steps" for k, v in pictures.items()))
 
 
 def _numbers(text: str) -> list[int]:
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError as error:
-        raise ConfigError(f"--steps is {text!r}; give whole numbers with commas between, for example 1,2,4,8,20") from error
+        raise ConfigError(f"--steps is {text!r}; give whole numbers separated by commas, for example 1,2,4,8,20") from error
 
 
 def _blocks(text: str) -> list[int]:
-    """`5-9` or `4,6,8` or both, in rising order."""
+    """Parse `5-9` or `4,6,8` or both, in ascending order."""
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
@@ -249,7 +253,7 @@ def _floats(option: str, text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--{option} is {text!r}; give three numbers with commas between") from error
+        raise ConfigError(f"--{option} is {text!r}; give three numbers separated by commas, as in 0.5,0.5,0.5") from error
 
 
 def _check(format: str) -> None:

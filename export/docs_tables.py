@@ -1,4 +1,4 @@
-"""`python -m resynth_fast.export.docs_tables > docs/families.md`: export a tiny pipeline of each family and write down what was measured."""
+"""`python -m resynth_fast.export.docs_tables > docs/families.md`: export a tiny pipeline of each family and tabulate the measured differences."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _family(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _openvino(bundle: Bundle, part: str, network: Network) -> str:
-    """Whether OpenVINO, told to compute in float32, agrees with ONNX Runtime."""
+    """Whether OpenVINO, set to compute in float32, agrees with ONNX Runtime."""
     if importlib.util.find_spec("openvino") is None:
         return "not tried"
     model = bundle.components[part].onnx_model()
@@ -133,7 +133,7 @@ def _tensorrt(bundle: Bundle, part: str, folder: Path) -> str:
 
 
 def _full_size() -> None:
-    """The second table, of what was measured and kept."""
+    """The second table: stored measurements of full-size exports."""
     records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     if not records:
         return
@@ -150,7 +150,7 @@ def _full_size() -> None:
 
 
 def _schedulers() -> None:
-    """The third table."""
+    """The third table: noise schedulers."""
     tried: Mapping[str, str | None] = {
         str(variant): noise_schedulers.refusal(variant)
         for name in noise_schedulers.schedulers()
@@ -174,13 +174,13 @@ def _schedulers() -> None:
 
 
 def _difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Largest difference, of the largest value; infinite for anything that is not finite."""
+    """Largest difference relative to the largest value; infinite if a value is not finite."""
     worst = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-9))
     return worst if np.isfinite(worst) else np.inf
 
 
 def _first(error: object) -> str:
-    """A message that fits into a cell; what to do instead is left out."""
+    """The first part of a message, which fits into a cell: the way out is dropped."""
     return str(error).splitlines()[0].split("; choose another")[0].replace("|", "/")[:160]
 
 

@@ -1,4 +1,4 @@
-"""Image encoders of transformers as ONNX files, for `extractors`: CLIP, DINOv2, SigLIP and SigLIP 2."""
+"""Export image encoders of transformers to ONNX files, for `extractors`: CLIP, DINOv2, SigLIP and SigLIP 2."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .preprocessing import Preprocessing
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """The module whose graph was written, to compare with; both take pictures normalised by `pictures`."""
+    """The module of an exported graph, for the comparison. Both take pictures normalised by `pictures`."""
 
     module: torch.nn.Module
     pictures: Preprocessing
 
     @torch.no_grad()
     def states(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """What each block of the module gives, (b, t, d) each: what taps must be."""
+        """Outputs of the module's blocks, (b, t, d) each: the expected taps."""
         found: list[torch.Tensor] = []
 
         def keep(_: Any, __: Any, output: Any) -> None:
@@ -43,7 +43,7 @@ class Exported:
 
 
 class Pictures(torch.nn.Module):
-    """`pixel_values` (b, 3, S, S), normalised → the encoder's own embedding of the picture (b, d)."""
+    """`pixel_values` (b, 3, S, S), normalised → the encoder's embedding of the picture (b, d)."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Pictures(torch.nn.Module):
 
 
 class Patches(torch.nn.Module):
-    """The same for an encoder that takes pictures of any shape as rows of patches (SigLIP 2, NaFlex), here for one square shape."""
+    """An encoder that takes pictures of any shape as rows of patches (SigLIP 2, NaFlex), fixed to one square shape."""
 
     positions: torch.Tensor
 
@@ -71,23 +71,23 @@ class Patches(torch.nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         patches = pixel_values.unfold(2, self.patch, self.patch).unfold(3, self.patch, self.patch)
-        rows = patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)  # (b, n, patch · patch · 3), colours last
+        rows = patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)  # (b, n, patch · patch · 3), channels last
         states = self.model.encoder(inputs_embeds=self.model.embeddings.patch_embedding(rows) + self.positions).last_hidden_state
         found: torch.Tensor = self.model.head(self.model.post_layernorm(states))
         return found
 
 
 def names() -> list[str]:
-    """Architectures that can be exported, as `model_type` of a config calls them."""
+    """Architectures that can be exported, by the `model_type` of their config."""
     return sorted(_ARCHITECTURES)
 
 
 @checkpoints.quiet()
 def export(folder: Path, path: Path) -> Exported:
-    """Write the image encoder in `folder` to `path`; ConfigError if it is none that can be exported, or if its weights are not safetensors."""
+    """Write the image encoder in `folder` to `path`; ConfigError if it cannot be exported, or if its weights are not safetensors."""
     kind = str(checkpoints.read_json(folder / "config.json").get("model_type"))
     if kind not in _ARCHITECTURES:
-        raise ConfigError(f"{folder} is a model of type {kind[:80]!r}; extractors can be made of {', '.join(names())}, or of an ONNX file")
+        raise ConfigError(f"{folder} is a model of type {kind[:80]!r}; the exporter supports {', '.join(names())}; or give an ONNX file")
     pictures = preprocessing.read(folder)
     module = _ARCHITECTURES[kind](folder, pictures.side)
 
@@ -95,21 +95,21 @@ def export(folder: Path, path: Path) -> Exported:
         rng = torch.Generator().manual_seed(batch)
         return {"pixel_values": torch.randn(batch, 3, pictures.side, pictures.side, generator=rng)}
 
-    # Not called `embedding`: the exporter calls what torch.embedding gives so.
+    # Not named `embedding`: the exporter gives that name to the output of torch.embedding.
     graphs.export(Network(module, example, ("whole_picture",)), path, halved=False)
     return Exported(module=module, pictures=pictures)
 
 
 def _whole(folder: Path) -> bool:
-    """Whether the checkpoint has a text tower too, which is left out."""
+    """Whether the checkpoint also has a text tower, which is dropped."""
     return "text_config" in checkpoints.read_json(folder / "config.json")
 
 
 def _of_size(model: Any, side: int, folder: Path) -> Any:
-    """An encoder that is built for one size, if that is `side`."""
+    """An encoder of one fixed size, which must be `side`."""
     if model.config.image_size != side:
         raise ConfigError(
-            f"{folder}: its processor gives pictures of {side} px, its config takes {model.config.image_size}; they must agree"
+            f"{folder}: its processor makes pictures of {side} px, but its config takes {model.config.image_size} px; they must agree: fetch the checkpoint again"
         )
     return model
 
@@ -126,7 +126,7 @@ def _clip(folder: Path, side: int) -> torch.nn.Module:
 
 
 def _dinov2(folder: Path, side: int) -> torch.nn.Module:
-    """Of any size that its patches fill: positions are interpolated once, here."""
+    """An encoder of any size that is a multiple of its patches: position embeddings are interpolated once, at export."""
     model: Any = checkpoints.network(folder, transformers.Dinov2Model)
     return Pictures(model)
 

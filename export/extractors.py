@@ -1,7 +1,7 @@
-"""Any ONNX image encoder becomes an extractor: its transformer blocks' outputs exposed as taps, the graph cut after the last.
+"""Export an ONNX image encoder as an extractor: outputs of its transformer blocks become taps, and the graph is cut after the last.
 
-The residual stream is found by its shape, not by names: the longest chain of additions in which each adds something
-computed to the result of the one before. A block of a pre-norm transformer adds twice, attention and MLP.
+The residual stream is found by structure, not by names: it is the longest chain of additions in which each adds a computed
+value to the result of the previous one. A block of a pre-norm transformer adds twice, attention and MLP.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Encoder:
     network: bytes
     """cut after the last tap"""
     last: bytes | None
-    """the whole encoder up to its own embedding, None where it gives none"""
+    """the whole encoder up to its embedding; None if it has none"""
     taps: tuple[str, ...]
     side: int
     blocks: int
     quantised: int
-    """dynamically quantised products that are left: features would depend on batch mates"""
+    """number of dynamically quantised products that remain: with them, features depend on the rest of the batch"""
 
 
 def read(
@@ -64,7 +64,7 @@ def read(
     std: Sequence[float] = CLIP_STD,
     dequantise: bool = True,
 ) -> Encoder:
-    """The encoder in `path` with taps after blocks `taps` (from 1). ConfigError names what the graph lacks."""
+    """The encoder in `path` with taps after blocks `taps` (from 1). ConfigError says what the graph lacks."""
     if unknown := set(pools) - set(POOLS):
         raise ConfigError(f"pool is {sorted(unknown)[0]!r}; it must be one of {', '.join(POOLS)}")
     model = _load(path)
@@ -74,7 +74,7 @@ def read(
     stream = residual_stream(model, pixels)
     if not stream:
         raise ConfigError(
-            f"{path.name} shows no residual stream of a pre-norm transformer; export the encoder to ONNX without fused layers and try again"
+            f"{path.name} has no residual stream of a pre-norm transformer; export the encoder to ONNX without fused layers and try again"
         )
     blocks = len(stream) // 2
     if outside := [tap for tap in taps if not 1 <= tap <= blocks]:
@@ -106,7 +106,7 @@ def read_checkpoint(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Encoder:
-    """As `read`, for a folder as transformers saves a model; BundleError if its taps are not what transformers' blocks give."""
+    """As `read`, for a folder written by transformers; BundleError if its taps differ from the outputs of the transformers blocks."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"{folder.name}.onnx"
         made = encoders.export(folder, path)
@@ -123,18 +123,18 @@ def read_checkpoint(
         error = float(np.abs(found[tap] - wanted).max() / np.abs(wanted).max())
         if not error <= TAP_TOLERANCE:
             raise BundleError(
-                f"{folder.name}: {tap} differs from transformers' by {error:.1e}, allowed is {TAP_TOLERANCE:.0e}; nothing was written"
+                f"{folder.name}: {tap} differs from transformers by {error:.1e}; at most {TAP_TOLERANCE:.0e} is allowed, so nothing was written"
             )
     return encoder
 
 
 def residual_stream(model: Any, pixels: str) -> list[str]:
-    """Outputs of the additions along the residual stream, in order; empty where there is none."""
+    """Outputs of the additions along the residual stream, in order; empty if there is no such stream."""
     computed = {pixels}
     length: dict[str, int] = {}
     before: dict[str, str] = {}
     for node in model.graph.node:
-        # What depends on the batch's size alone (an interpolated position embedding) is not part of the stream.
+        # A value that depends only on the size of the batch (an interpolated position embedding) is not part of the stream.
         if node.op_type not in ("Shape", "Size") and any(name in computed for name in node.input):
             computed.update(node.output)
         if node.op_type == "Add" and all(name in computed for name in node.input):
@@ -155,8 +155,8 @@ def _load(path: Path) -> Any:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except Exception as error:  # onnx, protobuf and the file system each have their own
-        raise ConfigError(f"{path} is no ONNX graph that can be read ({error})") from error
+    except Exception as error:  # onnx, protobuf and the file system raise different exceptions
+        raise ConfigError(f"{path} cannot be read as an ONNX graph ({error}); export the encoder again") from error
     if model.functions or any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
         raise ConfigError(f"{path.name} has functions or branches; export it as one flat graph")
     return model
@@ -168,19 +168,19 @@ def _input(model: Any, side: int | None) -> tuple[str, int]:
     inputs = [value for value in model.graph.input if value.name not in weights]
     pictures = [value for value in inputs if len(value.type.tensor_type.shape.dim) == 4]
     if len(inputs) != 1 or len(pictures) != 1:
-        raise ConfigError(f"an image encoder has one input (b, 3, S, S); this one has {', '.join(value.name for value in inputs)}")
+        raise ConfigError(f"the encoder must have one input (b, 3, S, S); this one has {', '.join(value.name for value in inputs)}")
     _, _, height, width = (dim.dim_value for dim in pictures[0].type.tensor_type.shape.dim)
     if height != width:
         raise ConfigError(f"the encoder takes pictures of {height}×{width}; they must be square")
     if not (height or side):
-        raise ConfigError("the encoder takes pictures of any size; say which with --size, for example 224")
+        raise ConfigError("the encoder takes pictures of any size; choose one with --size, for example 224")
     if side and height and side != height:
-        raise ConfigError(f"--size is {side}, the encoder takes {height}")
+        raise ConfigError(f"--size is {side}, but the encoder takes {height}; leave --size out")
     return pictures[0].name, height or int(side or 0)
 
 
 def _dequantise(model: Any) -> None:
-    """Replace dynamically quantised matrix products by exact ones with the same weights, stored as they are, in 8 bits.
+    """Replace dynamically quantised matrix products by exact ones. The weights stay as they are, in 8 bits.
 
     DynamicQuantizeLinear → MatMulInteger → Cast → Mul(scales) becomes Cast → Sub → Mul → MatMul on the weights' side.
     """
@@ -200,7 +200,7 @@ def _dequantise(model: Any) -> None:
         [scaling] = users[cast.output[0]]
         scales = producer.get(next(name for name in scaling.input if name != cast.output[0]))
         if quantiser is None or quantiser.op_type != "DynamicQuantizeLinear" or node.input[1] not in weights or scales is None:
-            raise ConfigError(f"{node.name or node.output[0]} is quantised in a way that cannot be undone; keep it with --keep-quantised")
+            raise ConfigError(f"{node.name or node.output[0]} has a quantisation that cannot be undone; keep it with --keep-quantised")
         scale = next(name for name in scales.input if name != quantiser.output[1])
         weight = node.input[1]
         made = [helper.make_node("Cast", [weight], [f"{weight}.float"], to=TensorProto.FLOAT)]
@@ -222,7 +222,7 @@ def _dequantise(model: Any) -> None:
 
 
 def _normalise(model: Any, pixels: str, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Pictures come in [0, 1] as `pixels`; the encoder's own normalisation goes into the graph."""
+    """Put the encoder's normalisation into the graph: it then takes `pixels` in [0, 1]."""
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ConfigError(f"mean and std are {tuple(mean)} and {tuple(std)}; each must be three numbers, std above 0")
     graph = model.graph
@@ -243,7 +243,7 @@ def _normalise(model: Any, pixels: str, mean: Sequence[float], std: Sequence[flo
 
 
 def _embedding(model: Any) -> tuple[str, int] | None:
-    """The encoder's own output: a vector if it gives one, else its tokens; with the number of dimensions."""
+    """The encoder's output, a vector if it has one, else its tokens; and its number of dimensions."""
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in model.graph.output}
     return next(((name, rank) for rank in (2, 3) for name, r in ranks.items() if r == rank), None)
 
@@ -272,7 +272,7 @@ def _alias(model: Any, value: str, name: str) -> str:
 
 
 def _keep(model: Any, outputs: Sequence[str], side: int) -> bytes:
-    """The part of the graph that `outputs` need, cleaned and renamed as every exported graph is."""
+    """The part of the graph that `outputs` depend on, cleaned and renamed like every exported graph."""
     graph = model.graph
     needed, nodes = set(outputs), []
     for node in reversed(graph.node):
@@ -306,7 +306,7 @@ def _widths(model: Any, outputs: Sequence[str], side: int) -> dict[str, int]:
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(list(outputs), {"pixels": np.zeros((1, 3, side, side), np.float32)})
     if wrong := [name for name, value in zip(outputs, found, strict=True) if value.ndim != 2 or value.shape[0] != 1]:
-        raise ConfigError(f"{wrong[0]} is not one vector a picture; the encoder cannot be an extractor")
+        raise ConfigError(f"{wrong[0]} is not one vector a picture; choose another pool or another encoder")
     return {name: int(value.shape[1]) for name, value in zip(outputs, found, strict=True)}
 
 
@@ -329,12 +329,12 @@ def export(
 ) -> Bundle:
     """The encoder in `path` as the extractor bundle `to / name`, its constants fitted on the pictures of `constants_from`.
 
-    Without these, on pictures of the embedded zoo. `path` is an ONNX file, or a folder as transformers saves a model, whose
-    taps are compared with transformers' own; mean and std are by default the folder's own, for a file CLIP's. ConfigError
-    or BundleError name what is wrong; nothing is written then.
+    The default is pictures of the embedded zoo. `path` is an ONNX file, or a folder written by transformers, whose taps are
+    compared with transformers. mean and std are by default the folder's; for a file they are CLIP's. ConfigError or
+    BundleError say what is wrong; nothing is written then.
     """
     if not NAME.fullmatch(name):
-        raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
+        raise ConfigError(f"name {name[:40]!r} must be letters, digits, '.', '_' or '-', at most 100; choose another with --name")
     if path.is_dir():
         encoder, sha256 = read_checkpoint(path, taps, pools=pools, side=side, mean=mean, std=std), checkpoint_sha256(path)
     else:
@@ -353,7 +353,7 @@ def export(
         "pixels": {"working_size": pixels.working_size, "border": pixels.border, "jpeg_quality": pixels.jpeg_quality},
     }
     if encoder.quantised:
-        fields["max_batch"] = 1  # the scale of a dynamic quantisation comes from the whole batch
+        fields["max_batch"] = 1  # the scale of a dynamic quantisation depends on the whole batch
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         columns = sum(graphs.describe(encoder.network)[1][tap]["shape"][1] for tap in encoder.taps)
@@ -373,12 +373,12 @@ def export(
 
 
 def _verify(space: FeatureSpace) -> None:
-    """Features are finite and do not depend on batch mates; BundleError otherwise."""
+    """Check that features are finite and do not depend on the rest of the batch; BundleError otherwise."""
     size = space.extractor.working_size
     pictures = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.uint8)
     together, alone = space.extractor.extract(pictures), np.concatenate([space.extractor.extract(p[None]) for p in pictures])
     error = float(np.abs(together - alone).max() / np.abs(alone).max())
     if not error <= BATCH_TOLERANCE:
         raise BundleError(
-            f"{space.name}: a picture's features change by {error:.1e} with its batch mates, allowed is {BATCH_TOLERANCE:.0e}; nothing was written"
+            f"{space.name}: a picture's features change by {error:.1e} with the rest of the batch; at most {BATCH_TOLERANCE:.0e} is allowed, so nothing was written"
         )

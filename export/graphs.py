@@ -1,7 +1,7 @@
-"""Canonical torch modules become ONNX graphs: one opset, dynamic batch, fixed names, weights stored in 16 bits.
+"""Export canonical torch modules to ONNX graphs: one opset, dynamic batch, fixed names, weights stored in 16 bits.
 
-The same weights give the same bytes: whatever differs between two exports or two machines (stack traces, metadata,
-generated names) is taken out.
+The same weights give the same bytes: everything that differs between exports or machines (stack traces, metadata, generated
+names) is removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from resynth_fast.onnx_model import OnnxModel
 from .weights import Weights, widened
 
 OPSET = 20
-MAX_GRAPH_BYTES = (1 << 31) - 1  # protobuf's own
+MAX_GRAPH_BYTES = (1 << 31) - 1  # the limit of protobuf
 
 Tensors = dict[str, torch.Tensor]
 
@@ -38,30 +38,32 @@ Tensors = dict[str, torch.Tensor]
 class Network:
     """One component, ready to be exported.
 
-    `module` takes keyword tensors with the contract's names; `example(batch)` makes such inputs, batch first, other
-    ones for each batch size; `outputs` names what the module returns.
+    `module` takes keyword tensors with the names of the contract. `example(batch)` makes such inputs, batch first, different
+    for each batch size. `outputs` names the tensors that the module returns.
     """
 
     module: torch.nn.Module
     example: Callable[[int], Tensors]
     outputs: tuple[str, ...]
     prepare: Callable[[torch.nn.Module], None] = lambda module: None
-    """Applied to the exported copy of `module` alone: swaps what cannot be exported for what computes the same."""
+    """Applied to a copy of `module` before export: replaces parts that cannot be exported by equivalent ones."""
     optimize: bool = True
-    """The exporter's rewriting takes an addend below 1e-8 for zero: off where one keeps a division from 0 / 0."""
+    """Whether the exporter may rewrite the graph. It takes an addend below 1e-8 for zero: off where such an addend prevents 0 / 0."""
 
 
 def export(network: Network, path: Path, *, halved: bool = True) -> OnnxModel:
-    """Write the ONNX graph of `network` to `path`, and many weights to a file beside it.
+    """Write the ONNX graph of `network` to `path`; large weights go to a file beside it.
 
-    `halved` stores weights that were rounded (see `weights`) in 16 bits.
+    `halved` stores rounded weights (see `weights`) in 16 bits.
     """
     with widened(network.module):
         model, data = _export(network, path.parent, halved)
         if data:
-            gc.collect()  # the exporter's cycles hold the widened weights
+            gc.collect()  # reference cycles of the exporter hold the widened weights
     if (size := model.ByteSize()) > MAX_GRAPH_BYTES:
-        raise ConfigError(f"a graph of {size / 1e9:.1f} GB without its weights cannot be written ({MAX_GRAPH_BYTES / 1e9:.1f} GB at most)")
+        raise ConfigError(
+            f"the graph has {size / 1e9:.1f} GB without its weights; at most {MAX_GRAPH_BYTES / 1e9:.1f} GB can be written: export a smaller model"
+        )
     path.write_bytes(graph := model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path)
     return OnnxModel(graph, {data.name: data} if data else {}, path)
@@ -80,8 +82,8 @@ def _export(network: Network, folder: Path, halved: bool) -> tuple[Any, Path | N
 
 
 def _trace(network: Network) -> Any:
-    """The exporter's program, whose weights are the module's own."""
-    example = network.example(2)  # a batch of one would be taken for a constant
+    """The exporter's program; it shares the module's weights."""
+    example = network.example(2)  # the exporter takes a batch of one for a constant
     batch = torch.export.Dim("batch")
     tensors = (*network.module.parameters(), *network.module.buffers())
     module = copy.deepcopy(network.module, {id(tensor): tensor for tensor in tensors}).eval()
@@ -112,7 +114,7 @@ def _trace(network: Network) -> Any:
 
 
 def _name_inputs(module: torch.nn.Module, names: Iterable[str]) -> None:
-    """Let a `forward` that takes **inputs take those called `names`: torch.export follows named ones alone."""
+    """Give a `forward` that takes **inputs the named parameters `names`: torch.export supports only named ones."""
     kind = type(module)
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in inspect.signature(kind.forward).parameters.values()):
         return
@@ -128,20 +130,20 @@ def _name_inputs(module: torch.nn.Module, names: Iterable[str]) -> None:
 @torch.no_grad()
 def flops(network: Network) -> int:
     """FLOP of one row: matrix products, convolutions and attention, two for a multiplication and its addition."""
-    # Fused attention is counted on some devices alone.
+    # Fused attention is counted only on some devices.
     with widened(network.module), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network.module.eval()(**network.example(1))
     return int(counter.get_total_flops())
 
 
 def describe(graph: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs and outputs of a graph, as a manifest lists them."""
+    """Inputs and outputs of a graph, in the form of a manifest."""
     model = onnx.load_from_string(graph)
     return _table(model.graph.input), _table(model.graph.output)
 
 
 def _translations() -> dict[Any, Any]:
-    """What the exporter translates into a graph that ONNX Runtime refuses."""
+    """Replacements for operators that the exporter translates into a graph that ONNX Runtime refuses."""
     from onnxscript import opset20 as op
 
     def squeeze(value: Any, dim: int) -> Any:
@@ -162,7 +164,7 @@ def _table(values: Iterable[Any]) -> dict[str, Any]:
 
 
 def clean(model: Any) -> None:
-    """Take out what tells of the machine and the day rather than of the network."""
+    """Remove everything that depends on the machine or the day rather than on the network."""
     del model.metadata_props[:]
     model.doc_string = model.producer_version = ""
     model.producer_name = "resynth_fast"
@@ -177,7 +179,7 @@ def clean(model: Any) -> None:
 
 
 def rename(model: Any) -> dict[str, str]:
-    """Number nodes, weights and values in the order of the graph; inputs and outputs keep the contract's names. Old name → new."""
+    """Number nodes, weights and values in the order of the graph; inputs and outputs keep their names. Returns old name → new."""
     graph = model.graph
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
     for i, tensor in enumerate(graph.initializer):

@@ -1,4 +1,4 @@
-"""Which of diffusers' noise schedulers become step tables, with which of their options: found by trying, not by a list.
+"""Which of diffusers' noise schedulers can become step tables, with which options: found by trying, not by a list.
 
 Every scheduler is tried as it comes (clipping off, which no linear table can hold), and with one option changed at a
 time; what cannot be built, walked or replayed is refused, with the reason.
@@ -20,9 +20,9 @@ from .step_table import NotLinear, step_table
 
 STEPS = (4, 8, 20)
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # Stable Diffusion's
-MU = 0.9  # what a pipeline passes where the shift depends on the resolution
+MU = 0.9  # the value that a pipeline passes where the shift depends on the resolution
 
-# What is changed, one a variant; where a change wants another, they stand together.
+# One change for each variant; changes that need each other are one entry.
 CHANGES: tuple[dict[str, Any], ...] = (
     {"use_karras_sigmas": True},
     {"use_exponential_sigmas": True},
@@ -68,7 +68,7 @@ UNCLIPPED = {"clip_sample": False, "clip_denoised": False}
 
 @dataclass(frozen=True)
 class Variant:
-    """A noise scheduler with its settings; those of Stable Diffusion and without clipping unless changed."""
+    """A noise scheduler with its settings. The defaults are those of Stable Diffusion, without clipping."""
 
     name: str
     changes: tuple[tuple[str, Any], ...] = ()
@@ -81,7 +81,7 @@ class Variant:
         return cls(**{key: value for key, value in settings.items() if key in known} | dict(self.changes))
 
     def arguments(self, scheduler: Any) -> dict[str, Any]:
-        """What a pipeline would pass to `set_timesteps`."""
+        """The arguments that a pipeline passes to `set_timesteps`."""
         return {"mu": MU} if scheduler.config.get("use_dynamic_shifting") else {}
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class Variant:
 
 
 def schedulers() -> list[str]:
-    """Every noise scheduler of the diffusers that is installed."""
+    """Every noise scheduler of the installed diffusers."""
     module = diffusers.schedulers
     found = {name: getattr(module, name) for name in dir(module)}
     return sorted(
@@ -98,7 +98,7 @@ def schedulers() -> list[str]:
 
 
 def variants(name: str) -> Iterator[Variant]:
-    """The scheduler as it comes, then with one option changed at a time."""
+    """The scheduler with its defaults, then with one option changed at a time."""
     cls = getattr(diffusers.schedulers, name)
     yield Variant(name)
     defaults = {key: parameter.default for key, parameter in inspect.signature(cls.__init__).parameters.items()}
@@ -116,13 +116,13 @@ def refusal(variant: Variant, steps: Sequence[int] = STEPS) -> str | None:
                 step_table(scheduler, n, **variant.arguments(scheduler))
     except NotLinear as error:
         return str(error)
-    except Exception as error:  # whatever a scheduler raises, it cannot be exported
+    except Exception as error:  # a scheduler that raises anything cannot be exported
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 
 
 def survey() -> list[dict[str, Any]]:
-    """Every noise scheduler as it comes: name, whether it is exportable, and why not."""
+    """Every noise scheduler with its defaults: name, whether it is exportable, and the reason if not."""
     rows = []
     for name in schedulers():
         reason = refusal(Variant(name), (4, 8))

@@ -1,4 +1,4 @@
-"""A diffusers pipeline on disk becomes a generator's bundle."""
+"""Export a diffusers pipeline on disk as a generator's bundle."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def export(
     result differs from torch or from diffusers; nothing is written then.
     """
     if not NAME.fullmatch(name):
-        raise ConfigError(f"name {name[:40]!r} is not letters, digits, '.', '_' or '-' (100 at most); give another with --name")
+        raise ConfigError(f"name {name[:40]!r} must be letters, digits, '.', '_' or '-', at most 100; choose another with --name")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
     if not steps or min(steps) < 1:
-        raise ConfigError(f"steps are {', '.join(map(str, steps)) or 'none'}; give numbers from 1")
+        raise ConfigError(f"steps is {', '.join(map(str, steps)) or 'empty'}; it must be whole numbers, 1 or more")
     generator = families.load(folder, guidance_scale, guidance_rescale, halved=precision == "fp16")
     height, width = generator.resolution_px
     parity = parity or Parity()
@@ -75,19 +75,23 @@ def export(
 
 @checkpoints.quiet()
 def verified(bundle: Bundle, folder: Path, prompts: Sequence[str] = PROMPTS) -> Parity:
-    """Compare a bundle again with the checkpoint it was exported from; BundleError if they differ."""
+    """Compare a bundle again with the checkpoint that it was exported from; BundleError if they differ."""
     if bundle.kind != "generator":
-        raise ConfigError(f"{bundle.name} is a bundle of kind {bundle.kind!r}; only a generator is verified against a checkpoint")
+        raise ConfigError(f"{bundle.name} is a bundle of kind {bundle.kind!r}; only a generator can be verified against a checkpoint")
     bundle.verify()
     source = bundle.get("source", dict).get("sha256")
     if source != (found := checkpoint_sha256(folder)):
-        raise BundleError(f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…")
+        raise BundleError(
+            f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…; give the checkpoint that it was exported from"
+        )
     asked = bundle.guidance
     halved = bundle.components["denoiser"].precision == PRECISIONS["fp16"]
     generator = families.load(folder, asked.scale, asked.rescale, halved=halved)
     tables = bundle.get("step_tables", dict)
     if _resolution(generator) not in tables:
-        raise BundleError(f"{bundle.name} has step tables for {', '.join(tables)}, {folder} draws {_resolution(generator)}")
+        raise BundleError(
+            f"{bundle.name} has step tables for {', '.join(tables)}, but {folder} makes pictures of {_resolution(generator)}; export it again"
+        )
     steps = sorted(map(int, tables[_resolution(generator)]))
     parity = Parity(components=verify.components(bundle, generator.networks))
     for n in [n for n in steps if n in VERIFIED_STEPS] or steps[:1]:
@@ -96,7 +100,7 @@ def verified(bundle: Bundle, folder: Path, prompts: Sequence[str] = PROMPTS) -> 
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """Hash over the names and contents of a checkpoint's weights."""
+    """Hash over the names and contents of a checkpoint's weight files."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         with path.open("rb") as file:
@@ -105,5 +109,5 @@ def checkpoint_sha256(folder: Path) -> str:
 
 
 def _resolution(generator: Generator) -> str:
-    """As `step_tables` are called."""
+    """The key of a resolution in `step_tables`."""
     return "{}x{}".format(*generator.resolution_px)

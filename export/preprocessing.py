@@ -1,4 +1,4 @@
-"""What a transformers checkpoint says of its pictures: `preprocessor_config.json`, or the same inside `processor_config.json`."""
+"""Preprocessing settings of a transformers checkpoint: `preprocessor_config.json`, or the same inside `processor_config.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .checkpoints import read_json
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 BICUBIC = 3
-"""Pillow's number for it."""
+"""Pillow's number of the bicubic filter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,11 @@ class Preprocessing:
     std: tuple[float, ...]
     resample: int
     cropped: bool
-    """whether a picture that is not square loses its longer side's ends; else it is squeezed"""
+    """whether a picture that is not square is cropped to its centre; else it is squeezed"""
 
 
 def read(folder: Path) -> Preprocessing:
-    """ConfigError if `folder` has no such file, or one that prescribes what no bundle can: other ranges, inputs that are not square."""
+    """Read the settings of `folder`. ConfigError if there are none, or if a bundle cannot have them (other ranges, non-square inputs)."""
     for file in FILES:
         if (folder / file).is_file():
             entry = read_json(folder / file)
@@ -38,19 +38,19 @@ def read(folder: Path) -> Preprocessing:
             if isinstance(own, dict):
                 return _read(folder / file, own)
     raise ConfigError(
-        f"{folder} has no {' or '.join(FILES)}, which say how pictures become its input; fetch the checkpoint with its processor"
+        f"{folder} has no {' or '.join(FILES)}, which hold its preprocessing settings; fetch the checkpoint with its processor"
     )
 
 
 def _read(path: Path, entry: dict[str, Any]) -> Preprocessing:
     if abs(float(_number(path, entry, "rescale_factor", 1 / 255)) - 1 / 255) > 1e-9 or entry.get("do_rescale") is False:
-        raise ConfigError(f"{path}: rescale_factor is {entry.get('rescale_factor')}; only pictures in [0, 1] (1/255) are supported")
+        raise ConfigError(f"{path}: rescale_factor is {entry.get('rescale_factor')}; it must be 1/255, for pictures in [0, 1]")
     normalised = entry.get("do_normalize") is not False
     mean, std = (
         _three(path, entry, key, value) if normalised else (value,) * 3 for key, value in (("image_mean", 0.0), ("image_std", 1.0))
     )
     cropped = bool(entry.get("do_center_crop")) or "shortest_edge" in _size(entry.get("size"))
-    if isinstance(patches := entry.get("max_num_patches"), int):  # pictures of any shape; here the largest square
+    if isinstance(patches := entry.get("max_num_patches"), int):  # pictures of any shape: take the largest square
         side = math.isqrt(patches) * int(_number(path, entry, "patch_size", 16))
         return Preprocessing(side=side, mean=mean, std=std, resample=int(_number(path, entry, "resample", BICUBIC)), cropped=False)
     size = _size(entry.get("crop_size") if entry.get("do_center_crop") else entry.get("size"))
@@ -61,7 +61,7 @@ def _read(path: Path, entry: dict[str, Any]) -> Preprocessing:
 
 
 def _size(value: Any) -> dict[str, Any]:
-    """Sizes come as a number, or by name."""
+    """The side of a size that is a number or an object."""
     return {"height": value, "width": value} if isinstance(value, int) else value if isinstance(value, dict) else {}
 
 

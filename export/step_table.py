@@ -1,4 +1,4 @@
-"""Read a diffusers noise scheduler off as a step table, by running it once on basis vectors.
+"""Convert a diffusers noise scheduler to a step table by running it once on basis vectors.
 
 The update of a linear noise scheduler is the same for every element, so one walk in which the first sample, each model
 output and each noise is another unit vector yields the whole linear map; the shortest history that explains each row
@@ -23,17 +23,17 @@ import torch
 from resynth_fast.arrays import Doubles
 from resynth_fast.errors import ConfigError
 
-MAX_HISTORY = 4  # this call's and three earlier samples or outputs
+MAX_HISTORY = 4  # samples or outputs of this call and three earlier ones
 FIT_TOLERANCE = 3e-6
 WALK_TOLERANCE = 1e-5
-# Noise schedulers compute in float32: where a walk starts from 4096 (zero-terminal SNR) and ends at 1, their own
-# rounding of the start is larger than the tolerance at the end.
+# Noise schedulers compute in float32: where a walk starts at 4096 (zero-terminal SNR) and ends at 1, rounding at the start
+# exceeds the tolerance at the end.
 ROUNDING = 32 * float(np.finfo(np.float32).eps)
 WAY_OUT = "choose another noise scheduler, for example DDIMScheduler.from_config(scheduler.config, clip_sample=False)"
 
 
 class NotLinear(ConfigError):
-    """A noise scheduler that no step table can stand for."""
+    """A noise scheduler that cannot be expressed as a step table."""
 
 
 def step_table(scheduler: Any, steps: int, **arguments: Any) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def step_table(scheduler: Any, steps: int, **arguments: Any) -> dict[str, Any]:
     name = type(scheduler).__name__
     settings = _nonlinear_settings(scheduler)
     if any(setting.startswith("variance_type") for setting in settings):
-        raise NotLinear(f"{name}: {', '.join(settings)} lets the model choose the variance, which is not linear; {WAY_OUT}")
+        raise NotLinear(f"{name}: {', '.join(settings)} makes the model predict the variance, which is not linear; {WAY_OUT}")
 
     def prepared() -> Any:
         fresh = copy.deepcopy(scheduler)
-        # A pipeline that passes its own noise levels does not pass their number.
+        # A pipeline passes either noise levels or their number.
         given = {} if {"sigmas", "timesteps"} & arguments.keys() else {"num_inference_steps": steps}
         fresh.set_timesteps(**given, **arguments)
         return fresh
@@ -59,19 +59,19 @@ def step_table(scheduler: Any, steps: int, **arguments: Any) -> dict[str, Any]:
     try:
         table = {"noise_scheduler": name, "init_noise_sigma": start, "rows": _fit(probed)}
     except np.linalg.LinAlgError as unsolved:
-        raise NotLinear(f"{name} at {steps} steps walks to values that are not finite; {WAY_OUT}") from unsolved
+        raise NotLinear(f"{name} at {steps} steps reaches values that are not finite; {WAY_OUT}") from unsolved
     error = _replay(prepared(), table)
     if not error <= 1:  # NaN is refused as well
         because = f" (its settings: {', '.join(settings)})" if settings else ""
         raise NotLinear(
-            f"{name} at {steps} steps is not a step table: a replayed walk differs by {error:.1e} of what is allowed{because}; {WAY_OUT}"
+            f"{name} at {steps} steps cannot be a step table: a replayed walk differs by {error:.1e} times the tolerance{because}; {WAY_OUT}"
         )
     return table
 
 
 @contextmanager
 def drawing(scheduler: Any, draw: Callable[[tuple[int, ...]], torch.Tensor]) -> Iterator[None]:
-    """While open, `scheduler` takes its noise from `draw(shape)`; nobody else is affected but schedulers of the same module."""
+    """Make `scheduler` take its noise from `draw(shape)` while open; only schedulers of the same module are affected."""
 
     def randn_tensor(shape: tuple[int, ...], *_: Any, dtype: torch.dtype | None = None, **__: Any) -> torch.Tensor:
         return draw(tuple(shape)).to(dtype or torch.float32)
@@ -85,7 +85,7 @@ def drawing(scheduler: Any, draw: Callable[[tuple[int, ...]], torch.Tensor]) -> 
 
 
 def _nonlinear_settings(scheduler: Any) -> list[str]:
-    """Settings in force that are known to break linearity, as `name=value`."""
+    """Active settings that are known to break linearity, as `name=value`."""
     config = dict(scheduler.config)
     found = [f"{key}=True" for key in ("clip_sample", "thresholding", "clip_denoised") if config.get(key) is True]
     variance = str(config.get("variance_type"))
@@ -104,7 +104,7 @@ def _scaled(scheduler: Any, sample: torch.Tensor, timestep: Any) -> torch.Tensor
 
 
 def _fit(scheduler: Any) -> list[dict[str, Any]]:
-    """Rows of the table, from one walk on basis vectors; where no short history fits, the replay will tell.
+    """Rows of the table, from one walk on basis vectors. Where no short history fits, the replay fails.
 
     Axis 0 is the first sample, axes 1 … n the model outputs, the others noises (a few schedulers draw twice a call).
     """
@@ -137,7 +137,7 @@ def _shortest(samples: Doubles, call: int, noises: list[int]) -> dict[str, Any]:
     `noises` are the axes drawn in this call; the runtime draws one, so that the replay fails where two are used.
     """
     if not np.isfinite(samples).all():
-        raise np.linalg.LinAlgError("not finite")  # LAPACK would say so itself, on stdout
+        raise np.linalg.LinAlgError("not finite")  # LAPACK would print this to stdout
     unit, target = np.eye(samples.shape[1]), samples[-1]
     lengths = sorted(itertools.product(range(1, MAX_HISTORY + 1), repeat=2), key=lambda pair: (sum(pair), pair[0]))
     row: dict[str, Any] = {}
@@ -158,7 +158,7 @@ def _shortest(samples: Doubles, call: int, noises: list[int]) -> dict[str, Any]:
 
 
 def _replay(scheduler: Any, table: dict[str, Any]) -> float:
-    """Largest difference between the scheduler's own loop and the table's, as a share of what is allowed.
+    """Largest difference between the scheduler's loop and the table's, relative to the tolerance.
 
     That is WALK_TOLERANCE of the sample's magnitude, or what float32 itself loses of the walk's largest. The model is any bounded function of its input; predicted pictures far outside of [-1, 1] come by themselves.
     """

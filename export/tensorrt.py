@@ -24,21 +24,21 @@ from resynth_fast.onnx_model import OnnxModel
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 BATCHES = (1, 8, 32)
-"""least, usual and most rows of a call"""
+"""minimum, typical and maximum rows of a call"""
 
 Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """Everything that a plan depends on; another value of any field is another plan."""
+    """Everything that a plan depends on: plans with different keys are different plans."""
 
     graph: str
     """SHA-256 of nodes, inputs and outputs"""
     weights: str
     """SHA-256 of the weights"""
     shapes: Mapping[str, Any]
-    """least, usual and most shape of each input"""
+    """minimum, typical and maximum shape of each input"""
     precision: str
     flavour: str
     version: str
@@ -50,7 +50,7 @@ class Key:
         return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
 
     def fields(self) -> dict[str, Any]:
-        """As the side-car holds them."""
+        """The fields in the form of the side-car file."""
         fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return fields
 
@@ -71,7 +71,7 @@ def key_of(component: Component, *, compute_capability: str, flavour: str = "ten
 
 
 def shapes(component: Component) -> Shapes:
-    """Least, usual and most shape of each input: the batch varies, nothing else does."""
+    """Minimum, typical and maximum shape of each input; only the batch is dynamic."""
     return {
         name: tuple(tuple(batch if isinstance(size, str) else size for size in tensor.shape) for batch in BATCHES)  # type: ignore[misc]
         for name, tensor in component.inputs.items()
@@ -79,7 +79,7 @@ def shapes(component: Component) -> Shapes:
 
 
 def plan(store: Path, component: Component, key: Key) -> Path:
-    """The plan of `component` in the folder `store`: the one that is there if it is whole and made from the same, else a new one."""
+    """The plan of `component` in the folder `store`: an existing one if it is intact and has the same key, else a new one."""
     path = store / f"{key.digest()}.plan"
     with files.write_errors(store):
         store.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def plan(store: Path, component: Component, key: Key) -> Path:
 
 
 def valid(path: Path, key: Key) -> bool:
-    """Whether the plan at `path` was made from `key` and is as it was written; a plan of something else, or cut short, is not."""
+    """Whether the plan at `path` has this `key` and is intact."""
     try:
         side_car = json.loads(path.with_suffix(".json").read_text())
         return bool(side_car["key"] == key.fields() and side_car["plan_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest())
@@ -108,14 +108,14 @@ def valid(path: Path, key: Key) -> bool:
 
 
 def build(model: OnnxModel, key: Key) -> bytes:
-    """The plan of an ONNX graph; BundleError if the library refuses the graph, ConfigError for a GPU it does not build for."""
+    """The plan of an ONNX graph; BundleError if the library refuses the graph, ConfigError for a GPU that it cannot build for."""
     trt = _library(key.flavour)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
     if not (parser.parse_from_file(str(model.path)) if model.data else parser.parse(model.graph)):
-        raise BundleError(f"{key.flavour} {key.version} cannot read the graph ({parser.get_error(0)})")
+        raise BundleError(f"{key.flavour} {key.version} cannot parse the graph ({parser.get_error(0)}); use another backend")
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     for name, (least, usual, most) in key.shapes.items():
@@ -128,7 +128,9 @@ def build(model: OnnxModel, key: Key) -> bytes:
         config.set_compute_capability(_capability(trt, key.compute_capability), 0)
     content = builder.build_serialized_network(network, config)
     if content is None:
-        raise BundleError(f"{key.flavour} {key.version} cannot build the graph for compute capability {key.compute_capability}")
+        raise BundleError(
+            f"{key.flavour} {key.version} cannot build the graph for compute capability {key.compute_capability}; use another backend"
+        )
     return bytes(content)
 
 
@@ -136,7 +138,7 @@ def _capability(trt: Any, text: str) -> Any:
     """`ComputeCapability` of, for example, "8.9"."""
     known = {name[2:-1] + "." + name[-1]: name for name in dir(trt.ComputeCapability) if name.startswith("SM") and name[2:].isdigit()}
     if text not in known:
-        raise ConfigError(f"compute capability is {text!r}; this TensorRT-RTX builds for {', '.join(sorted(known, key=float))}")
+        raise ConfigError(f"compute capability is {text!r}; the installed TensorRT-RTX builds for {', '.join(sorted(known, key=float))}")
     return getattr(trt.ComputeCapability, known[text])
 
 

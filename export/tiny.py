@@ -1,4 +1,4 @@
-"""Tiny pipelines with random weights, one of each family: what the tests and the table of families export.
+"""Tiny pipelines with random weights, one for each family, for the tests and the table of families.
 
 They have every kind of part that their full-size relatives have, and are a few hundred kilobytes each.
 """
@@ -21,7 +21,7 @@ PIXELS = 16
 
 
 def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
-    """A CLIP tokenizer that knows letters alone."""
+    """A CLIP tokenizer whose vocabulary is letters."""
     words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{c}</w>" for c in LETTERS), "!"]
     return transformers.CLIPTokenizer(
         vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=MAX_TOKENS, pad_token=pad
@@ -29,7 +29,7 @@ def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
 
 
 def t5_tokenizer() -> Any:
-    """A T5 tokenizer that knows letters alone."""
+    """A T5 tokenizer whose vocabulary is letters."""
     pieces = [
         ("<pad>", 0.0),
         ("</s>", 0.0),
@@ -48,7 +48,7 @@ def t5_tokenizer() -> Any:
 
 
 def gemma_tokenizer() -> Any:
-    """A tokenizer that begins with <bos>, as Gemma's does, and knows a few words."""
+    """A tokenizer that begins texts with <bos>, like Gemma's, with a vocabulary of a few words."""
     words = [
         "<pad>",
         "<eos>",
@@ -136,7 +136,7 @@ def stable_diffusion(scheduler: Any = None, **changes: Any) -> Any:
         unet=unet(**changes),
         text_encoder=clip_text(),
         tokenizer=clip_tokenizer(),
-        # it draws noise at every step
+        # it adds noise at every step
         scheduler=scheduler or diffusers.EulerAncestralDiscreteScheduler(**NOISE),
         safety_checker=None,
         feature_extractor=None,
@@ -178,7 +178,7 @@ def stable_diffusion_xl(scheduler: Any = None, **latents: Any) -> Any:
 
 
 def stable_diffusion_3_without_t5() -> Any:
-    """As it is often used: the largest encoder left out."""
+    """A common variant: without the largest text encoder."""
     pipeline = stable_diffusion_3()
     parts = {**pipeline.components, "text_encoder_3": None, "tokenizer_3": None}
     return diffusers.StableDiffusion3Pipeline(**parts)
@@ -326,15 +326,15 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 
 
 def bert_tokenizer() -> Any:
-    """A BERT tokenizer that knows letters, and the words of a prompt."""
+    """A BERT tokenizer whose vocabulary is letters and the words of a prompt."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "picture", "of", ".", *LETTERS, *(f"##{c}" for c in LETTERS)]
     return transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
 
 
 def save_blip(folder: Path, *, layers: int = 2, width: int = 32, heads: int = 4, image_px: int = 32, patch_px: int = 8) -> Any:
-    """Write a BLIP captioner with random weights and its processor; its captions depend on the picture, and end at different lengths."""
+    """Write a BLIP captioner with random weights and its processor; its captions depend on the picture and differ in length."""
     tokenizer = bert_tokenizer()
-    spread = 1.7 / width**0.5  # at transformers' own every caption would be the same
+    spread = 1.7 / width**0.5  # with the default of transformers all captions would be the same
     common = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers, "num_attention_heads": heads}
     config = transformers.BlipConfig(
         text_config={

@@ -1,4 +1,4 @@
-"""Parity: every exported component against torch, and the runtime's whole pictures against diffusers' own pipeline.
+"""Parity: every exported component against torch, and the runtime's whole pictures against diffusers' pipeline.
 
 A bundle that fails is never published. NaN is a failure.
 """
@@ -31,14 +31,14 @@ BATCHES = (1, 3)
 
 @dataclass
 class Parity:
-    """What was measured of an export."""
+    """Measurements of an export."""
 
     components: dict[str, float] = field(default_factory=dict)
     """largest error of each, relative to its largest output"""
     pictures: dict[int, float] = field(default_factory=dict)
-    """by steps: largest difference from diffusers' pictures, of 1"""
+    """number of steps → largest difference from diffusers' pictures, on a scale of 1"""
     seconds: dict[str, float] = field(default_factory=dict)
-    """what exporting each component took"""
+    """seconds that exporting each component took"""
 
 
 def components(bundle: Bundle, networks: Mapping[str, Network]) -> dict[str, float]:
@@ -60,7 +60,7 @@ def components(bundle: Bundle, networks: Mapping[str, Network]) -> dict[str, flo
         _require(
             errors[name],
             COMPONENT_TOLERANCE,
-            f"{bundle.name}: component {name!r} differs from torch by {errors[name]:.1e} of its magnitude",
+            f"{bundle.name}: component {name!r} differs from torch by {errors[name]:.1e} of its largest output",
         )
     return errors
 
@@ -84,4 +84,4 @@ def pictures(bundle: Bundle, generator: Generator, prompts: Sequence[str], steps
 
 def _require(error: float, tolerance: float, message: str) -> None:
     if not error <= tolerance:
-        raise BundleError(f"{message}, allowed is {tolerance:.1e}; nothing was written")
+        raise BundleError(f"{message}; at most {tolerance:.1e} is allowed, so nothing was written")

@@ -1,4 +1,4 @@
-"""Weights, in memory and on disk, so that a network of gigabytes is never there twice.
+"""Weights in memory and on disk, without ever holding a network of gigabytes twice.
 
 A checkpoint's networks rest in 16 bits and are widened to 32 while they are traced or run. What a graph keeps inside
 is filled in at the very end; what is too large for that is streamed to a safetensors file, whose payload ONNX reads as
@@ -24,15 +24,15 @@ import torch
 
 from resynth_fast.bundle import DATA_SUFFIX
 
-HALVED_FROM = 256  # elements; below, a Cast costs more than it saves
-EXTERNAL_FROM = 128 << 20  # bytes of all weights; protobuf ends at 2 GiB, and holds what it reads or writes several times
+HALVED_FROM = 256  # elements; for fewer, a Cast costs more than it saves
+EXTERNAL_FROM = 128 << 20  # bytes of all weights; protobuf is limited to 2 GiB, and copies what it reads or writes several times
 
 DTYPES = {onnx.TensorProto.FLOAT: (np.float32, "F32"), onnx.TensorProto.FLOAT16: (np.float16, "F16")}
 
 
 @torch.no_grad()
 def round_weights(*modules: torch.nn.Module | None) -> None:
-    """Round all weights to float16 and back, in place: what is compared is then exactly what is stored."""
+    """Round all weights to float16 and back, in place: the compared weights are then exactly the stored ones."""
     for module in modules:
         for tensor in () if module is None else (*module.parameters(), *module.buffers()):
             if (halved := _halved(tensor)) is not None:
@@ -40,7 +40,7 @@ def round_weights(*modules: torch.nn.Module | None) -> None:
 
 
 def rest(module: torch.nn.Module) -> None:
-    """Round all weights as `round_weights` does, and keep parameters in 16 bits; they do not compute so: see `widened`."""
+    """Round all weights as `round_weights` does, and hold parameters in 16 bits. To compute with them, see `widened`."""
     for parameter in module.parameters():
         if (halved := _halved(parameter.data)) is not None:
             parameter.data = halved
@@ -51,7 +51,7 @@ def rest(module: torch.nn.Module) -> None:
 
 @contextmanager
 def widened(*modules: torch.nn.Module) -> Iterator[None]:
-    """While open, the weights that `rest` keeps in 16 bits are float32, and the modules compute."""
+    """Hold the weights that `rest` put into 16 bits as float32 while open, so that the modules can compute."""
     resting = {parameter for module in modules for parameter in module.parameters() if parameter.dtype == torch.float16}
     for parameter in resting:
         parameter.data = parameter.data.float()
@@ -63,7 +63,7 @@ def widened(*modules: torch.nn.Module) -> Iterator[None]:
 
 
 def _halved(tensor: torch.Tensor) -> torch.Tensor | None:
-    """In float16; None for the few that it cannot hold, which keep their values, and are stored in 32 bits."""
+    """The tensor in float16; None if float16 cannot represent it: it is then stored in 32 bits."""
     if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float64):
         return None
     halved = tensor.detach().half()
@@ -71,7 +71,7 @@ def _halved(tensor: torch.Tensor) -> torch.Tensor | None:
 
 
 def weights_sha256(*modules: torch.nn.Module) -> str:
-    """Hash of names, shapes and values of all weights, however they were stored."""
+    """Hash of names, shapes and values of all weights, independent of how they are stored."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -81,10 +81,10 @@ def weights_sha256(*modules: torch.nn.Module) -> str:
 
 
 class Weights:
-    """The large weights of a graph by name, still where torch has them; in the graph their places are kept, empty."""
+    """The large weights of a graph by name, still in torch's memory; the graph has empty tensors in their place."""
 
     def __init__(self, model: Any) -> None:
-        """Take them out of an onnx_ir model."""
+        """Move the large weights out of an onnx_ir model."""
         self._sources: dict[str, Any] = {}
         self._halves: set[str] = set()
         for name, value in model.graph.initializers.items():
@@ -97,16 +97,16 @@ class Weights:
         return name in self._sources
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """The values of one, made when they are asked for."""
+        """The values of one weight, computed on access."""
         values = np.ascontiguousarray(self._sources[name].numpy())
         return values.astype(np.float16) if name in self._halves else values
 
     def rename(self, names: dict[str, str]) -> None:
-        """Call them otherwise: name → new name."""
+        """Rename the weights: name → new name."""
         self._sources = {names[name]: source for name, source in self._sources.items()}
 
     def halve(self, model: Any) -> None:
-        """Make float16 of float32 followed by a Cast, where nothing is lost by it.
+        """Store float32 weights as float16 followed by a Cast, where this is exact.
 
         Constants that the exporter computed (rotary tables, folded products) do not survive the rounding and stay as they are.
         """
@@ -123,7 +123,7 @@ class Weights:
         model.graph.node.extend([*casts, *nodes])
 
     def put(self, model: Any, folder: Path) -> Path | None:
-        """Put them into their places in the graph, or, if they are many, into a file in `folder`, which is returned."""
+        """Write the weights into the graph or, if they are large, into a file in `folder`, which is returned."""
         places = [tensor for tensor in model.graph.initializer if tensor.name in self]
         for tensor in places:
             tensor.ClearField("external_data")
@@ -135,8 +135,8 @@ class Weights:
         return None
 
     def _outside(self, places: list[Any], folder: Path) -> Path:
-        """The file is called by its hash, and so is it in the graph, whose own hash then changes with the weights."""
-        places = sorted(places, key=lambda tensor: tensor.data_type == onnx.TensorProto.FLOAT16)  # 32 bits first: all are aligned
+        """Write the file, named by its hash. The graph refers to it by that name, so the graph's hash changes with the weights."""
+        places = sorted(places, key=lambda tensor: tensor.data_type == onnx.TensorProto.FLOAT16)  # 32 bits first, so that all are aligned
         header, starts = _header(places)
         draft = folder / f"weights{DATA_SUFFIX}"
         digest = hashlib.sha256(header)
@@ -165,7 +165,7 @@ def _bytes(tensor: Any) -> int:
 
 
 def _header(tensors: Iterable[Any]) -> tuple[bytes, list[int]]:
-    """The header of a safetensors file of these tensors, one behind the other, and where in the file each begins."""
+    """The header of a safetensors file of these tensors in order, and the offset of each in the file."""
     entries, starts, end = {}, [], 0
     for tensor in tensors:
         starts.append(end)

@@ -245,18 +245,18 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 WRONG = {
-    other_model: "a model of type 'clip'; captioners can be made of blip",
+    other_model: "a model of type 'clip'; the exporter supports blip",
     crops: "its processor crops",
-    other_filter: "other than by bicubic",
-    other_range: "only pictures in",
-    other_size: "pictures of 48 px, its config takes 32",
+    other_filter: "another filter than bicubic",
+    other_range: "it must be 1/255",
+    other_size: "pictures of 48 px, but its config takes 32 px",
     oblong: "it must be square",
     no_processor: "fetch the checkpoint with its processor",
     no_tokenizer: "has no tokenizer",
     broken_tokenizer: "tokenizer cannot be read",
-    foreign_tokenizer: "its tokenizer knows 70 tokens, its config 60",
+    foreign_tokenizer: "its tokenizer has 70 tokens, its config 60",
     endless_layers: "num_hidden_layers is 1000000000",
-    few_positions: "max_tokens is 33, .* knows 32 positions",
+    few_positions: "max_tokens is 33, but .* has 32 positions",
 }
 
 
@@ -273,5 +273,5 @@ def test_an_export_that_writes_something_else_is_not_published(bundle: Bundle, c
     """The check that guards publishing: a bundle whose captions end elsewhere differs from transformers'."""
     other = VisionLanguage(bundle, EnginePool(threads=1)).tokens(exporter.probes())[0][3]
     spoilt = changed(bundle, tmp_path, decoding={"prefix": [START], "end": other, "max_tokens": MOST})
-    with pytest.raises(BundleError, match="a caption is the tokens"):
+    with pytest.raises(BundleError, match="a caption has the tokens"):
         exporter.verified(spoilt, checkpoint)

@@ -133,9 +133,9 @@ def test_without_a_network_the_way_out_is_told(server: ThreadingHTTPServer, tmp_
 
 def test_a_folder_that_is_not_there_is_never_asked_of_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="no folder org/model; if it is on a hub, write hub:org/model"):
+    with pytest.raises(ConfigError, match="no folder org/model; for a checkpoint on a hub write hub:org/model"):
         hub.folder("org/model")
-    with pytest.raises(ConfigError, match="written hub:ORG/NAME"):
+    with pytest.raises(ConfigError, match="write hub:ORG/NAME"):
         hub.folder("hub:../../etc")
 
 

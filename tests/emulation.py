@@ -20,7 +20,7 @@ FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-fsanitize=alignment", "-sha
 
 
 class Emulation:
-    """A library of emulated kernels. Its functions take arrays, None and integers, and return an integer: 0 is success."""
+    """A library of emulated kernels. Its functions take arrays, None, integers and ctypes' own; 0 is success."""
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
@@ -49,4 +49,4 @@ def compile_emulation(source: Path, folder: Path, *flags: str) -> Path:
 def _as_c(argument: Any) -> Any:
     if isinstance(argument, np.ndarray):
         return ctypes.c_void_p(argument.ctypes.data)
-    return argument if argument is None or isinstance(argument, ctypes.Array) else ctypes.c_int64(argument)
+    return ctypes.c_int64(argument) if isinstance(argument, int) else argument

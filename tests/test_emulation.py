@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from emulation import CSRC, HERE, Emulation, compile_emulation
+from test_score import launch_emulated, make
 
 INVALID_VALUE, INVALID_CONFIGURATION, LAUNCH_FAILURE, LAUNCH_TIMEOUT, MISALIGNED_ADDRESS = 1, 9, 719, 702, 716
 
@@ -58,6 +59,7 @@ CALLS: dict[str, Callable[[Emulation], int]] = {
     "emulated_fit": lambda preprocess: preprocess.emulated_fit(pixels(9, 9, 3), 27, 9, 7, floats(3, 7, 7)),
     "emulated_levels": lambda preprocess: preprocess.emulated_levels(floats(2, 3, 7, 7), 2, 7, 7, pixels(2, 7, 7, 3)),
     "emulated_jpeg": lambda preprocess: preprocess.emulated_jpeg(pixels(9, 9, 3), 9, 9, 75, pixels(9, 9, 3)),
+    "emulated_score": lambda library: launch_emulated(library, make(0, [[2, 0, 5, 1], [1, 3, 0, 11]], 33, points=3))[0],
     "emulated_similarity": similarity,
     "emulated_step": step,
     "emulated_texture": texture,
@@ -69,8 +71,8 @@ CALLS: dict[str, Callable[[Emulation], int]] = {
 def launchers() -> list[tuple[str, str]]:
     """Kernel and function of every emulated launcher, by their sources: ("finite", "emulated_faults"), …"""
     found = re.compile(r'extern "C" int64_t (emulated_\w+)\(')
-    sources = [source for source in sorted(HERE.glob("*.cpp")) if (CSRC / source.stem).is_dir()]
-    return [(source.stem, name) for source in sources for name in found.findall(source.read_text()) if "workspace" not in name]
+    sources = {source.stem: HERE / f"{source.stem}.cpp" for source in sorted(CSRC.glob("*/*.cu"))}
+    return [(kernel, name) for kernel, source in sources.items() for name in found.findall(source.read_text()) if "workspace" not in name]
 
 
 def test_every_kernel_is_emulated() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from emulation import Emulation
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -260,8 +261,15 @@ def pointer(array: NDArray[np.generic] | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if array is None else array.ctypes.data)
 
 
-def emulated(library: ctypes.CDLL, problem: Problem) -> Scores:
-    """The CUDA source, run by the host; `ScoreArgs` of csrc/include/resynth/score.h, field by field."""
+def emulated(library: Emulation, problem: Problem) -> Scores:
+    """The CUDA source, run by the host."""
+    error, found = launch_emulated(library, problem)
+    assert error == 0
+    return found
+
+
+def launch_emulated(library: Emulation, problem: Problem) -> tuple[int, Scores]:
+    """The launcher's error and what was written; `ScoreArgs` of csrc/include/resynth/score.h, field by field."""
     probes, points, dimension = problem.points.shape
     candidates = problem.prior.weights.shape[1]
     found = Scores(np.empty((probes, points, candidates)), np.empty((probes, points)))
@@ -277,29 +285,27 @@ def emulated(library: ctypes.CDLL, problem: Problem) -> Scores:
             ("consistency", ctypes.c_void_p),
         ]
 
-    library.emulated_workspace.restype = ctypes.c_int64
-    workspace = np.full(library.emulated_workspace(*map(ctypes.c_int64, (probes, points, candidates, dimension))), 0xFF, np.uint8)
+    workspace = np.full(library.emulated_workspace(probes, points, candidates, dimension), 0xFF, np.uint8)
     arguments = Arguments(*map(pointer, arrays), *shape, problem.energy, *map(pointer, found))
-    assert library.emulated_score(ctypes.byref(arguments), pointer(workspace)) == 0
-    return found
+    return library.emulated_score(ctypes.byref(arguments), workspace), found
 
 
 @pytest.fixture(scope="session")
-def cuda(emulated_cuda: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
+def cuda(emulated_cuda: Callable[[str], Emulation]) -> Emulation:
     return emulated_cuda("score")
 
 
 @pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
 @pytest.mark.parametrize("prior", ["none", "one", "each"])
 @pytest.mark.parametrize("given_content", [False, True])
-def test_the_cuda_source_matches_the_twin(cuda: ctypes.CDLL, prior: str, given_content: bool) -> None:
+def test_the_cuda_source_matches_the_twin(cuda: Emulation, prior: str, given_content: bool) -> None:
     for dimension in (1, 33, 257):
         problem = make(dimension, [[2, 0, 5, 1], [1, 3, 0, 11]], dimension, points=3, prior=prior, given_content=given_content)
         assert_close(emulated(cuda, problem), problem(of=twins.score))
 
 
 @pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
-def test_the_cuda_source_gives_the_same_bits_to_a_probe_alone(cuda: ctypes.CDLL) -> None:
+def test_the_cuda_source_gives_the_same_bits_to_a_probe_alone(cuda: Emulation) -> None:
     problem = make(5, [[2, 0, 5], [1, 3, 2]], 97, points=2, prior="each")
     together, alone = emulated(cuda, problem), emulated(cuda, problem.only(1))
     np.testing.assert_array_equal(together.scores[1], alone.scores[0])
@@ -307,7 +313,7 @@ def test_the_cuda_source_gives_the_same_bits_to_a_probe_alone(cuda: ctypes.CDLL)
 
 
 @pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
-def test_the_cuda_source_makes_nan_of_what_is_out_of_range(cuda: ctypes.CDLL) -> None:
+def test_the_cuda_source_makes_nan_of_what_is_out_of_range(cuda: Emulation) -> None:
     problem = make(6, [[2, 1]], 33)
     for changes in (
         {"rows": np.array([0, 99, 1])},

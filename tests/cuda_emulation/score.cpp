@@ -5,6 +5,6 @@ extern "C" int64_t emulated_workspace(int64_t probes, int64_t points, int64_t ca
     return resynth::score_cuda_workspace(probes, points, candidates, dimension);
 }
 
-extern "C" int emulated_score(const resynth::ScoreArgs* args, void* workspace) {
+extern "C" int64_t emulated_score(const resynth::ScoreArgs* args, void* workspace) {
     return resynth::score_cuda(*args, workspace, nullptr);
 }

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from emulation import HERE, Emulation, compile_emulation
-from galleries import filled, gallery, templates  # noqa: F401
 from hypothesis import settings
 from loopback import Server
 from stand_in import StandIn
+
+# Fixtures that several files share.
+pytest_plugins = ["galleries", "gaussian_pictures", "synthetic_pictures", "zoo_pictures"]
 
 # Timings of shared machines are noise, and a suite that gates a merge must not depend on luck.
 settings.register_profile("resynth", deadline=None, derandomize=True)

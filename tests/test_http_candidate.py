@@ -1,4 +1,4 @@
-"""Candidates that are not engines: folders of given pictures, and an images API on this machine."""
+"""Candidates behind an images API, here a server on the loopback."""
 
 from __future__ import annotations
 
@@ -15,175 +15,15 @@ import pytest
 from loopback import Answer, Server
 from PIL import Image
 
-from resynth_fast import Attributor, images, zoo
+from resynth_fast import Attributor
 from resynth_fast.batch import run
 from resynth_fast.candidates import find
-from resynth_fast.candidates.folder import Exemplars
 from resynth_fast.candidates.http import HttpCandidate
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.errors import BundleError, ConfigError, SourceError
+from resynth_fast.errors import ConfigError, SourceError
 from resynth_fast.http_client import MAX_WAIT_S, Settings
-from resynth_fast.report import page as report
-from resynth_fast.resynthesis.executor import Executor
-from resynth_fast.types import Pixels, Request
 
 SECRET = "sk-verysecret"
-
-
-@pytest.fixture(scope="module")
-def pool() -> EnginePool:
-    return EnginePool(threads=1)
-
-
-@pytest.fixture(scope="module")
-def folders(pool: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dozen pictures of each of two zoo generators, of different captions."""
-    root = tmp_path_factory.mktemp("given")
-    for i, name in enumerate(("zoo-flux", "zoo-sd-v")):
-        [candidate] = find([f"zoo:{name}"], pool)
-        (root / name).mkdir()
-        for j, pixels in enumerate(candidate.make(zoo.prompts()[12 * i : 12 * i + 12], [900 + 12 * i + j for j in range(12)], 8)):
-            Image.fromarray(pixels).save(root / name / f"{j:02}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def probes(pool: EnginePool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """Three pictures of each of the two, of other captions and with other noise."""
-    root = tmp_path_factory.mktemp("probes")
-    found: dict[str, list[Path]] = {}
-    for name in ("zoo-flux", "zoo-sd-v"):
-        [candidate] = find([f"zoo:{name}"], pool)
-        for j, pixels in enumerate(candidate.make(zoo.prompts()[40:43], [(1 << 40) + j for j in range(3)], 8)):
-            path = root / f"{name}-{j}.png"
-            Image.fromarray(pixels).save(path)
-            found.setdefault(name, []).append(path)
-    return found
-
-
-# --- given pictures -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def mixed(folders: Path) -> Attributor:
-    """Pictures of one zoo generator beside two others that can be run."""
-    return Attributor.open([f"acme={folders / 'zoo-flux'}", "zoo:zoo-sd", "zoo:zoo-sd-v"], references=2, steps=4, threads=1)
-
-
-def test_folders_alone_are_told_apart_by_their_own_pictures(tmp_path: Path) -> None:
-    """A grainy and a smooth source of pictures that show much the same."""
-    rng = np.random.default_rng(0)
-
-    def scene(grain: float) -> Image.Image:
-        x, y = np.mgrid[0:64, 0:64] / 64
-        colour, turn = rng.uniform(60, 190, 3), rng.uniform(0, 6)
-        shade = 40 * np.sin(turn + 4 * x + 3 * y)[..., None] + rng.normal(0, grain, (64, 64, 3))
-        return Image.fromarray(np.clip(colour + shade, 0, 255).astype(np.uint8))
-
-    for name, grain in (("grainy", 9.0), ("smooth", 1.5)):
-        for folder in (name, f"probes-{name}"):
-            (tmp_path / folder).mkdir()
-            for i in range(10):
-                scene(grain).save(tmp_path / folder / f"{i}.png")
-    attributor = Attributor.open([f"{name}={tmp_path / name}" for name in ("grainy", "smooth")], references=4, threads=1)
-    for name in ("grainy", "smooth"):
-        verdicts = attributor(sorted((tmp_path / f"probes-{name}").iterdir()))
-        assert sum(v.candidates[0].name == name for v in verdicts) >= 9
-        assert all((len(c.resyntheses), len(c.exemplars)) == (0, 4) for v in verdicts for c in v.candidates)
-
-
-def test_a_folder_is_named_beside_candidates_that_can_be_run(mixed: Attributor, probes: dict[str, list[Path]]) -> None:
-    assert sum(v.candidates[0].name == "acme" for v in mixed(probes["zoo-flux"])) >= 2
-    assert sum(v.candidates[0].name == "zoo-sd-v" for v in mixed(probes["zoo-sd-v"])) >= 2
-
-
-def test_the_record_and_the_page_tell_given_from_made(mixed: Attributor, probes: dict[str, list[Path]]) -> None:
-    [result] = run(mixed, [str(probes["zoo-flux"][0])], lambda done, of: None)
-    counts = {c["name"]: (c["resyntheses"], c["references"]) for c in result.record["candidates"]}
-    assert counts == {"acme": (0, 12), "zoo-sd": (2, 2), "zoo-sd-v": (2, 2)}
-    assert result.record["evidence"]["seeds"] == [0, 1]
-    assert any("given pictures" in warning for warning in result.record["warnings"])
-    page = report.render([result.record], [result.images])
-    assert page.count("given picture</li>") == 12
-    assert "Picture 1 given for acme" in page
-    assert "Resynthesis 1 by acme" not in page
-    assert "Resynthesis 2 by zoo-sd" in page
-
-
-@pytest.mark.parametrize(("others", "references"), [(["zoo:zoo-sd", "zoo:zoo-sd-v"], 1), ([], 12)])
-def test_a_probe_is_never_its_own_reference(folders: Path, others: list[str], references: int) -> None:
-    attributor = Attributor.open(
-        [f"acme={folders / 'zoo-flux'}", f"other={folders / 'zoo-sd-v'}", *others], references=references, steps=1, threads=1
-    )
-    probe = folders / "zoo-flux" / "03.png"
-    [verdict] = attributor([probe])
-    acme = next(c for c in verdict.candidates if c.name == "acme")
-    pixels = images.read(probe).pixels
-    assert len(acme.exemplars) == 11
-    assert not any(np.array_equal(given, pixels) for given in acme.exemplars)
-    assert any("not compared with itself" in warning for warning in verdict.warnings)
-
-
-def test_given_pictures_are_resynthesised_once_and_verdicts_do_not_depend_on_company(
-    mixed: Attributor, probes: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = mixed([probes["zoo-flux"][0], probes["zoo-sd-v"][0]])
-    made: list[int] = []
-    original = Executor.__call__
-
-    def counted(self: Executor, requests: list[Request], **rest: float | None) -> dict[Request, Pixels]:
-        made.append(len({request.prompt for request in requests}))
-        return original(self, requests, **rest)
-
-    monkeypatch.setattr(Executor, "__call__", counted)
-    [alone] = mixed([probes["zoo-sd-v"][0]])
-    assert made == [1]  # the probe's own caption, none of the given pictures'
-    np.testing.assert_allclose([c.score for c in both[1].candidates], [c.score for c in alone.candidates], atol=1e-3)
-
-
-def test_the_nearest_are_nearest_in_content_and_equal_files_count_once(tmp_path: Path, pool: EnginePool) -> None:
-    files = tuple((f"{i:064}", Path(f"{i}.png")) for i in range(4))
-    offset = np.array([100.0, 0, 0])  # what the source's pictures have in common
-    points = np.array([[0, 1.0, 0], [0, 0, 1.0], [0, -1.0, 0], [0, 0, -1.0]]) + offset
-    given = Exemplars("acme", files, points)
-    chosen = given.nearest(np.array([0.0, 5, 1]), 2, "")
-    assert chosen.files == (Path("0.png"), Path("1.png"))
-    assert given.nearest(np.array([0.0, 5, 1]), 9, files[0][0]).files[0] == Path("1.png")
-    Image.new("RGB", (64, 64), "red").save(tmp_path / "b.png")
-    (tmp_path / "sub").mkdir()
-    for name in ("a.png", "sub/c.png"):
-        (tmp_path / name).write_bytes((tmp_path / "b.png").read_bytes())
-    [candidate] = find([f"acme={tmp_path}"], pool)
-    assert list(candidate.files.values()) == [tmp_path / "a.png"]
-
-
-def test_the_hash_of_a_folder_is_that_of_its_pictures(tmp_path: Path, pool: EnginePool) -> None:
-    def sha256(colours: list[str]) -> str:
-        for path in tmp_path.glob("*.png"):
-            path.unlink()
-        for i, colour in enumerate(colours):
-            Image.new("RGB", (64, 64), colour).save(tmp_path / f"{i}.png")
-        return find([f"acme={tmp_path}"], pool)[0].sha256
-
-    assert sha256(["red", "blue"]) == sha256(["blue", "red", "red"]) != sha256(["red"])
-
-
-def test_bad_folders_say_what_is_wrong(tmp_path: Path, folders: Path, pool: EnginePool) -> None:
-    with pytest.raises(ConfigError, match=r"candidate acme: .*nowhere is no folder; name the folder"):
-        find(["acme=/nowhere"], pool)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BundleError, match=r"candidate acme: no picture found"):
-        find([f"acme={tmp_path / 'empty'}"], pool)
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(BundleError, match=r"candidate acme: .*bad\.png: is not a readable .* take it out of the folder"):
-        Attributor.open([f"acme={tmp_path}"], threads=1)
-    with pytest.raises(ConfigError, match=r"'acme' is named twice"):
-        find([f"acme={folders / 'zoo-flux'}"] * 2, pool)
-    with pytest.raises(ConfigError, match=r"together lends resyntheses, and acme makes none"):
-        Attributor.open([f"acme={folders / 'zoo-flux'}", "zoo:"], together=True, threads=1)
-
-
-# --- an images API ------------------------------------------------------------------------------------------------
 
 
 def png(seed: int = 0, side: int = 64) -> bytes:
@@ -434,9 +274,9 @@ def test_requests_keep_to_the_rate_and_to_those_under_way(server: Server, candid
 
 
 def test_a_picture_is_attributed_with_an_api_among_the_candidates(
-    server: Server, probes: dict[str, list[Path]], pool: EnginePool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, zoo_probes: dict[str, list[Path]], zoo_pool: EnginePool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    [flux] = find(["zoo:zoo-flux"], pool)
+    [flux] = find(["zoo:zoo-flux"], zoo_pool)
 
     def respond(body: dict[str, Any], number: int) -> Answer:
         buffer = io.BytesIO()
@@ -447,7 +287,7 @@ def test_a_picture_is_attributed_with_an_api_among_the_candidates(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("ACME_KEY", SECRET)
     attributor = Attributor.open([f"acme={server.url}#seed=yes,key=ACME_KEY,parallel=1", "zoo:zoo-sd"], references=2, steps=4, threads=1)
-    [result] = run(attributor, [str(probes["zoo-flux"][0])], lambda done, of: None)
+    [result] = run(attributor, [str(zoo_probes["zoo-flux"][0])], lambda done, of: None)
     assert result.record["candidates"][0]["name"] == "acme"
     assert result.record["candidates"][0]["resyntheses"] == 2
     assert any("127.0.0.1" in warning for warning in result.record["warnings"])

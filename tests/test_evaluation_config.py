@@ -1,0 +1,45 @@
+"""Evaluation settings that contradict each other or the data set are refused."""
+
+from dataclasses import replace
+
+import pytest
+from gaussian_pictures import CONSTANTS, dataset_features, runner, world
+
+from resynth_fast.errors import ConfigError
+from resynth_fast.evaluation.config import EvaluationConfig
+from resynth_fast.evaluation.protocols import ProtocolRunner
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"recipe": "magic"}, "--recipe is 'magic'; it must be default, one-shot"),
+        ({"without": ("sleep",)}, "--without is 'sleep'"),
+        ({"recipe": "one-shot", "without": ("own",)}, "'own', a step that recipe 'one-shot' does not have"),
+        ({"recipe": "paper", "without": ("whitening",)}, "a step that recipe 'paper' does not have"),
+        ({"without": ("scaling",)}, "needs --without whitening too"),
+        ({"references": -1}, "references is -1"),
+        ({"draws": 0}, "draws 0"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"references": 0, "recipe": "one-shot"}, "nothing but its references"),
+        ({"references": 0, "without": ("gallery",)}, "without a gallery has nothing but its references"),
+        ({"together": 3}, "--together is 3 with recipe 'default'"),
+        ({"recipe": "layer", "leave_out": ("jpeg",)}, "recipe 'layer' has no nuisance"),
+        ({"policy": "guess"}, "policy is 'guess'"),
+        ({"policy": "aligned"}, "recipe one-shot"),
+    ],
+)
+def test_settings_that_say_nothing_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        EvaluationConfig(**setting)
+
+
+def test_an_extractor_may_lack_what_a_recipe_needs(gaussian_data):
+    with pytest.raises(ConfigError, match="without its own last layer"):
+        runner(replace(gaussian_data, last=None), recipe="paper")
+    with pytest.raises(ConfigError, match="compares one tap"):
+        ProtocolRunner(gaussian_data, CONSTANTS, [16, 32], EvaluationConfig(recipe="layer"))
+    with pytest.raises(ConfigError, match="'fog'; the extractor's nuisance constants have jpeg"):
+        runner(gaussian_data, leave_out=("fog",))
+    with pytest.raises(ConfigError, match="no probe has a reference"):
+        runner(dataset_features(*world(0, copies=1)), recipe="one-shot").judge()

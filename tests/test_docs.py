@@ -10,6 +10,7 @@ import click
 import pytest
 import typer
 
+from resynth_fast import __version__
 from resynth_fast.cli.__main__ import app
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +109,11 @@ def test_commands_shown_exist_with_their_options(page: Path) -> None:
 
 def test_the_readme_shows_commands() -> None:
     assert len(list(commands(ROOT / "README.md"))) >= 10
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert re.search(rf"^version: {re.escape(__version__)}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert re.search(rf"^## {re.escape(__version__)}$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def test_results_are_what_their_generator_writes() -> None:

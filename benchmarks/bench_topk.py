@@ -17,16 +17,19 @@ from resynth_fast.kernels.similarity import backend
 from resynth_fast.kernels.topk import topk
 
 DIMENSION, K = 768, 10
+GROUPS = 14
 Found = NDArray[np.int64]
 
 
 def main() -> None:
-    """A small and a large gallery for one query, which memory bounds, and many queries, which arithmetic does."""
+    """A small and a large gallery for one query, which memory bounds, and many queries, which arithmetic does; and by group."""
     run(
         cpu=lambda: [
             *on_cpu(1, 1_000),
             *on_cpu(1, 100_000),
             *halved(1, 100_000),
+            *grouped(1, 100_000),
+            *grouped(64, 10_000),
             *on_cpu(64, 10_000, {"torch": 1.0}),
             bits("topk", host_scores, processor()),
         ],
@@ -35,6 +38,8 @@ def main() -> None:
             *on_gpu(1, 1_000_000, allowed_us=570.0),
             *on_gpu(64, 10_000),
             *on_gpu(256, 100_000, {"torch": 1.3, "cuvs, float16": 0.95}),
+            *grouped_on_gpu(1, 1_000_000),
+            *grouped_on_gpu(64, 100_000),
             device_bits(),
         ],
     )
@@ -78,6 +83,86 @@ def halved(count: int, rows: int) -> list[Row]:
         goals={"ours, float32": 1.8},
         limit=lambda: flat @ flat,
         device=f"{processor()}, {backend()}",
+    )
+
+
+def grouped(count: int, rows: int) -> list[Row]:
+    """The K best of each of GROUPS groups of weighted rows, a fifteenth of them left out: what a gallery's look-up asks for."""
+    queries, gallery = problem(count, rows)
+    groups, weights, offsets = scoring(count, rows)
+    members = [np.flatnonzero(groups == group) for group in range(GROUPS)]
+
+    def ours() -> Found:
+        return topk(queries, gallery, K, offsets=offsets, weights=weights, groups=groups, group_count=GROUPS).indices
+
+    def use_numpy() -> Found:
+        scores = (queries @ gallery.T + offsets[:, None]) * weights
+        return np.stack([of[nearest(-scores[:, of])] for of in members], axis=1)
+
+    others: dict[str, Callable[[], Found]] = {"numpy": use_numpy}
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(1)
+        arrays = tuple(map(torch.from_numpy, (queries, gallery, offsets, weights)))
+        parts = [torch.from_numpy(of) for of in members]
+
+        def use_torch() -> Found:
+            of_queries, of_gallery, added, factors = arrays
+            scores = (of_queries @ of_gallery.T + added[:, None]) * factors
+            return np.stack([of[torch.topk(scores[:, of], K, dim=1).indices].numpy() for of in parts], axis=1)
+
+        others["torch"] = use_torch
+    return compare(
+        "topk",
+        f"{count}x{rows}x{DIMENSION}, k={K} of each of {GROUPS} groups",
+        ours,
+        others,
+        verify=same,
+        best=1.0,
+        limit=limit(queries, gallery),
+        device=f"{processor()}, {backend()}",
+    )
+
+
+def scoring(count: int, rows: int) -> tuple[NDArray[np.int32], Floats, Floats]:
+    """Groups, weights and offsets."""
+    rng = np.random.default_rng(1)
+    groups = rng.integers(-1, GROUPS, rows).astype(np.int32)
+    return groups, rng.uniform(0.5, 2, rows).astype(np.float32), rng.standard_normal(count).astype(np.float32)
+
+
+def grouped_on_gpu(count: int, rows: int) -> list[Row]:
+    """The same on a GPU, rows in float16."""
+    import torch
+
+    from resynth_fast.kernels import _cuda
+
+    queries, gallery = (torch.from_numpy(array).cuda() for array in problem(count, rows))
+    groups, weights, offsets = (torch.from_numpy(array).cuda() for array in scoring(count, rows))
+    half, queries_half = gallery.half(), queries.half()
+    members = [torch.nonzero(groups == group)[:, 0] for group in range(GROUPS)]
+    scores, indices = (torch.empty((count, GROUPS, K), device="cuda", dtype=dtype) for dtype in (torch.float32, torch.int64))
+    workspace = torch.empty(_cuda.topk_workspace_bytes(count, rows, GROUPS, K), dtype=torch.uint8, device="cuda")
+    stream = torch.cuda.current_stream().cuda_stream
+
+    def ours() -> Any:
+        _cuda.topk(queries, [half], offsets, weights, groups, scores, indices, workspace, stream)
+        return indices
+
+    def use_torch() -> Any:
+        found = ((queries_half @ half.T).float() + offsets[:, None]) * weights
+        return torch.stack([of[torch.topk(found[:, of], K, dim=1).indices] for of in members], dim=1)
+
+    return compare(
+        "topk-cuda",
+        f"{count}x{rows}x{DIMENSION} float16, k={K} of each of {GROUPS} groups",
+        ours,
+        {"torch": use_torch},
+        verify=lambda a, b: mostly_same(a.cpu().numpy().reshape(-1, K), b.cpu().numpy().reshape(-1, K)),
+        goals={"torch": 1.0},
+        device=torch.cuda.get_device_name(),
+        finish=torch.cuda.synchronize,
     )
 
 

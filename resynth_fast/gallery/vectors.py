@@ -71,7 +71,7 @@ class Vectors:
             mapped = self._maps.get(name)
             if mapped is None or len(mapped) < rows:
                 shape = there, self._layout.blocks[name]
-                mapped = self._maps[name] = np.memmap(self._paths[name], self._layout.dtype, "r", shape=shape)
+                mapped = self._maps[name] = np.asarray(np.memmap(self._paths[name], self._layout.dtype, "r", shape=shape))
             return mapped[:rows]
 
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -180,12 +180,12 @@ def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
     """How many probes each backend answers as the first does."""
     attributors = {name: Attributor.open(backend=name, threads=threads, strict_backend=True, references=2, steps=8) for name in names}
     first, *others = names
-    makers = [c for c in attributors[first].generators.values() if isinstance(c, EngineCandidate)]
+    makers = [c for c in attributors[first].references.executor.candidates.values() if isinstance(c, EngineCandidate)]
     rng = np.random.default_rng(0)
     captions = rng.choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
     probes = draw(makers, captions, [i % len(makers) for i in range(count)], seed=0, steps=PROBE_STEPS)
     pictures = [picture(probe.pixels) for probe in probes]
-    answers = {name: attributor.attribute(pictures) for name, attributor in attributors.items()}
+    answers = {name: attributor(pictures) for name, attributor in attributors.items()}
     for name in others:
         pairs = list(zip(answers[name], answers[first], strict=True))
         furthest = max(furthest_of(a, b) for a, b in pairs)

@@ -33,7 +33,7 @@ attributor = Attributor.open(references=2, threads=1, memory_budget=budget)
 pictures = [images.read(path) for path in sorted(Path(folder).glob("*.png"))[:probes]]
 attributor.space([pictures[0].pixels])
 before, start = status("VmRSS"), time.perf_counter()
-verdicts = [v for i in range(0, probes, chunk) for v in attributor.attribute(pictures[i:i + chunk])]
+verdicts = [v for i in range(0, probes, chunk) for v in attributor(pictures[i:i + chunk])]
 seconds, account = time.perf_counter() - start, attributor.pool.account
 print(json.dumps({"rss_mb": status("VmHWM") - before, "engines_mb": account.peak_bytes / 1e6, "seconds": seconds, "loads": account.loads,
     "evictions": account.evictions, "waited_s": account.waited_ms / 1e3, "answers": [[v.status, v.candidates[0].name] for v in verdicts]}))

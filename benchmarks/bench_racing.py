@@ -130,7 +130,7 @@ def probes_of(attributor: Attributor, count: int, seed: int, start: int) -> tupl
 def check(attributor: Attributor, seed: int) -> None:
     """That the attributor draws and answers as the race on what was drawn does."""
     _, pixels = probes_of(attributor, CHECKED, seed, 0)
-    verdicts = attributor.attribute([picture(p) for p in pixels])
+    verdicts = attributor([picture(p) for p in pixels])
     drawn = draw_all(attributor, CHECKED, seed)
     for verdict, row in zip(verdicts, racing.race(attributor, drawn.captions, list(drawn.points), drawn.each()), strict=True):
         counts = {c.name: len(c.resyntheses) for c in verdict.candidates}

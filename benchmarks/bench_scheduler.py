@@ -34,6 +34,7 @@ from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines.batching import DynamicBatcher
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.onnx_model import OnnxModel
+from resynth_fast.options import Options
 from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.scheduler import BatchKey, Cost, CostTable, EngineRef, Residency, Use, Work, plan, simulate
 from resynth_fast.types import Request
@@ -119,7 +120,7 @@ def overhead() -> Row:
     model = next(bundle for bundle in zoo.candidates() if bundle.guidance.mode == "none")
     pool = EnginePool(NullBackend(model))
     candidates = {f"null-{i}": EngineCandidate(NullBundle(model, i), pool) for i in range(NULL_CANDIDATES)}
-    executor = Executor(candidates, pool, NULL_STEPS)
+    executor = Executor(candidates, pool, Options(steps=NULL_STEPS))
     samples = []
     for i in range(ROUNDS + 1):
         requests = [Request(name, f"caption {i}", seed) for name in candidates for seed in range(2)]

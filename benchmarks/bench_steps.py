@@ -190,13 +190,13 @@ def seconds(attributors: Mapping[int, Attributor]) -> list[Row]:
     for text in zoo.prompts()[: 1 + TIMED]:
         for (steps, k), taken in times.items():
             start = time.perf_counter()
-            attributors[steps].make([text], attributors[steps].seeds[:k])
+            attributors[steps].references.executor.make([text], attributors[steps].options.seeds[:k])
             taken.append(time.perf_counter() - start)
     median = {case: float(np.median(taken[1:])) for case, taken in times.items()}  # the first loads the engines
     return [
         measured(
             "steps",
-            f"a probe's {k} references of {steps} steps by {len(attributors[steps].generators)} candidates",
+            f"a probe's {k} references of {steps} steps by {len(attributors[steps].references.executor.candidates)} candidates",
             ours=median[steps, k],
             peer=median[DEFAULT, k],
             peer_name=f"{DEFAULT} steps",

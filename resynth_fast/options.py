@@ -1,52 +1,84 @@
-"""What is asked of an attribution: how much is made, from which noise, and what may be looked up instead."""
+"""Options of an attribution: how many pictures are generated, from which noise, and what a gallery may replace."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
-from .captioners import choice
 from .errors import ConfigError
 
-GENERATE, LOOK_UP, BOTH = POLICIES = ("generate", "look-up", "both")
-"""Make every resynthesis; make none; look up what is there and make, and keep, the rest."""
+GENERATE, LOOK_UP, BOTH = GALLERY_POLICIES = ("generate", "look-up", "both")
+"""Generate every resynthesis; generate none; look up the cached ones, generate and cache the rest."""
+TAGGER, METADATA, TEXT = "tagger", "metadata", "text:"
+"""Sources of a caption: the captioner, the prompt recorded in the file, the user (text:WORDS)."""
+
+
+class OptionFields(TypedDict, total=False):
+    """The fields of `Options` as keyword arguments, for functions that pass them on."""
+
+    references: int
+    steps: int
+    seed: int
+    together: bool
+    same_source: bool
+    caption: str
+    race: bool
+    max_pictures: int | None
+    deadline: float | None
+    policy: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How much is made, and from which noise."""
+    """How many pictures are generated, from which noise, and what a gallery may replace.
+
+    Raises:
+        ConfigError: A value is out of range, or two options exclude each other; the message names the field, its value,
+            the allowed range and the way out.
+
+    Example:
+        >>> from resynth_fast import Options
+        >>> Options(references=4, race=True).seeds
+        range(0, 4)
+    """
 
     references: int = 2
-    """Resyntheses of the probe by each candidate."""
+    """Resyntheses of the probe's caption by each candidate, 1 … 64."""
     steps: int = 8
-    """Denoising steps of a resynthesis; what fewer of them cost in accuracy is what `benchmarks/bench_steps.py` measures."""
+    """Denoising steps of a resynthesis, 1 … 1000. `benchmarks/bench_steps.py` measures what fewer steps cost in accuracy."""
     seed: int = 0
-    """Seed of the first reference; the next have the following ones."""
+    """Seed of the first reference, from 0; the others have the seeds that follow."""
     together: bool = False
     """Probes attributed in one call lend each other their resyntheses, as a gallery would."""
     same_source: bool = False
-    """All probes of one call are declared to come from one generator: one answer for them all."""
-    caption: str = choice.TAGGER
-    """Whose words are resynthesised: tagger (the captioner's), metadata (the prompt recorded in the file, where there is one), text:WORDS."""
+    """All probes of one call are declared to come from one generator: they get one answer."""
+    caption: str = TAGGER
+    """Source of the caption: tagger (the captioner), metadata (the prompt recorded in the file, if there is one) or text:WORDS."""
     race: bool = False
-    """Every candidate draws once; further references, up to `references`, only for the leader and its challenger, until they are told apart."""
+    """Every candidate generates one reference. Further ones, up to `references`, are generated only for the leader and its
+    challenger, until they are told apart."""
     max_pictures: int | None = None
-    """Resyntheses of one probe, at most, over all candidates."""
+    """Resyntheses of one probe over all candidates, at most; None: no limit."""
     deadline: float | None = None
-    """Seconds for a probe: after them the answer rests on what was drawn. Of probes examined together, seconds for each."""
+    """Seconds per probe, from captioning on; None: no limit. When they are over, the answer rests on the pictures generated so far.
+    Probes of one call share the sum of their seconds."""
     policy: str = GENERATE
-    """How a gallery is used beside its fit. generate: every resynthesis is made. both: those that the gallery holds are looked up, the
-    others made and kept there. look-up: none is made; a candidate without any is judged by the gallery's pictures of like content."""
+    """How a gallery is used beside its fit. generate: every resynthesis is generated. both: resyntheses that the gallery holds are
+    looked up, the others are generated and added to it. look-up: nothing is generated; a candidate without a cached resynthesis is
+    judged by the gallery's pictures of similar content."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
-        choice.check(self.caption)
-        if self.policy not in POLICIES:
-            raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(POLICIES)}")
+        if self.caption not in (TAGGER, METADATA) and not (self.caption.startswith(TEXT) and self.caption.removeprefix(TEXT).strip()):
+            raise ConfigError(
+                f"caption is {self.caption[:80]!r}; it must be {TAGGER}, {METADATA} or {TEXT}WORDS, as in '{TEXT}a red bicycle'"
+            )
+        if self.policy not in GALLERY_POLICIES:
+            raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(GALLERY_POLICIES)}")
         if self.policy == LOOK_UP and (self.joint or self.limited):
-            raise ConfigError("policy look-up draws nothing; leave out together, same_source, race, max_pictures and deadline")
+            raise ConfigError("policy look-up generates nothing; leave out together, same_source, race, max_pictures and deadline")
         if self.deadline is not None and not self.deadline > 0:
             raise ConfigError(f"deadline is {self.deadline}; it must be seconds above 0")
         if self.joint and self.limited:
@@ -54,33 +86,15 @@ class Options:
 
     @property
     def limited(self) -> bool:
-        """Whether fewer references may be drawn than there are at most."""
+        """Whether a probe may get fewer than `references` pictures of a candidate."""
         return self.race or self.max_pictures is not None or self.deadline is not None
 
     @property
     def seeds(self) -> range:
-        """Of the references."""
+        """Seeds of the references, the same for every probe and candidate."""
         return range(self.seed, self.seed + self.references)
 
     @property
     def joint(self) -> bool:
-        """Whether an answer rests on all probes of a call."""
+        """Whether an answer rests on all probes of its call."""
         return self.together or self.same_source
-
-    def check(self, *, generators: int, exemplar_sources: Sequence[str], fitted: bool, cached: bool) -> None:
-        """ConfigError where `makers` candidates that draw, others that were given pictures, or what a gallery is, do not allow it.
-
-        `fitted`: a gallery's fit is used; `cached`: the gallery is looked into.
-        """
-        if (self.policy != GENERATE) != cached:
-            raise ConfigError(f"policy is {self.policy!r}: it looks into a gallery, which must be given (--gallery)")
-        if self.max_pictures is not None and self.max_pictures < generators:
-            raise ConfigError(f"max_pictures is {self.max_pictures}; every one of {generators} candidates draws once at least")
-        if self.together and fitted:
-            raise ConfigError("together lends probes each other's resyntheses in place of a gallery; give one of the two")
-        if self.together and exemplar_sources:
-            raise ConfigError(f"together lends resyntheses, and {exemplar_sources[0]} makes none; leave one of the two out")
-        if self.limited and exemplar_sources:
-            raise ConfigError(
-                f"race, max_pictures and deadline weigh candidates that draw, and {exemplar_sources[0]} makes nothing; leave one of the two out"
-            )

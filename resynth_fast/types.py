@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,8 +18,8 @@ class Picture:
     """One decoded picture.
 
     pixels: (height, width, 3) uint8, sRGB, upright, read-only. width, height: of `pixels`, in px.
-    sha256: of the file's bytes, in hexadecimal. format: one of FORMATS. exif_orientation: 1 … 8, 1 where absent.
-    warnings: what was done to the picture that changes how far its pixels can be trusted; empty if nothing.
+    sha256: of the file's bytes, in hexadecimal. format: one of FORMATS. exif_orientation: 1 … 8, 1 if absent.
+    warnings: every change of the picture that limits how far its pixels can be trusted; empty if there was none.
     info: text that the file carries (PNG text, comments), **untrusted**: capped and free of control characters,
     but never escaped for HTML, CSV or a terminal. data: the file's bytes; empty if there was no file.
     """
@@ -37,17 +37,31 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a probe shows, in words."""
+    """A description of a probe, which candidates resynthesise."""
 
     text: str
     by: str
-    """The captioner's name, "metadata" for the prompt recorded in the file, "user"."""
+    """Its source: the captioner's name, "metadata" for the prompt recorded in the file, "user"."""
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedProbe:
+    """A probe with its caption and features."""
+
+    picture: Picture
+    caption: Caption
+    features: npt.NDArray[np.float32]
+    """(d,) raw features, as a gallery stores them"""
+    point: npt.NDArray[np.float64]
+    """(d,) whitened features"""
+    perturbed: Sequence[npt.NDArray[np.float64]]
+    """Whitened features of its mildly perturbed copies, (d,) each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One picture to be made: by which candidate, from which prompt, from which noise."""
+    """One picture to generate: the candidate, the prompt, and the seed of the noise."""
 
     candidate: str
     prompt: str
@@ -56,7 +70,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Resynthesis:
-    """A picture that a candidate made from the probe's caption; pixels (H, W, 3) uint8."""
+    """A picture that a candidate generated from the probe's caption; pixels (H, W, 3) uint8."""
 
     seed: int
     pixels: Pixels
@@ -69,40 +83,56 @@ class CandidateEvidence:
     name: str
     family: str
     bundle: str
-    """SHA-256 of the candidate's manifest; of its pictures or of its description where it has none."""
+    """SHA-256 of the candidate's manifest; a candidate without one has the hash of its pictures or of its settings."""
     score: float
     """Log-likelihood, up to a constant shared by all candidates of the probe; higher is closer."""
     probability: float
+    """Probability that this candidate is the source, if one of the candidates is, 0 … 1."""
     resyntheses: tuple[Resynthesis, ...]
+    """Pictures that it generated from the probe's caption."""
     exemplars: tuple[Pixels, ...] = ()
-    """Of a candidate that cannot be run: those of its own pictures that stand for it."""
+    """Of a candidate that cannot generate: its own pictures that represent it, (H, W, 3) uint8 each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer for one probe, with all that it rests on."""
+    """The answer for one probe, with all that it rests on.
+
+    Example:
+        >>> [verdict] = attributor(["picture.png"])  # doctest: +SKIP
+        >>> verdict.status, verdict.label, verdict.probability  # doctest: +SKIP
+        ('attributed', 'zoo-flux', 0.97)
+    """
 
     status: Status
+    """attributed: the first candidate is named. inconclusive: no candidate is likely enough, or mild changes of the picture
+    change the first one. unknown: the probe is less like the candidates' pictures than these are like each other."""
     label: str | None
-    """Name of the candidate, None unless `status` is "attributed"."""
+    """Name of the first candidate; None unless `status` is "attributed"."""
     family: str | None
+    """Family of that candidate; None unless `status` is "attributed"."""
     probability: float
-    """Of the first candidate, if one of them made the picture."""
+    """Probability of the first candidate, if one of the candidates is the source, 0 … 1."""
     margin: float
-    """First probability minus the second."""
+    """The first probability minus the second, 0 … 1."""
     consistency: float
-    """How much the probe looks like a picture of one of the candidates (`recipe.consistency`); low for pictures that none makes."""
+    """How much the probe looks like a picture of one of the candidates (`scoring.score.consistency`); low for the pictures of others."""
     credible_set: tuple[str, ...]
-    """The fewest candidates that hold 90 % of the probability."""
+    """The fewest candidates that together hold 90 % of the probability."""
     candidates: tuple[CandidateEvidence, ...]
-    """From the most to the least probable."""
+    """Evidence per candidate, from the most to the least probable."""
     caption: str
     captioner: str
-    """Whose words the caption is, as in `Caption`."""
+    """Source of the caption, as `Caption.by`."""
     perturbations: int
+    """Number of mildly perturbed copies of the probe that were judged too."""
     flips: int
-    """Under how many of the mild perturbations of the probe another candidate comes first."""
+    """Number of these copies for which another candidate comes first."""
     probe: Picture
     timing_ms: Mapping[str, float]
+    """Elapsed milliseconds per stage, and their "total"; probes of one call get equal shares. "weights": the part of "generate" that
+    waited for weights to load."""
     provenance: Mapping[str, object]
+    """Versions, hashes and settings that the answer depends on."""
     warnings: tuple[str, ...] = field(default=())
+    """Every reason, in plain English, to trust the answer less."""

@@ -25,23 +25,23 @@ def files(tmp_path):
 def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, monkeypatch, deadline):
     attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1, deadline=deadline)
     monkeypatch.setattr(batch, "CHUNK", 8)
-    look, answer, looked, chunks = attributor.prepare, attributor.attribute_prepared, threading.Semaphore(0), []
+    prepare, attribute, prepared, chunks = attributor.prepare, attributor.attribute_prepared, threading.Semaphore(0), []
 
-    def looking(probes, read_ms):
-        found = look(probes, read_ms)
-        looked.release()
-        return found
+    def preparing(pictures, timer):
+        probes = prepare(pictures, timer)
+        prepared.release()
+        return probes
 
-    def answering(found):
-        chunks.append(len(found.probes))
-        assert looked.acquire(timeout=20)
+    def attributing(probes):
+        chunks.append(len(probes.probes))
+        assert prepared.acquire(timeout=20)
         if len(chunks) < 3:
-            assert looked.acquire(timeout=20), "the next chunk waits for this one"
-            looked.release()
-        return answer(found)
+            assert prepared.acquire(timeout=20), "the next chunk waits for this one"
+            prepared.release()
+        return attribute(probes)
 
-    monkeypatch.setattr(attributor, "prepare", looking)
-    monkeypatch.setattr(attributor, "attribute_prepared", answering)
+    monkeypatch.setattr(attributor, "prepare", preparing)
+    monkeypatch.setattr(attributor, "attribute_prepared", attributing)
     told = []
     results = list(batch.run(attributor, files, lambda done, of: told.append((done, of))))
     assert [r.record["input"]["path"] for r in results] == files
@@ -53,13 +53,13 @@ def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, m
 def test_an_error_of_what_was_looked_at_ahead_is_raised(files, monkeypatch):
     attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1)
     monkeypatch.setattr(batch, "CHUNK", 8)
-    look = attributor.prepare
+    prepare = attributor.prepare
 
-    def failing(probes, read_ms):
+    def failing(pictures, timer):
         if len(started) == 1:
             raise RuntimeError("the captioner is gone")
-        started.append(probes)
-        return look(probes, read_ms)
+        started.append(pictures)
+        return prepare(pictures, timer)
 
     started = []
     monkeypatch.setattr(attributor, "prepare", failing)

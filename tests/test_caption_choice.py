@@ -9,7 +9,7 @@ import pytest
 from PIL.PngImagePlugin import PngInfo
 from recorded_metadata import A1111, noise
 
-from resynth_fast import images
+from resynth_fast import Options, images
 from resynth_fast.captioners import choice
 from resynth_fast.errors import ConfigError
 from resynth_fast.types import Picture
@@ -57,4 +57,4 @@ def test_a_recorded_prompt_is_cut_and_cleaned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("misspelt", ["metdata", "text:", "text:  ", ""])
 def test_a_misspelt_choice_of_captions_is_refused(misspelt: str) -> None:
     with pytest.raises(ConfigError, match=r"tagger, metadata or text:WORDS"):
-        choice.captions(misspelt, [], Describes())
+        Options(caption=misspelt)

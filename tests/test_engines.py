@@ -213,7 +213,7 @@ def answers(attributor, probes):
             (v.status, v.label, [(c.name, [r.pixels.tobytes() for r in c.resyntheses]) for c in v.candidates]),
             [v.consistency, *(x for c in v.candidates for x in (c.score, c.probability))],
         )
-        for v in attributor.attribute(probes)
+        for v in attributor(probes)
     ]
 
 
@@ -236,13 +236,13 @@ def expected(probes):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_half_the_memory_gives_the_same_answers_and_says_what_it_cost(probes, expected, threads):
     free = Attributor.open(references=2, steps=2, threads=threads)
-    free.attribute(probes)
+    free(probes)
     budget = free.pool.loaded_bytes() // 2
     tight = Attributor.open(references=2, steps=2, threads=threads, memory_budget=budget)
     for _ in range(2):  # the second time with what the first has left in memory
         assert_same(answers(tight, probes), expected)
     assert tight.pool.account.peak_bytes <= budget
-    [verdict, *_] = tight.attribute(probes)
+    [verdict, *_] = tight(probes)
     assert verdict.provenance["memory"]["budget_bytes"] == budget
     assert verdict.provenance["memory"]["evictions"] > 0
     assert any("memory budget" in warning for warning in verdict.warnings)

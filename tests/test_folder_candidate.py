@@ -137,5 +137,5 @@ def test_bad_folders_say_what_is_wrong(tmp_path: Path, exemplar_folders: Path, z
         Attributor.open([f"acme={tmp_path}"], threads=1)
     with pytest.raises(ConfigError, match=r"'acme' is named twice"):
         find([f"acme={exemplar_folders / 'zoo-flux'}"] * 2, zoo_pool)
-    with pytest.raises(ConfigError, match=r"together lends resyntheses, and acme makes none"):
+    with pytest.raises(ConfigError, match=r"together lends resyntheses, and acme cannot generate any"):
         Attributor.open([f"acme={exemplar_folders / 'zoo-flux'}", "zoo:"], together=True, threads=1)

@@ -20,6 +20,7 @@ from resynth_fast.resynthesis.race import FOREIGN, Race
 from resynth_fast.scoring.calibration import CalibrationPoint
 from resynth_fast.scoring.prior import Prior, no_gallery, remaining_variance
 from resynth_fast.scoring.score import consistency
+from resynth_fast.timing import Deadline
 from resynth_fast.types import Request
 
 NAMES, DIMENSION = ("a", "b", "c"), 40
@@ -204,27 +205,27 @@ def assert_same(found, expected):
 
 
 def test_with_nobody_out_a_race_is_the_exhaustive_run(probes):
-    exhaustive = Attributor.open(references=3, steps=1, threads=1).attribute(probes)
-    by_rounds = Attributor.open(references=3, steps=1, threads=1, max_pictures=99).attribute(probes)
+    exhaustive = Attributor.open(references=3, steps=1, threads=1)(probes)
+    by_rounds = Attributor.open(references=3, steps=1, threads=1, max_pictures=99)(probes)
     assert_same(by_rounds, exhaustive)
 
 
 def test_a_raced_verdict_does_not_depend_on_the_others_nor_on_their_captions(probes):
     attributor = Attributor.open(references=3, steps=1, threads=1, race=True)
-    alone = [attributor.attribute([probe])[0] for probe in probes]
-    together = attributor.attribute([*probes[::-1], probes[0]])
+    alone = [attributor([probe])[0] for probe in probes]
+    together = attributor([*probes[::-1], probes[0]])
     assert_same(together, [*alone[::-1], alone[0]])
 
 
 def test_a_raced_verdict_says_what_it_rests_on(probes):
     attributor = Attributor.open(references=3, steps=1, threads=1, race=True, max_pictures=5)
-    for verdict in attributor.attribute(probes):
+    for verdict in attributor(probes):
         drawn = sum(len(c.resyntheses) for c in verdict.candidates)
         assert 4 <= drawn <= 5
         assert verdict.provenance["race"]["pictures"] == drawn
         cut = verdict.provenance["race"]["cut"]
         assert cut in (None, "5 pictures")
-        assert any(w.startswith("cut short by 5 pictures") for w in verdict.warnings) == bool(cut)
+        assert any(w.startswith("generation was cut short by 5 pictures") for w in verdict.warnings) == bool(cut)
 
 
 def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch):
@@ -235,10 +236,10 @@ def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch)
         return make(self, [r for r in requests if r.candidate in ("zoo-flux", "zoo-sd-v")], **how)
 
     monkeypatch.setattr(Executor, "__call__", two_candidates)
-    for verdict in attributor.attribute(probes):
+    for verdict in attributor(probes):
         assert verdict.status in ("inconclusive", "unknown")
         assert verdict.label is None
-        assert any("never drawn, and so not excluded: zoo-sd, zoo-sd-twin" in w for w in verdict.warnings)
+        assert any("without a single picture, and so not excluded: zoo-sd, zoo-sd-twin" in w for w in verdict.warnings)
         assert np.isfinite([c.score for c in verdict.candidates]).all()
 
 
@@ -252,15 +253,15 @@ def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
 
     monkeypatch.setattr(Executor, "_make", slowly)
     start = time.monotonic()
-    [verdict] = attributor.attribute(probes[:1])
+    [verdict] = attributor(probes[:1])
     assert time.monotonic() - start < 12  # unlimited, it takes more than a minute
     assert verdict.provenance["race"]["cut"] == "the deadline"
-    assert any(w.startswith("cut short by the deadline") for w in verdict.warnings)
+    assert any(w.startswith("generation was cut short by the deadline") for w in verdict.warnings)
 
 
 def test_the_request_of_a_wave_that_would_be_late_is_not_begun():
     attributor = Attributor.open(references=1, steps=1, threads=1)
-    assert attributor.executor([Request("zoo-sd", "p", 0)], deadline=time.monotonic() - 1) == {}
+    assert attributor.references.executor([Request("zoo-sd", "p", 0)], deadline=Deadline(-1)) == {}
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_the_request_of_a_wave_that_would_be_late_is_not_begun():
         ({"race": True, "together": True}, "leave out race"),
         ({"deadline": 0.0}, "deadline is 0.0"),
         ({"deadline": float("nan")}, "deadline is nan"),
-        ({"max_pictures": 3}, "max_pictures is 3; every one of 4 candidates"),
+        ({"max_pictures": 3}, "max_pictures is 3; each of the 4 candidates"),
     ],
 )
 def test_limits_that_cannot_be_kept_are_refused(options, message):

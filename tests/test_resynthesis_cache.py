@@ -49,11 +49,11 @@ def never(self, requests, deadline=None):
 
 
 def test_what_was_made_once_is_found_again_to_the_bit(folder, probes, monkeypatch):
-    plain = Attributor.open(**QUICK).attribute(probes)
-    first = attributor(folder).attribute(probes)
+    plain = Attributor.open(**QUICK)(probes)
+    first = attributor(folder)(probes)
     monkeypatch.setattr(Executor, "__call__", never)
     for policy in ("both", "look-up"):
-        again = attributor(folder, policy).attribute(probes)
+        again = attributor(folder, policy)(probes)
         assert answers(plain) == answers(first) == answers(again)
         for before, now in zip(first, again, strict=True):
             assert [gallery_of(v)["looked_up"] for v in (before, now)] == [0, 8]
@@ -65,50 +65,50 @@ def test_what_was_made_once_is_found_again_to_the_bit(folder, probes, monkeypatc
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"steps": 4}])
 def test_what_decides_a_picture_decides_whether_it_is_found(folder, probes, change):
-    attributor(folder).attribute(probes[:1])
-    [verdict] = attributor(folder, **change).attribute(probes[:1])
+    attributor(folder)(probes[:1])
+    [verdict] = attributor(folder, **change)(probes[:1])
     assert gallery_of(verdict)["looked_up"] == 0
 
 
 def test_only_what_is_lacking_is_made(folder, probes):
-    attributor(folder, references=1).attribute(probes[:1])
-    [verdict] = attributor(folder, references=2).attribute(probes[:1])
+    attributor(folder, references=1)(probes[:1])
+    [verdict] = attributor(folder, references=2)(probes[:1])
     assert (gallery_of(verdict)["looked_up"], gallery_of(verdict)["made"]) == (4, 4)
-    assert answers([verdict]) == answers(Attributor.open(**QUICK).attribute(probes[:1]))
+    assert answers([verdict]) == answers(Attributor.open(**QUICK)(probes[:1]))
 
 
 def test_a_race_looks_up_too(folder, probes):
-    plain = Attributor.open(race=True, **QUICK).attribute(probes)
-    attributor(folder, race=True).attribute(probes)
-    again = attributor(folder, race=True).attribute(probes)
+    plain = Attributor.open(race=True, **QUICK)(probes)
+    attributor(folder, race=True)(probes)
+    again = attributor(folder, race=True)(probes)
     assert answers(plain) == answers(again)
     assert all(gallery_of(v)["made"] == 0 for v in again)
 
 
 def test_a_damaged_picture_is_set_aside_and_made_again(folder, probes):
-    first = attributor(folder).attribute(probes[:1])
+    first = attributor(folder)(probes[:1])
     some = sorted(folder.glob("pictures/*/*.png"))[0]
     some.write_bytes(some.read_bytes()[:-20])
-    again = attributor(folder).attribute(probes[:1])
+    again = attributor(folder)(probes[:1])
     assert [v.label for v in first] == [v.label for v in again]
     scores = [[c.score for c in v.candidates] for v in (*first, *again)]
     np.testing.assert_allclose(*scores, rtol=1e-3)  # one picture is drawn in another batch
     assert gallery_of(again[0])["made"] == 1
     assert some.exists()
     assert some.with_suffix(".damaged").exists()
-    assert gallery_of(attributor(folder).attribute(probes[:1])[0])["made"] == 0
+    assert gallery_of(attributor(folder)(probes[:1])[0])["made"] == 0
 
 
 def test_what_ran_otherwise_than_its_key_says_is_not_kept(folder, probes):
     asked = attributor(folder)
     asked.pool.fallbacks.append("another ran instead")
-    asked.attribute(probes[:1])
+    asked(probes[:1])
     with Gallery.open(folder) as gallery:
         assert len(gallery) == 0
 
 
 def test_resyntheses_of_probes_are_fitted_only_where_named(folder, probes):
-    attributor(folder).attribute(probes[:1])
+    attributor(folder)(probes[:1])
     with Gallery.open(folder) as gallery:
         assert len(gallery.snapshot()) == 0
         assert len(gallery.snapshot(["resyntheses"])) == 8
@@ -118,7 +118,7 @@ def given(folder, names, probe=None):
     """A gallery of pictures by the zoo's own candidates, of a few captions; the probe's own among them if it is given."""
     maker = Attributor.open(**QUICK)
     captions = ["a photo of a woman", "a photo of a man with a beard", "a cartoon face with glasses"]
-    made = maker.executor([Request(name, text, 100 + i) for name in names for i, text in enumerate(captions)])
+    made = maker.references.executor([Request(name, text, 100 + i) for name in names for i, text in enumerate(captions)])
     with Gallery.create(folder, Layout.of(maker.space)) as gallery:
         entries = [Entry(generator=r.candidate, picture_sha256=f"{i:064x}", prompt=r.prompt) for i, r in enumerate(made)]
         gallery.add(entries, maker.space.features([found.pixels for found in made.values()]))
@@ -131,7 +131,7 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
     given(folder, names, probes[0])
     monkeypatch.setattr(Executor, "__call__", never)
     asked = attributor(folder, "look-up")
-    [verdict] = asked.attribute(probes[:1])
+    [verdict] = asked(probes[:1])
     assert gallery_of(verdict) | {"forecast_s": 0} == {
         "policy": "look-up",
         "looked_up": 0,
@@ -140,7 +140,7 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
         "forecast_s": 0,
     }
     assert gallery_of(verdict)["forecast_s"] > 0
-    assert any("like content" in warning for warning in verdict.warnings)
+    assert any("similar content" in warning for warning in verdict.warnings)
     features = asked.space.features([probes[0].pixels])[0]
     [alike] = asked.references.cache.similar_content(features[None], 2, [probes[0].sha256])
     assert {len(found) for found in alike.values()} == {2}
@@ -150,16 +150,16 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
 def test_a_candidate_of_which_nothing_is_known_is_an_error(folder, probes):
     names = list(Attributor.open().candidates)
     given(folder, names[:-1])
-    with pytest.raises(ConfigError, match=f"no picture by {names[-1]}; add some .* or let it draw"):
-        attributor(folder, "look-up").attribute(probes[:1])
+    with pytest.raises(ConfigError, match=f"no picture by {names[-1]}; add some .* or let it generate"):
+        attributor(folder, "look-up")(probes[:1])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"policy": "both"}, "policy is 'both': it looks into a gallery, which must be given"),
+        ({"policy": "both"}, "policy is 'both': it looks into a gallery; name one with --gallery"),
         ({"policy": "sometimes"}, "policy is 'sometimes'; it must be generate, look-up, both"),
-        ({"policy": "look-up", "race": True}, "policy look-up draws nothing; leave out"),
+        ({"policy": "look-up", "race": True}, "policy look-up generates nothing; leave out"),
     ],
 )
 def test_a_policy_that_cannot_be_followed_is_refused(options, message):
@@ -169,5 +169,5 @@ def test_a_policy_that_cannot_be_followed_is_refused(options, message):
 
 def test_the_record_says_what_the_gallery_gave(folder, probes):
     schema = json.loads(resources.files("resynth_fast").joinpath("schemas/record.schema.json").read_text())
-    for verdict in attributor(folder).attribute(probes[:1]):
+    for verdict in attributor(folder)(probes[:1]):
         jsonschema.validate(record.document([record.of("probe", verdict, verdict.captioner, "e", "t", 2)]), schema)

@@ -52,7 +52,7 @@ def _attributed(s: Setting, case: str, *, swapping: bool, goal: float) -> Iterat
 
     def ours(options: Options) -> Verdict:
         pool.text_cache = TextCache()
-        [verdict] = Attributor(engines, Said(), space, pool, options).attribute([probe])
+        [verdict] = Attributor(engines, Said(), space, pool, options)([probe])
         return verdict
 
     def theirs(references: int) -> object:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..errors import ConfigError
 from ..images import metadata
+from ..options import METADATA, TEXT
 from ..types import Caption, Picture
 from . import Captioner
 
-TAGGER, METADATA, TEXT = "tagger", "metadata", "text:"
 MAX_CHARS = 2000
 """Of a caption; more than any text encoder reads."""
 _NETWORKS = re.compile(r"<(?:lora|lyco|hypernet)\w*:[^<>]{0,200}>")
 
 
-def check(choice: str) -> None:
-    """ConfigError unless `choice` is tagger, metadata or text:WORDS."""
-    if choice not in (TAGGER, METADATA) and not (choice.startswith(TEXT) and choice.removeprefix(TEXT).strip()):
-        raise ConfigError(f"caption is {choice[:80]!r}; it must be {TAGGER}, {METADATA} or {TEXT}WORDS, as in '{TEXT}a red bicycle'")
-
-
 def captions(choice: str, probes: Sequence[Picture], captioner: Captioner) -> list[Caption]:
-    """One caption for each probe; the captioner is only asked about those for which there is no other."""
-    check(choice)
+    """One caption per probe, by `choice` as in `Options.caption`; the captioner describes only the probes that have no other caption."""
     if choice.startswith(TEXT):
         return [Caption(choice.removeprefix(TEXT).strip()[:MAX_CHARS], "user")] * len(probes)
     recorded = [recorded_prompt(probe) if choice == METADATA else None for probe in probes]

@@ -89,7 +89,7 @@ def measure(
     cold_ms, peak = _cold(cold) if cold else (None, None)
     start = time.perf_counter()
     attributor = make()
-    [verdict] = attributor.attribute(probes[:1])
+    [verdict] = attributor(probes[:1])
     first_s = time.perf_counter() - start
     runs = []
     for i, concurrency in enumerate(concurrencies):
@@ -159,7 +159,7 @@ def _stable(attributor: Attributor, probes: Sequence[Picture], concurrency: int,
         start, answered = time.perf_counter(), list[Answered]()
         while (now := time.perf_counter()) - start < window_s or not answered:
             taken = [waiting.get() for _ in range(min(waiting.qsize(), MAX_BATCH))]
-            verdicts = attributor.attribute([probes[i] for i, _ in taken])
+            verdicts = attributor([probes[i] for i, _ in taken])
             done = time.perf_counter()
             for (_, sent_s), verdict in zip(taken, verdicts, strict=True):
                 answered.append(Answered(sent_s, now, done, dict(verdict.timing_ms)))

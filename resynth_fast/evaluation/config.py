@@ -10,7 +10,7 @@ RECIPES = ("default", "one-shot", "together", "layer", "paper")
 STEPS = ("scaling", "whitening", "own", "nuisance", "centring", "gallery")
 GALLERY_STEPS = ("own", "gallery")
 """Steps of recipe default alone."""
-POLICIES = ("resynthesised", "arbitrary", "aligned")
+REFERENCE_POLICIES = ("resynthesised", "arbitrary", "aligned")
 """References are pictures of the probe's own prompt; or gallery pictures of other prompts, at random or by their content."""
 
 
@@ -54,8 +54,8 @@ class EvaluationConfig:
             )
         if self.together is not None and (self.recipe != "together" or self.together < 1):
             raise ConfigError(f"--together is {self.together} with recipe {self.recipe!r}; it is a number of captions of recipe together")
-        if self.policy not in POLICIES:
-            raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(POLICIES)}")
+        if self.policy not in REFERENCE_POLICIES:
+            raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(REFERENCE_POLICIES)}")
         if self.policy != "resynthesised" and (self.recipe != "one-shot" or self.references == 0):
             raise ConfigError(
                 f"policy {self.policy!r} takes gallery pictures in place of resyntheses: recipe one-shot, one reference or more"

@@ -22,7 +22,7 @@ References = Sequence[Sequence[Doubles]]
 
 def race(attributor: Attributor, captions: Sequence[str], points: Sequence[Doubles], references: References) -> Counts:
     """How many references (n, C) the race of each probe (d,) takes; the same pictures that `resynth attribute --race` draws."""
-    names, seeds = list(attributor.candidates), attributor.seeds
+    names, seeds = list(attributor.candidates), attributor.options.seeds
     found = {
         Request(name, caption, seed): point
         for caption, each in zip(captions, references, strict=True)

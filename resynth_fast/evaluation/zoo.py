@@ -101,7 +101,7 @@ def evaluate(
     consistency = np.array([d.consistency for d in judged["tagger"]])
     return {
         "protocol": "closed",
-        "recipe": attributor.recipe,
+        "recipe": attributor.evidence.recipe,
         "dataset": "zoo:",
         "n": len(known),
         "seed": seed,
@@ -140,7 +140,7 @@ def evaluate(
         **raced,
         "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], described, strict=True)])),
         "seconds_per_probe": seconds / len(everything),
-        "provenance": attributor.provenance(),
+        "provenance": attributor.evidence.provenance(),
     }
 
 
@@ -160,11 +160,11 @@ def references(
     found: dict[tuple[str, str], Doubles] = {}
     for i in range(0, len(texts), CHUNK):
         progress(i, len(texts))
-        made = attributor.make(texts[i : i + CHUNK])
+        made = attributor.references.executor.make(texts[i : i + CHUNK])
         points = dict(zip(made, attributor.space(list(made.values())), strict=True))
         for text in texts[i : i + CHUNK]:
             for name in attributor.candidates:
-                found[text, name] = np.stack([points[Request(name, text, seed)] for seed in attributor.seeds])
+                found[text, name] = np.stack([points[Request(name, text, seed)] for seed in attributor.options.seeds])
     progress(len(texts), len(texts))
     return found
 

@@ -1,131 +1,111 @@
-"""Draws each probe's references: all of them at once, or round by round where that may end early; what was made before is looked up."""
+"""Builds the references of a call's probes: resyntheses, gallery pictures of similar content, and exemplars.
+
+Resyntheses are fetched all at once, or round by round where a race or a limit may end early.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..arrays import Doubles
+from ..candidates import Candidate, GenerativeCandidate
+from ..captioners import Captioner
+from ..engines.pool import EnginePool
 from ..errors import ConfigError
-from ..extractors.space import FeatureSpace
-from ..images import perturbations
-from ..options import LOOK_UP, Options
-from ..timing import StageTimer
-from ..types import Request, Resynthesis
+from ..options import GENERATE, LOOK_UP, Options
+from ..scoring.prior import Prior
+from ..timing import Deadline
+from ..types import PreparedProbe, Request, Resynthesis
 from .executor import Executor
+from .exemplars import ExemplarReferences
+from .preparation import FeatureExtraction, PreparedProbes
 from .race import REACH, Race
 from .sources import ReferenceSource
 
 if TYPE_CHECKING:
-    from ..gallery.cache import Features, ResynthesisCache
+    from ..candidates.folder import SelectedExemplars
+    from ..gallery.cache import ResynthesisCache
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReferences:
-    """One probe's resyntheses, by candidate, and their points."""
+    """The pictures that one probe is compared with, by candidate, and their whitened features."""
 
+    points: Mapping[str, Doubles]
+    """(K, d) of each candidate, in the candidates' order: its resyntheses, similar gallery pictures, or exemplars"""
+    prior: Prior
+    """Prior of the candidates, which holds before the references are looked at."""
     resyntheses: Mapping[str, tuple[Resynthesis, ...]]
-    references: list[Doubles]
-    """C arrays (K, d), in the order of the candidates"""
+    """Pictures that each generative candidate generated from the probe's caption."""
+    exemplars: Mapping[str, SelectedExemplars]
+    """Pictures that represent each candidate that cannot generate."""
     stopped_by: str = ""
-    """What ended the drawing before a decision, "" if nothing did."""
+    """The limit that ended generation before a decision; "" if none did."""
     looked_up: int = 0
-    """Of the resyntheses, those that the gallery held."""
-    alike: tuple[str, ...] = ()
-    """Candidates whose references are gallery pictures of like content, for want of resyntheses."""
+    """Number of resyntheses that came from the gallery."""
+    similar_content: tuple[str, ...] = ()
+    """Candidates without a resynthesis, whose references are gallery pictures of similar content."""
     forecast_s: float | None = None
-    """What making all that the gallery lacks was thought to take, for all probes of the call."""
+    """Forecast of generating all that the gallery lacks, in seconds, for all probes of the call; None without a gallery."""
+    warnings: tuple[str, ...] = ()
 
     @property
-    def most(self) -> int:
-        """The largest number of references of a candidate."""
-        return max(map(len, self.references), default=0)
+    def counts(self) -> Mapping[str, int]:
+        """Number of references of each generative candidate."""
+        return {name: len(self.points[name]) for name in self.resyntheses}
 
     @property
     def complete(self) -> bool:
-        """Whether every candidate has drawn: one that has not can be neither named nor excluded."""
-        return all(map(len, self.references))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        if self.alike:
-            return (f"no resynthesis of the caption by {', '.join(self.alike)}: judged by gallery pictures of like content, uncalibrated",)
-        if not self.stopped_by:
-            return ()
-        missing = [name for name, made in self.resyntheses.items() if not made]
-        untried = f"; never drawn, and so not excluded: {', '.join(missing)}" if missing else ""
-        return (f"cut short by {self.stopped_by}, before the candidates left were told apart{untried}",)
+        """Whether every generative candidate has a reference: one without can be neither named nor excluded."""
+        return all(self.counts.values())
 
 
 class ReferenceBuilder:
-    """The references of an attributor's probes."""
+    """Builds the references of an attributor's probes.
 
-    def __init__(self, executor: Executor, space: FeatureSpace, options: Options, cache: ResynthesisCache | None = None) -> None:
-        self.executor = executor
-        self.space = space
+    ConfigError if the options do not fit the candidates, or the gallery.
+    """
+
+    def __init__(
+        self,
+        candidates: Mapping[str, Candidate],
+        captioner: Captioner,
+        features: FeatureExtraction,
+        pool: EnginePool,
+        options: Options,
+        cache: ResynthesisCache | None = None,
+    ) -> None:
+        generators = {name: candidate for name, candidate in candidates.items() if isinstance(candidate, GenerativeCandidate)}
+        self.executor = Executor(generators, pool, options)
+        self.exemplars = ExemplarReferences(candidates, captioner, features.space, self.executor)
+        self.features = features
+        self.space = features.space
         self.options = options
         self.cache = cache
+        _check(options, len(generators), list(self.exemplars.sources), fitted=self.space.fit is not None, cached=cache is not None)
 
-    def __call__(
-        self, captions: Sequence[str], points: Sequence[Doubles], timers: Mapping[str, StageTimer], deadline: float | None = None
-    ) -> list[ProbeReferences]:
-        """For each probe (d,), described in the time of `timers`; ends before `deadline`, a time of `time.monotonic`. DeadlineError."""
-        names, seeds = tuple(self.executor.candidates), self.options.seeds
-        features_s = timers["features"].ms / 1000 / (len(points) * (1 + len(perturbations.MILD)))
-        supply = ReferenceSource(self.executor, self.space, self.cache, self.options.policy, timers, deadline, features_s)
-        cuts = [""] * len(captions)
-        if self.options.limited:
-            races = self.race()(captions, points, [self.space.prior(names)] * len(points), supply)
-            cuts = [race.stopped_by for race in races]
-            asked = [
-                {name: [Request(name, caption, seed) for seed in seeds[:count]] for name, count in zip(names, race.counts, strict=True)}
-                for caption, race in zip(captions, races, strict=True)
-            ]
-        else:
-            asked = [{name: [Request(name, caption, seed) for seed in seeds] for name in names} for caption in captions]
-            supply([request for each in asked for requests in each.values() for request in requests])
-        return [self._drawn(each, supply, cut) for each, cut in zip(asked, cuts, strict=True)]
-
-    def fill_from_gallery(
-        self, drawn: Sequence[ProbeReferences], features: Sequence[Features], pictures: Sequence[str]
-    ) -> list[ProbeReferences]:
-        """Where nothing may be made: candidates without a resynthesis take the gallery's pictures most like each probe (d,).
-
-        `pictures`: the SHA-256 of each probe.
-        """
-        lacking = [i for i, found in enumerate(drawn) if not found.complete]
-        if self.cache is None or self.options.policy != LOOK_UP or not lacking:
-            return list(drawn)
-        queries, own = np.stack([features[i] for i in lacking]), [pictures[i] for i in lacking]
-        alike = self.cache.similar_content(queries, self.options.references, own, self.space.extractor.device)
-        filled = dict(zip(lacking, alike, strict=True))
-        return [self._filled(found, filled[i]) if i in filled else found for i, found in enumerate(drawn)]
-
-    def _filled(self, drawn: ProbeReferences, alike: Mapping[str, Features]) -> ProbeReferences:
-        names = list(drawn.resyntheses)
-        lacking = [name for name, found in zip(names, drawn.references, strict=True) if not len(found)]
-        if none := [name for name in lacking if name not in alike]:
-            raise ConfigError(f"the gallery has no picture by {none[0]}; add some (resynth gallery add), or let it draw with --policy both")
-        pairs = zip(names, drawn.references, strict=True)
-        return replace(drawn, references=[r if len(r) else self.space.points(alike[name]) for name, r in pairs], alike=tuple(lacking))
-
-    def _drawn(self, asked: Mapping[str, Sequence[Request]], supply: ReferenceSource, cut: str) -> ProbeReferences:
-        got = {name: [request for request in requests if request in supply.points] for name, requests in asked.items()}
-        nothing = np.zeros((0, len(self.space.constants.mean)))
-        return ProbeReferences(
-            {name: tuple(Resynthesis(r.seed, supply.pictures[r]) for r in requests) for name, requests in got.items()},
-            [np.stack([supply.points[r] for r in requests]) if requests else nothing for requests in got.values()],
-            cut,
-            looked_up=sum(request in supply.looked_up for requests in got.values() for request in requests),
-            forecast_s=supply.forecast_s if self.cache else None,
-        )
+    def __call__(self, prepared: PreparedProbes, deadline: Deadline) -> list[ProbeReferences]:
+        """References of every probe, as many as can be generated before `deadline`. DeadlineError if a probe gets none in time."""
+        probes, timer = prepared.probes, prepared.timer
+        with timer.stage("generate"):
+            priors = [self.exemplars.prior(probe.picture.sha256) for probe in probes]
+        with timer.stage("features"):
+            exemplars = [self.exemplars.select(probe, self.options.references) for probe in probes]
+        source = ReferenceSource(self.executor, self.features, self.cache, timer, deadline)
+        requests, stopped_by = self._fetch(prepared, source)
+        references = [self._collect(*row, source) for row in zip(requests, stopped_by, priors, exemplars, strict=True)]
+        return [
+            replace(filled, warnings=tuple(self._warnings(probe, filled)))
+            for probe, filled in zip(probes, self._fill_from_gallery(probes, references), strict=True)
+        ]
 
     def race(self) -> Race:
-        """The rules; without racing nobody is ever out, and only pictures or time may end."""
+        """The rules of a race. Without racing no candidate is ever out, and only the limits end it."""
         costs = self.executor.costs()
         return Race(
             names=tuple(costs),
@@ -137,23 +117,87 @@ class ReferenceBuilder:
             max_pictures=self.options.max_pictures,
         )
 
-    def provenance(self, drawn: ProbeReferences) -> dict[str, Any]:
-        """How many pictures there are and why no more, where there may be fewer than asked for; and what a gallery gave of them."""
-        said: dict[str, Any] = {}
-        pictures = sum(map(len, drawn.resyntheses.values()))
-        if self.options.limited:
-            said["race"] = {
-                "reach": REACH if self.options.race else None,
-                "references_at_most": self.options.references,
-                "pictures": pictures,
-                "cut": drawn.stopped_by or None,
-            }
-        if drawn.forecast_s is not None:
-            said["gallery"] = {
-                "policy": self.options.policy,
-                "looked_up": drawn.looked_up,
-                "made": pictures - drawn.looked_up,
-                "alike": list(drawn.alike),
-                "forecast_s": round(drawn.forecast_s, 3),
-            }
-        return said
+    def _fetch(self, prepared: PreparedProbes, source: ReferenceSource) -> tuple[list[dict[str, list[Request]]], list[str]]:
+        """Fetch each probe's resyntheses: the requests by candidate, and the limit that stopped each probe ("" for none)."""
+        names, seeds, captions = tuple(self.executor.candidates), self.options.seeds, prepared.captions
+        if not self.options.limited:
+            requests = [{name: [Request(name, caption, seed) for seed in seeds] for name in names} for caption in captions]
+            source([request for by_name in requests for part in by_name.values() for request in part])
+            return requests, [""] * len(captions)
+        races = self.race()(captions, prepared.points, [self.space.prior(names)] * len(captions), source)
+        requests = [
+            {name: [Request(name, caption, seed) for seed in seeds[:count]] for name, count in zip(names, race.counts, strict=True)}
+            for caption, race in zip(captions, races, strict=True)
+        ]
+        return requests, [race.stopped_by for race in races]
+
+    def _collect(
+        self,
+        requests: Mapping[str, Sequence[Request]],
+        stopped_by: str,
+        prior: Prior,
+        exemplars: Mapping[str, SelectedExemplars],
+        source: ReferenceSource,
+    ) -> ProbeReferences:
+        present = {name: [request for request in part if request in source.points] for name, part in requests.items()}
+        empty = np.zeros((0, len(self.space.constants.mean)))
+        points = {name: np.stack([source.points[r] for r in part]) if part else empty for name, part in present.items()}
+        points |= {name: selected.points for name, selected in exemplars.items()}
+        return ProbeReferences(
+            points={name: points[name] for name in self.exemplars.names},
+            prior=prior,
+            resyntheses={name: tuple(Resynthesis(r.seed, source.pictures[r]) for r in part) for name, part in present.items()},
+            exemplars=exemplars,
+            stopped_by=stopped_by,
+            looked_up=sum(request in source.looked_up for part in present.values() for request in part),
+            forecast_s=source.forecast_s if self.cache else None,
+        )
+
+    def _fill_from_gallery(self, probes: Sequence[PreparedProbe], references: list[ProbeReferences]) -> list[ProbeReferences]:
+        """Where nothing may be generated: gallery pictures most like each probe for the candidates without a resynthesis."""
+        incomplete = [i for i, found in enumerate(references) if not found.complete]
+        if self.cache is None or self.options.policy != LOOK_UP or not incomplete:
+            return references
+        queries, hashes = np.stack([probes[i].features for i in incomplete]), [probes[i].picture.sha256 for i in incomplete]
+        similar = self.cache.similar_content(queries, self.options.references, hashes, self.space.extractor.device)
+        filled = list(references)
+        for i, by_name in zip(incomplete, similar, strict=True):
+            lacking = [name for name, count in references[i].counts.items() if not count]
+            if absent := [name for name in lacking if name not in by_name]:
+                raise ConfigError(
+                    f"the gallery has no picture by {absent[0]}; add some (resynth gallery add), or let it generate them with --policy both"
+                )
+            points = {name: self.space.points(by_name[name]) for name in lacking}
+            filled[i] = replace(references[i], points={**references[i].points, **points}, similar_content=tuple(lacking))
+        return filled
+
+    def _warnings(self, probe: PreparedProbe, references: ProbeReferences) -> Iterator[str]:
+        yield from self.exemplars.warnings(probe.picture.sha256)
+        if references.similar_content:
+            names = ", ".join(references.similar_content)
+            yield f"no resynthesis of the caption by {names}: judged by gallery pictures of similar content, uncalibrated"
+        elif references.stopped_by:
+            missing = [name for name, pictures in references.resyntheses.items() if not pictures]
+            untried = f"; without a single picture, and so not excluded: {', '.join(missing)}" if missing else ""
+            yield f"generation was cut short by {references.stopped_by}, before the remaining candidates were told apart{untried}"
+
+
+def _check(options: Options, generators: int, exemplar_sources: Sequence[str], *, fitted: bool, cached: bool) -> None:
+    """ConfigError if the options do not fit the number of generative candidates, the sources of exemplars, or the gallery.
+
+    `fitted`: a gallery's fit is used; `cached`: the gallery is looked into.
+    """
+    if (options.policy != GENERATE) != cached:
+        raise ConfigError(f"policy is {options.policy!r}: it looks into a gallery; name one with --gallery")
+    if options.max_pictures is not None and options.max_pictures < generators:
+        raise ConfigError(
+            f"max_pictures is {options.max_pictures}; each of the {generators} candidates generates one at least: allow {generators} or more"
+        )
+    if options.together and fitted:
+        raise ConfigError("together lends probes each other's resyntheses in place of a gallery; leave out one of the two")
+    if options.together and exemplar_sources:
+        raise ConfigError(f"together lends resyntheses, and {exemplar_sources[0]} cannot generate any; leave out one of the two")
+    if options.limited and exemplar_sources:
+        raise ConfigError(
+            f"race, max_pictures and deadline limit candidates that generate, and {exemplar_sources[0]} does not; leave out one of the two"
+        )

@@ -69,6 +69,20 @@ def batch_prior(cells: Sequence[Doubles], candidates: int, dimension: int, copie
     return Prior(means, np.full(candidates, float(len(cells))), float(copies))
 
 
+def batch_priors(captions: Sequence[str], references: Sequence[Sequence[Doubles]]) -> list[Prior]:
+    """For each probe, the prior that the resyntheses of the other captions of its batch give.
+
+    `references` has, for each probe, C arrays (K, d). The probe's own caption takes no part, and no probe does.
+    """
+    cells = {caption: np.stack([r.mean(0) for r in rows]) for caption, rows in zip(captions, references, strict=True)}
+    copies = len(references[0][0])
+    priors = {
+        caption: batch_prior([cell for other, cell in cells.items() if other != caption], len(own), own.shape[1], copies)
+        for caption, own in cells.items()
+    }
+    return [priors[caption] for caption in captions]
+
+
 def remaining_variance(known: Prior, counts: Integers, most: int) -> Doubles:
     """What is still to be learned of each candidate, (C,): the variance of its mean after `counts` (C,) references, less that after `most`."""
     prior = known.variance

@@ -1,0 +1,137 @@
+"""From a decision to a verdict: the pictures it rests on, their provenance, and every reason to trust it less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from . import __version__
+from .candidates import Candidate
+from .captioners import Captioner
+from .engines.pool import Account, EnginePool
+from .extractors.space import FeatureSpace
+from .kernels import noise
+from .kernels.similarity import backend as isa
+from .options import Options
+from .resynthesis.preparation import PreparedProbes
+from .resynthesis.race import REACH
+from .resynthesis.references import ProbeReferences
+from .scoring import calibration
+from .scoring.decision import Decision
+from .types import CandidateEvidence, PreparedProbe, Verdict
+
+
+class Evidence:
+    """Writes the verdicts of one attributor."""
+
+    def __init__(
+        self, candidates: Mapping[str, Candidate], captioner: Captioner, space: FeatureSpace, pool: EnginePool, options: Options
+    ) -> None:
+        self.candidates = candidates
+        self.captioner = captioner
+        self.space = space
+        self.pool = pool
+        self.options = options
+
+    def __call__(
+        self, prepared: PreparedProbes, references: Sequence[ProbeReferences], decisions: Sequence[Decision], memory: Account
+    ) -> list[Verdict]:
+        """One verdict per probe, in their order; `memory`: loads and evictions of the call."""
+        count = len(prepared.probes)
+        timing_ms = prepared.timer.per_probe(count) | {"weights": memory.waited_ms / count}
+        rows = zip(prepared.probes, references, decisions, strict=True)
+        return [self._verdict(*row, timing_ms, memory) for row in rows]
+
+    def _verdict(
+        self, probe: PreparedProbe, references: ProbeReferences, decision: Decision, timing_ms: Mapping[str, float], memory: Account
+    ) -> Verdict:
+        # A candidate without references can be neither named nor excluded, so no other one is named either.
+        candidates = tuple(self._candidate(i, references, decision) for i in decision.order)
+        first = candidates[0]
+        status = decision.status if references.complete or decision.status == "unknown" else "inconclusive"
+        return Verdict(
+            status=status,
+            label=first.name if status == "attributed" else None,
+            family=first.family if status == "attributed" else None,
+            probability=first.probability,
+            margin=decision.margin,
+            consistency=decision.consistency,
+            credible_set=tuple(list(self.candidates)[i] for i in decision.credible),
+            candidates=candidates,
+            caption=probe.caption.text,
+            captioner=probe.caption.by,
+            perturbations=len(probe.perturbed),
+            flips=decision.flips,
+            probe=probe.picture,
+            timing_ms=timing_ms,
+            provenance=self.provenance() | self._references(references) | memory.provenance(self.pool.budget_bytes),
+            warnings=tuple(self._warnings(probe, references, memory)),
+        )
+
+    @property
+    def recipe(self) -> str:
+        """How references are scored: together, default (with a gallery's fit) or one-shot."""
+        return "together" if self.options.together else "default" if self.space.fit else "one-shot"
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions, hashes and settings that all verdicts of the attributor depend on."""
+        fit = self.space.fit
+        return {
+            "resynth_fast": __version__,
+            "backend": self.pool.backend.version(),
+            "isa": isa(),
+            "captioner_sha256": self.captioner.sha256,
+            "extractor_sha256": self.space.sha256,
+            "noise_version": noise.VERSION,
+            "recipe": self.recipe,
+            "gallery_per_candidate": min(fit.pictures_of(list(self.candidates))) if fit else 0,
+            "fit_sha256": fit.sha256 if fit else None,
+            "calibration": self.space.calibration.source,
+        }
+
+    def _candidate(self, index: int, references: ProbeReferences, decision: Decision) -> CandidateEvidence:
+        candidate = list(self.candidates.values())[index]
+        exemplars = references.exemplars.get(candidate.name)
+        return CandidateEvidence(
+            name=candidate.name,
+            family=candidate.family,
+            bundle=candidate.sha256,
+            score=float(decision.scores[index]),
+            probability=float(decision.probabilities[index]),
+            resyntheses=references.resyntheses.get(candidate.name, ()),
+            exemplars=tuple(exemplars.pixels()) if exemplars else (),
+        )
+
+    def _references(self, references: ProbeReferences) -> dict[str, Any]:
+        """Where fewer pictures may be generated than asked for: how many were, and why no more. With a gallery: what it gave."""
+        provenance: dict[str, Any] = {}
+        pictures = sum(map(len, references.resyntheses.values()))
+        if self.options.limited:
+            provenance["race"] = {
+                "reach": REACH if self.options.race else None,
+                "references_at_most": self.options.references,
+                "pictures": pictures,
+                "cut": references.stopped_by or None,
+            }
+        if references.forecast_s is not None:
+            provenance["gallery"] = {
+                "policy": self.options.policy,
+                "looked_up": references.looked_up,
+                "made": pictures - references.looked_up,
+                "alike": list(references.similar_content),
+                "forecast_s": round(references.forecast_s, 3),
+            }
+        return provenance
+
+    def _warnings(self, probe: PreparedProbe, references: ProbeReferences, memory: Account) -> Iterator[str]:
+        yield from probe.picture.warnings
+        yield from probe.caption.warnings
+        if self.options.same_source:
+            yield "one answer for all pictures of this call, which were declared to come from one generator"
+        yield from self.pool.fallbacks
+        most = max(references.counts.values(), default=0) or self.options.references
+        yield from calibration.warnings(self.space.calibration, most, self.options.steps)
+        for candidate in self.candidates.values():
+            yield from candidate.warnings
+        yield from references.warnings
+        yield from memory.warnings(self.pool.budget_bytes)

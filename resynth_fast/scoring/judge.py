@@ -1,0 +1,45 @@
+"""Judges all probes of a call: the priors, the calibration and the grouping that the options ask for. Pure, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..arrays import Doubles
+from ..options import Options
+from .calibration import Calibration, CalibrationPoint
+from .decision import Decision, decide
+from .prior import Prior, batch_priors
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Decides, per probe, which of C candidates explains it best."""
+
+    calibration: Calibration
+    within_trace: float
+    prior: Prior
+    """Prior of the candidates that holds for every probe without one of its own."""
+    options: Options
+
+    def __call__(
+        self,
+        captions: Sequence[str],
+        points: Sequence[Doubles],
+        perturbed: Sequence[Sequence[Doubles]],
+        references: Sequence[Sequence[Doubles]],
+        priors: Sequence[Prior] | None = None,
+    ) -> list[Decision]:
+        """One decision per probe; with `same_source` the same one for all.
+
+        `points` (d,) and `perturbed` (d,) each, `references` C arrays (K, d) per probe: all whitened. If candidates have
+        unequal numbers of references, the calibration of the largest number holds.
+        """
+        priors = batch_priors(captions, references) if self.options.together else priors or [self.prior] * len(points)
+        if self.options.same_source:
+            return [decide(points, perturbed, references, priors, self._at(references[0]), self.within_trace)] * len(points)
+        rows = zip(points, perturbed, references, priors, strict=True)
+        return [decide([p], [copies], [r], [prior], self._at(r), self.within_trace) for p, copies, r, prior in rows]
+
+    def _at(self, references: Sequence[Doubles]) -> CalibrationPoint:
+        return self.calibration.at(max(map(len, references)), self.options.steps)

@@ -31,6 +31,7 @@ from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.extractors.network import NetworkExtractor  # noqa: E402
 from resynth_fast.extractors.pixels import PixelRecipe  # noqa: E402
 from resynth_fast.extractors.space import FeatureSpace, open_space  # noqa: E402
+from resynth_fast.gallery import Entry, Gallery, Layout  # noqa: E402
 from resynth_fast.sampling import rescaled  # noqa: E402
 
 KERNELS = StandIn()
@@ -105,6 +106,15 @@ def test_descriptors_made_at_a_place_are_the_hosts(jpeg_quality: int | None) -> 
     np.testing.assert_array_equal(here.features(DEVICE.to_device(pictures), DEVICE), expected)
     of_many_sizes = [pictures[0], pictures[1, 3:40, 5:], pictures[2, ::-1]]  # of the host, not all of whole rows
     np.testing.assert_array_equal(here.features(of_many_sizes, DEVICE), here.features(of_many_sizes))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path: Path, storage: Any) -> None:
+    with Gallery.create(tmp_path / "gallery", Layout.of(TEXTURE, storage)) as gallery:
+        x = floats(40, TEXTURE.extractor.dimension)
+        gallery.add([Entry(generator=f"g{i % 2}", picture_sha256=f"{i:064x}") for i in range(40)], x)
+        blocks = list(gallery.layout.blocks)
+        assert gallery.nearest(x[:5], blocks, device=DEVICE) == gallery.nearest(x[:5], blocks)
 
 
 def test_squares_are_fitted_alike() -> None:

@@ -38,7 +38,7 @@ from resynth_fast.bundle import Component
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import ResynthError
-from resynth_fast.evaluation.zoo import draw
+from resynth_fast.evaluation.zoo import generate_probes
 from resynth_fast.export.graphs import Network, Tensors
 from resynth_fast.types import Verdict
 
@@ -183,7 +183,7 @@ def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
     makers = [c for c in attributors[first].references.executor.candidates.values() if isinstance(c, EngineCandidate)]
     rng = np.random.default_rng(0)
     captions = rng.choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
-    probes = draw(makers, captions, [i % len(makers) for i in range(count)], seed=0, steps=PROBE_STEPS)
+    probes = generate_probes(makers, captions, [i % len(makers) for i in range(count)], seed=0, steps=PROBE_STEPS)
     pictures = [picture(probe.pixels) for probe in probes]
     answers = {name: attributor(pictures) for name, attributor in attributors.items()}
     for name in others:

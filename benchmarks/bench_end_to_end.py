@@ -82,12 +82,12 @@ def drawn(folder: Path, count: int, seed: int, steps: int) -> list[Probe]:
     from resynth_fast.candidates.engine import EngineCandidate
     from resynth_fast.captioners.tagger import Tagger
     from resynth_fast.engines.pool import EnginePool
-    from resynth_fast.evaluation.zoo import draw
+    from resynth_fast.evaluation.zoo import generate_probes
 
     pool = EnginePool(threads=1)
     makers = [EngineCandidate(bundle, pool) for bundle in zoo.candidates()]
     texts = np.random.default_rng([seed, 0xE2E]).choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
-    made = draw(makers, texts, [i % len(makers) for i in range(count)], seed=seed, steps=steps)
+    made = generate_probes(makers, texts, [i % len(makers) for i in range(count)], seed=seed, steps=steps)
     order = np.random.default_rng(seed).permutation(count).tolist()  # they come candidate by candidate
     tagger, probes = Tagger(zoo.bundle(zoo.TAGGER), pool), []
     for i, probe in enumerate(made[j] for j in order):

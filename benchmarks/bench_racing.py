@@ -25,7 +25,7 @@ from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.attributor import Attributor
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics, racing
-from resynth_fast.evaluation.zoo import draw, references
+from resynth_fast.evaluation.zoo import generate_probes, reference_points
 from resynth_fast.images import perturbations
 from resynth_fast.scoring.decision import Decision
 from resynth_fast.types import Picture, Pixels
@@ -97,7 +97,7 @@ def draw_all(attributor: Attributor, count: int, seed: int) -> ProbeReferences:
     for start in range(0, count, CHUNK):
         owners, probes = probes_of(attributor, min(CHUNK, count - start), seed, start)
         said = attributor.captioner.caption(probes)
-        found = references(attributor, list(dict.fromkeys(said)))
+        found = reference_points(attributor, list(dict.fromkeys(said)))
         changes = [perturbations.perturbation(name) for name in perturbations.MILD]
         copies = np.stack([attributor.space([change(probe) for change in changes]) for probe in probes])
         parts.append(
@@ -121,7 +121,7 @@ def probes_of(attributor: Attributor, count: int, seed: int, start: int) -> tupl
     for owner in sorted(set(truth)):
         texts = [text for text, t in zip(captions, truth, strict=True) if t == owner]
         candidate = outside[0] if owner < 0 else makers[owner]
-        made = draw([candidate], texts, [0] * len(texts), seed=(seed << 12) + start + owner + 1, steps=20)
+        made = generate_probes([candidate], texts, [0] * len(texts), seed=(seed << 12) + start + owner + 1, steps=20)
         owners += [owner] * len(made)
         pixels += [probe.pixels for probe in made]
     return owners, pixels

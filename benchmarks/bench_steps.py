@@ -31,7 +31,7 @@ from resynth_fast.attributor import Attributor
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics
-from resynth_fast.evaluation.zoo import draw, references
+from resynth_fast.evaluation.zoo import generate_probes, reference_points
 from resynth_fast.options import Options
 from resynth_fast.scoring.score import scores as recipe_scores
 
@@ -106,7 +106,9 @@ def scores(attributors: Mapping[int, Attributor], count: int, seed: int, found: 
     def probes(kind: str) -> Generated:
         steps, guidance = PROBES[kind]
         makers = [EngineCandidate(changed(c.bundle, steps, guidance), first.pool) for c in own]
-        drawn = draw(makers, texts, [i % len(own) for i in range(count)], seed=seed, steps=steps)  # in the same order for every kind
+        drawn = generate_probes(
+            makers, texts, [i % len(own) for i in range(count)], seed=seed, steps=steps
+        )  # in the same order for every kind
         pixels = [probe.pixels for probe in drawn]
         print(f"probes of {kind} are drawn", file=sys.stderr)
         prompt = np.unique(np.array([probe.caption for probe in drawn]), return_inverse=True)[1]
@@ -126,7 +128,7 @@ def judged(attributor: Attributor, probes: Mapping[str, Generated]) -> dict[str,
     count = len(next(iter(probes.values())).truth)
     for start in range(0, count, CHUNK):
         chunk = range(start, min(start + CHUNK, count))
-        drawn = references(attributor, list(dict.fromkeys(made.captions[i] for made in probes.values() for i in chunk)))
+        drawn = reference_points(attributor, list(dict.fromkeys(made.captions[i] for made in probes.values() for i in chunk)))
         for (kind, made), i, k in itertools.product(probes.items(), chunk, COUNTS):
             taken = [drawn[made.captions[i], name][:k] for name in attributor.candidates]
             parts.setdefault(f"{kind}|{steps}|{k}", []).append(recipe_scores(made.points[i], taken, within_trace=within_trace))

@@ -19,8 +19,7 @@ from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.evaluation import calibrate as calibration
-from resynth_fast.evaluation.zoo import draw as draw_probes
-from resynth_fast.evaluation.zoo import references as references_of
+from resynth_fast.evaluation.zoo import generate_probes, reference_points
 from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
@@ -71,14 +70,14 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         made = space("texture", "", recipe_pixels, extractor, constants)
         return Attributor(candidates, Tagger(zoo.bundle(zoo.TAGGER), pool), made, pool, Options(references=references, steps=steps))
 
-    drawn = draw_probes(candidates, texts[fit_on:], [i % len(candidates) for i in range(probes)], seed=1 << 10, steps=20)
+    drawn = generate_probes(candidates, texts[fit_on:], [i % len(candidates) for i in range(probes)], seed=1 << 10, steps=20)
     pixels, truth = [probe.pixels for probe in drawn], [probe.truth for probe in drawn]
     points, hits = [], {}
     for steps in STEPS:
         judge = attributor(max(REFERENCES), steps)
         within_trace = judge.space.whitening.within_trace
         own, written = judge.space(pixels), judge.captioner.caption(pixels)
-        resynthesised = references_of(judge, list(dict.fromkeys(written)))
+        resynthesised = reference_points(judge, list(dict.fromkeys(written)))
         for count in REFERENCES:
             references = [[resynthesised[text, candidate.name][:count] for candidate in candidates] for text in written]
             rows = [scores(point, each, within_trace=within_trace) for point, each in zip(own, references, strict=True)]

@@ -31,6 +31,11 @@ VERSION = 1
 """Of what is kept in a cache."""
 
 Progress = Callable[[int, int], None]
+"""Called with (done, of) as work advances."""
+
+
+def silent(done: int, of: int) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def describe(
     degradation: str | None = None,
     cache: Path | None = None,
     backend: str = "",
-    progress: Progress = lambda done, of: None,
+    progress: Progress = silent,
 ) -> DatasetFeatures:
     """Features of every readable picture, after `degradation`; kept in `cache` under a hash of all that they depend on.
 

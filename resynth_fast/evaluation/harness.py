@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..images import perturbations
 from ..scoring.score import fit_temperature, probabilities
 from . import baseline, metrics
 from .config import GALLERY_STEPS, EvaluationConfig
-from .dataset import Dataset, DatasetFeatures, Progress, describe, read
+from .dataset import Dataset, DatasetFeatures, Progress, describe, read, silent
 from .protocols import Judgements, NothingJudgedError, ProtocolRunner
 from .spaces import Spaces
 
@@ -41,7 +41,7 @@ class Run:
     backend: str = ""
     """what runs the extractor, for the cache's key and for provenance"""
     degradations: Sequence[str] = perturbations.ROBUSTNESS
-    progress: Progress = field(default=lambda done, of: None)
+    progress: Progress = silent
 
     @cached_property
     def data(self) -> DatasetFeatures:
@@ -146,7 +146,7 @@ def closed(bench: ProtocolRunner, judged: Judgements) -> dict[str, Any]:
         "top5": metrics.balanced_accuracy((ranks[:, :5] == judged.truth[:, None]).any(1), judged.truth),
         "macro_f1": metrics.macro_f1(predicted, judged.truth),
         "chance": 1 / count,
-        "confusion": [[int(((judged.truth == t) & (predicted == p)).sum()) for p in range(count)] for t in range(count)],
+        "confusion": metrics.confusion(predicted, judged.truth, count),
         "gallery_per_candidate": bench.gallery_per_candidate(),
         "nll": metrics.nll(probability, judged.truth),
         "brier": metrics.brier(probability, judged.truth),

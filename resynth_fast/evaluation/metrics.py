@@ -23,6 +23,11 @@ def macro_f1(predicted: Integers, truth: Integers) -> float:
     return float(np.mean([f1(int(c)) for c in np.unique(truth)]))
 
 
+def confusion(predicted: Integers, truth: Integers, count: int) -> list[list[int]]:
+    """Judgements by true class (rows) and predicted class (columns), `count` of each."""
+    return [[int(((truth == t) & (predicted == p)).sum()) for p in range(count)] for t in range(count)]
+
+
 def interval(values: Doubles, prompt: Integers, draws: int = 2000, seed: int = 0) -> list[float]:
     """95 % bootstrap interval of the mean of `values` (n,), whole prompts drawn with replacement."""
     groups, inverse = np.unique(prompt, return_inverse=True)

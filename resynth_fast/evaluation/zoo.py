@@ -1,10 +1,10 @@
-"""Accuracy on the embedded zoo: fresh probes from held-out captions, attributed from their pixels alone."""
+"""Accuracy on the embedded zoo: probes are generated from held-out captions and attributed from their pixels alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,130 +18,184 @@ from ..images import perturbations
 from ..scoring.decision import Decision
 from ..types import Pixels, Request
 from . import metrics, racing
+from .dataset import Progress, silent
 
 PROBE_SEEDS = 1 << 40
-"""Where the seeds of probes begin: far from any reference's, so that none shares its noise."""
+"""Seeds of probes start here, far from the seeds of references, so that no probe shares its noise with one."""
 CHUNK = 16
 RACED = "tagger, racing"
+COMPARED = (("tagger", "random"), ("tagger", "nearest"), ("true", "tagger"))
+"""Conditions whose difference in accuracy is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A picture whose generator and caption are known; truth is -1 for a withheld generator."""
+    """A picture whose generator and caption are known."""
 
     truth: int
+    """index among the candidates, −1 for a withheld generator"""
     caption: str
     pixels: Pixels
 
 
-def draw(candidates: Sequence[EngineCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int) -> list[Probe]:
-    """One probe for each caption, by the candidate of the same position, with its own noise."""
+@dataclass(frozen=True, slots=True)
+class DescribedProbe:
+    """What the attributor makes of a probe."""
+
+    probe: Probe
+    written: str
+    """caption by the captioner"""
+    point: Doubles
+    """(d,) whitened"""
+    copies: list[Doubles]
+    """points (d,) of its perturbed copies"""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is known of n probes by candidates."""
+
+    truth: Integers
+    """(n,) index among the candidates"""
+    prompt: Integers
+    """(n,) unit of the bootstrap"""
+    group: Integers
+    """(C,) index of each candidate's first relative"""
+
+
+def generate_probes(
+    candidates: Sequence[EngineCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int
+) -> list[Probe]:
+    """One probe per caption, by the candidate `truth` gives for it, with its own noise. Probes come in another order than captions."""
     probes: list[Probe] = []
-    for i in range(0, len(captions), CHUNK):
-        rows = range(i, min(i + CHUNK, len(captions)))
-        for g in sorted({truth[j] for j in rows}):
-            mine = [j for j in rows if truth[j] == g]
-            seeds = [PROBE_SEEDS + (seed << 20) + j for j in mine]
-            made = candidates[g].make([captions[j] for j in mine], seeds, steps)
-            probes += [Probe(g, captions[j], pixels) for j, pixels in zip(mine, made, strict=True)]
+    for start in range(0, len(captions), CHUNK):
+        rows = range(start, min(start + CHUNK, len(captions)))
+        for generator in sorted({truth[row] for row in rows}):
+            own = [row for row in rows if truth[row] == generator]
+            seeds = [PROBE_SEEDS + (seed << 20) + row for row in own]
+            pictures = candidates[generator].make([captions[row] for row in own], seeds, steps)
+            probes += [Probe(generator, captions[row], pixels) for row, pixels in zip(own, pictures, strict=True)]
     return probes
 
 
-def evaluate(
-    attributor: Attributor, *, probes: int, seed: int, probe_steps: int, progress: Callable[[int, int], None] = lambda done, of: None
-) -> dict[str, Any]:
-    """Draw `probes` pictures over the candidates (and a quarter as many by the withheld generators) and attribute them.
+def reference_points(attributor: Attributor, captions: Sequence[str], progress: Progress = silent) -> dict[tuple[str, str], Doubles]:
+    """(caption, candidate) → points (K, d) of the candidate's resyntheses of the caption."""
+    points: dict[tuple[str, str], Doubles] = {}
+    for start in range(0, len(captions), CHUNK):
+        progress(start, len(captions))
+        chunk = captions[start : start + CHUNK]
+        pictures = attributor.references.executor.make(chunk)
+        by_request = dict(zip(pictures, attributor.space(list(pictures.values())), strict=True))
+        for text in chunk:
+            for name in attributor.candidates:
+                points[text, name] = np.stack([by_request[Request(name, text, seed)] for seed in attributor.options.seeds])
+    progress(len(captions), len(captions))
+    return points
 
-    Captions: the captioner's (what `resynth attribute` uses), the true one (an upper bound), the one of another probe
-    that has most words in common with it, and any other probe's (what is left when the caption says nothing). All are
-    judged on the same probes. An attributor that races is judged without and with racing, on the same pictures.
+
+class Judge:
+    """Judges the same probes with different captions; the resyntheses of a caption are generated once."""
+
+    def __init__(self, attributor: Attributor, probes: Sequence[DescribedProbe], progress: Progress) -> None:
+        self.attributor, self.progress = attributor, progress
+        self.points, self.copies = [probe.point for probe in probes], [probe.copies for probe in probes]
+        self._resyntheses: dict[tuple[str, str], Doubles] = {}
+
+    def references(self, captions: Sequence[str]) -> list[list[Doubles]]:
+        """For each caption, points (K, d) of each candidate's resyntheses."""
+        names = list(self.attributor.candidates)
+        missing = [text for text in dict.fromkeys(captions) if (text, names[0]) not in self._resyntheses]
+        if missing:
+            self._resyntheses |= reference_points(self.attributor, missing, self.progress)
+        return [[self._resyntheses[text, name] for name in names] for text in captions]
+
+    def __call__(self, captions: Sequence[str]) -> list[Decision]:
+        """One decision per probe, with the caption of the same position."""
+        return self.attributor.judge(captions, self.points, self.copies, self.references(captions))
+
+    def race(self, captions: Sequence[str]) -> tuple[list[Decision], racing.Counts]:
+        """Decisions with racing, and how many references (n, C) each race takes."""
+        references = self.references(captions)
+        counts = racing.race(self.attributor, captions, self.points, references)
+        return racing.judged(self.attributor, captions, self.points, self.copies, references, counts), counts
+
+
+def evaluate(attributor: Attributor, *, probes: int, seed: int, probe_steps: int, progress: Progress = silent) -> dict[str, Any]:
+    """Generate `probes` pictures by the candidates (and a quarter as many by the withheld generators) and attribute them.
+
+    Every probe is judged with four captions: the captioner's (which `resynth attribute` uses), the true one (an upper
+    bound), the caption of another probe that shares most words with it, and any other probe's (which shows what is left
+    without caption). An attributor that races is judged without and with racing, on the same pictures.
     """
-    names = list(attributor.candidates)
-    if probes < len(names):
-        raise ConfigError(f"--probes is {probes}; it must be at least {len(names)}, one for each candidate")
-    rng = np.random.default_rng([seed, 0x5EED])
-    unknown_count = max(1, probes // 4)
-    captions = rng.choice(np.array(zoo.prompts()), probes + unknown_count, replace=probes + unknown_count > len(zoo.prompts())).tolist()
-    candidates = [c for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
-    known = draw(candidates, captions[:probes], [i % len(names) for i in range(probes)], seed=seed, steps=probe_steps)
-    outside = [EngineCandidate(bundle, attributor.pool) for bundle in zoo.withheld()]
-    unknown = draw(outside, captions[probes:], [0] * unknown_count, seed=seed + 1, steps=probe_steps) if outside else []
-
-    start = time.perf_counter()
+    known, unknown = _generate(attributor, probes, seed, probe_steps)
     everything = [*known, *unknown]
-    described = [p.caption for p in known]
-    written = attributor.captioner.caption([p.pixels for p in everything])
-    points = attributor.space([p.pixels for p in everything])
-    changes = [perturbations.perturbation(name) for name in perturbations.MILD]
-    copies = [list(attributor.space([change(p.pixels) for change in changes])) for p in everything]
-    points_of = dict(references(attributor, list(dict.fromkeys(written)), progress))
-
-    def drawn(texts: list[str]) -> list[list[Doubles]]:
-        return [[points_of[text, candidate] for candidate in names] for text in texts]
-
-    def judge(texts: list[str]) -> list[Decision]:
-        return attributor.judge(texts, list(points), copies, drawn(texts))
-
-    judged = {"tagger": judge(written)}
-    seconds = time.perf_counter() - start  # what an attribution takes; the other conditions are the evaluation's own
-    truly = [p.caption for p in everything]
-    points_of |= references(attributor, [text for text in dict.fromkeys(truly) if (text, names[0]) not in points_of], progress)
-    judged |= {"true": judge(truly), "nearest": judge(_nearest(truly)), "random": judge([*truly[1:], truly[0]])}
-    truth = np.array([p.truth for p in known])
-    prompt = np.unique(np.array(described), return_inverse=True)[1]
-    raced = {}
+    start = time.perf_counter()
+    described = _describe(attributor, everything)
+    judge = Judge(attributor, described, progress)
+    written, true = [probe.written for probe in described], [probe.caption for probe in everything]
+    decisions = {"tagger": judge(written)}
+    seconds = time.perf_counter() - start  # the time of an attribution; the other captions belong to the evaluation alone
+    decisions |= {"true": judge(true), "nearest": judge(_nearest(true)), "random": judge([*true[1:], true[0]])}
+    race = {}
     if attributor.options.race:
-        counts = racing.race(attributor, written, list(points), drawn(written))
-        judged[RACED] = racing.judged(attributor, written, list(points), copies, drawn(written), counts)
-        everyone, texts = np.concatenate([truth, np.full(len(unknown), -1)]), np.unique(np.array(truly), return_inverse=True)[1]
-        raced = {"race": racing.agreement(attributor, judged[RACED], judged["tagger"], counts, everyone, texts)}
-    groups = np.array([names.index(relatives(attributor)[name]) for name in names])
-    rows = {name: _summary(decisions[: len(known)], truth, prompt, groups) for name, decisions in judged.items()}
-    main = rows["tagger"]
-    consistency = np.array([d.consistency for d in judged["tagger"]])
+        decisions[RACED], counts = judge.race(written)
+        truth, prompt = np.array([probe.truth for probe in everything]), _numbered(true)
+        race = {"race": racing.agreement(attributor, decisions[RACED], decisions["tagger"], counts, truth, prompt)}
     return {
         "protocol": "closed",
         "recipe": attributor.evidence.recipe,
         "dataset": "zoo:",
         "n": len(known),
         "seed": seed,
-        "candidates": names,
+        "candidates": list(attributor.candidates),
         "references": attributor.options.references,
         "steps": attributor.options.steps,
         "probe_steps": probe_steps,
         "gallery_per_candidate": 0,
-        "chance": 1 / len(names),
-        "accuracy": {
-            "top1": main["top1"],
-            "balanced": main["balanced"],
-            "ci95": main["ci95"],
-            "grouped": main["grouped"],
-            "grouped_ci95": main["grouped_ci95"],
-        },
-        "top3": main["top3"],
-        "macro_f1": main["macro_f1"],
-        "ece": main["ece"],
-        "ece_ci95": main["ece_ci95"],
-        "nll": main["nll"],
-        "brier": main["brier"],
-        "reliability": main["reliability"],
-        "conformal": main["conformal"],
-        "conditions": rows,
-        "differences": {
-            f"{a} - {b}": _difference(judged[a][: len(known)], judged[b][: len(known)], truth, prompt)
-            for a, b in (("tagger", "random"), ("tagger", "nearest"), ("true", "tagger"))
-        },
-        "unknown": {
-            "n": len(unknown),
-            "answered_unknown": _rate(judged["tagger"][len(known) :]),
-            "known_answered_unknown": _rate(judged["tagger"][: len(known)]),
-        },
-        "auroc_unknown": metrics.auroc(consistency[: len(known)], consistency[len(known) :]) if unknown else None,
-        **raced,
-        "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], described, strict=True)])),
+        "chance": 1 / len(attributor.candidates),
+        **_accuracy(decisions, _labels(attributor, known)),
+        **_unknown(decisions["tagger"], len(known)),
+        **race,
+        "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], true, strict=False)])),
         "seconds_per_probe": seconds / len(everything),
         "provenance": attributor.evidence.provenance(),
     }
+
+
+def _generate(attributor: Attributor, count: int, seed: int, steps: int) -> tuple[list[Probe], list[Probe]]:
+    """`count` probes of held-out captions by the candidates in turn, and a quarter as many by the withheld generators."""
+    candidates = [c for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
+    if count < len(attributor.candidates):
+        raise ConfigError(f"--probes is {count}; it must be at least {len(attributor.candidates)}, one for each candidate")
+    unknown_count, prompts = max(1, count // 4), zoo.prompts()
+    rng = np.random.default_rng([seed, 0x5EED])
+    captions = rng.choice(np.array(prompts), count + unknown_count, replace=count + unknown_count > len(prompts)).tolist()
+    known = generate_probes(candidates, captions[:count], [i % len(candidates) for i in range(count)], seed=seed, steps=steps)
+    withheld = [EngineCandidate(bundle, attributor.pool) for bundle in zoo.withheld()]
+    if not withheld:
+        return known, []
+    unknown = generate_probes(withheld, captions[count:], [0] * unknown_count, seed=seed + 1, steps=steps)
+    return known, [replace(probe, truth=-1) for probe in unknown]
+
+
+def _describe(attributor: Attributor, probes: Sequence[Probe]) -> list[DescribedProbe]:
+    pixels = [probe.pixels for probe in probes]
+    written, points = attributor.captioner.caption(pixels), attributor.space(pixels)
+    changes = [perturbations.perturbation(name) for name in perturbations.MILD]
+    copies = [list(attributor.space([change(picture) for change in changes])) for picture in pixels]
+    return [DescribedProbe(*row) for row in zip(probes, written, points, copies, strict=True)]
+
+
+def _labels(attributor: Attributor, known: Sequence[Probe]) -> Labels:
+    names, first = list(attributor.candidates), relatives(attributor)
+    group = np.array([names.index(first[name]) for name in names])
+    return Labels(np.array([probe.truth for probe in known]), _numbered([probe.caption for probe in known]), group)
+
+
+def _numbered(captions: Sequence[str]) -> Integers:
+    """(n,) index of each caption among the different ones."""
+    numbers: Integers = np.unique(np.array(captions), return_inverse=True)[1]
+    return numbers
 
 
 def relatives(attributor: Attributor) -> dict[str, str]:
@@ -153,34 +207,47 @@ def relatives(attributor: Attributor) -> dict[str, str]:
     }
 
 
-def references(
-    attributor: Attributor, texts: list[str], progress: Callable[[int, int], None] = lambda done, of: None
-) -> Mapping[tuple[str, str], Doubles]:
-    """Points (K, d) of every candidate's resyntheses of every text, each text made once."""
-    found: dict[tuple[str, str], Doubles] = {}
-    for i in range(0, len(texts), CHUNK):
-        progress(i, len(texts))
-        made = attributor.references.executor.make(texts[i : i + CHUNK])
-        points = dict(zip(made, attributor.space(list(made.values())), strict=True))
-        for text in texts[i : i + CHUNK]:
-            for name in attributor.candidates:
-                found[text, name] = np.stack([points[Request(name, text, seed)] for seed in attributor.options.seeds])
-    progress(len(texts), len(texts))
-    return found
-
-
 def _nearest(captions: Sequence[str]) -> list[str]:
-    """For each caption, the one among the others that shares most words with it, and is not the same."""
+    """For each caption, the different one among the others that shares most words with it."""
     words = {text: set(text.replace(",", "").split()) for text in captions}
     return [max((other for other in words if other != text), key=lambda o: len(words[o] & words[text]), default=text) for text in captions]
 
 
-def _summary(decisions: Sequence[Decision], truth: Integers, prompt: Integers, groups: Integers) -> dict[str, Any]:
-    probability = np.stack([d.probabilities for d in decisions])
+def _accuracy(decisions: Mapping[str, Sequence[Decision]], labels: Labels) -> dict[str, Any]:
+    """Figures of the probes by candidates, which come first among the decisions; `decisions` by condition."""
+    known = {name: row[: len(labels.truth)] for name, row in decisions.items()}
+    conditions = {name: _summary(row, labels) for name, row in known.items()}
+    main = conditions["tagger"]
+    return {
+        "accuracy": {key: main[key] for key in ("top1", "balanced", "ci95", "grouped", "grouped_ci95")},
+        **{key: main[key] for key in ("top3", "macro_f1", "ece", "ece_ci95", "nll", "brier", "reliability", "conformal")},
+        "conditions": conditions,
+        "differences": {f"{a} - {b}": _difference(known[a], known[b], labels) for a, b in COMPARED},
+    }
+
+
+def _unknown(decisions: Sequence[Decision], known_count: int) -> dict[str, Any]:
+    """How well probes by withheld generators, which come last, are told from those by candidates."""
+    known, unknown = decisions[:known_count], decisions[known_count:]
+    inside, outside = (np.array([decision.consistency for decision in part]) for part in (known, unknown))
+    return {
+        "unknown": {
+            "n": len(unknown),
+            "answered_unknown": _unknown_rate(unknown),
+            "known_answered_unknown": _unknown_rate(known),
+        },
+        "auroc_unknown": metrics.auroc(inside, outside) if unknown else None,
+    }
+
+
+def _summary(decisions: Sequence[Decision], labels: Labels) -> dict[str, Any]:
+    truth, prompt, group = labels.truth, labels.prompt, labels.group
+    probability = np.stack([decision.probabilities for decision in decisions])
     predicted = probability.argmax(1)
-    hit, grouped = predicted == truth, groups[predicted] == groups[truth]
+    hit, grouped = predicted == truth, group[predicted] == group[truth]
     ranks = np.argsort(-probability, axis=1)
     count = probability.shape[1]
+    attributed = np.array([decision.status == "attributed" for decision in decisions])
     return {
         "top1": float(hit.mean()),
         "balanced": metrics.balanced_accuracy(hit, truth),
@@ -189,27 +256,25 @@ def _summary(decisions: Sequence[Decision], truth: Integers, prompt: Integers, g
         "grouped_ci95": metrics.interval(grouped.astype(float), prompt),
         "top3": float((ranks[:, :3] == truth[:, None]).any(1).mean()),
         "macro_f1": metrics.macro_f1(predicted, truth),
-        "confusion": [[int(((truth == t) & (predicted == p)).sum()) for p in range(count)] for t in range(count)],
+        "confusion": metrics.confusion(predicted, truth, count),
         "nll": metrics.nll(probability, truth),
         "brier": metrics.brier(probability, truth),
         "ece": metrics.ece(probability, truth),
         "ece_ci95": metrics.ece_interval(probability, truth, prompt),
         "reliability": metrics.reliability(probability, truth),
         "conformal": metrics.conformal(probability, truth, prompt),
-        "status": {s: sum(d.status == s for d in decisions) for s in ("attributed", "inconclusive", "unknown")},
-        "attributed_correct": float(np.mean(hit[rows]))
-        if (rows := np.array([d.status == "attributed" for d in decisions])).any()
-        else None,
+        "status": {status: sum(d.status == status for d in decisions) for status in ("attributed", "inconclusive", "unknown")},
+        "attributed_correct": float(np.mean(hit[attributed])) if attributed.any() else None,
         "set_coverage": float(np.mean([t in d.credible for d, t in zip(decisions, truth, strict=True)])),
         "set_size": float(np.mean([len(d.credible) for d in decisions])),
     }
 
 
-def _difference(a: Sequence[Decision], b: Sequence[Decision], truth: Integers, prompt: Integers) -> dict[str, Any]:
+def _difference(a: Sequence[Decision], b: Sequence[Decision], labels: Labels) -> dict[str, Any]:
     """Paired difference of top-1 between two conditions, with its interval."""
-    gain = np.array([float(x.order[0] == t) - float(y.order[0] == t) for x, y, t in zip(a, b, truth, strict=True)])
-    return {"top1": float(gain.mean()), "ci95": metrics.interval(gain, prompt)}
+    gain = np.array([float(x.order[0] == t) - float(y.order[0] == t) for x, y, t in zip(a, b, labels.truth, strict=True)])
+    return {"top1": float(gain.mean()), "ci95": metrics.interval(gain, labels.prompt)}
 
 
-def _rate(decisions: Sequence[Decision]) -> float | None:
+def _unknown_rate(decisions: Sequence[Decision]) -> float | None:
     return float(np.mean([d.status == "unknown" for d in decisions])) if decisions else None

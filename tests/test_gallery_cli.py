@@ -56,7 +56,7 @@ def test_pictures_are_added_once_and_listed(resynth, pictures, tmp_path):
     told = json.loads(out)
     assert (code, told["added"], told["there"], told["failed"], told["entries"]) == (0, 3, 0, [], 3)
     code, out, _ = resynth("add", "Source №1", pictures / "0.png", pictures)
-    assert (code, "0 added, 3 there already" in out) == (0, True)
+    assert (code, "0 added, 3 in the gallery already" in out) == (0, True)
     code, out, _ = resynth("list", "--format", "json")
     told = json.loads(out)
     assert told["generators"] == [{"generator": "Source №1", "entries": 3, "prompts": 1, "resyntheses": 0}]
@@ -75,7 +75,7 @@ def test_a_bad_picture_is_reported_and_the_rest_done(resynth, pictures):
     code, out, _ = resynth("add", "g", pictures)
     assert code == 1
     assert "broken.png" in out
-    assert "3 there already, 1 failed" in out
+    assert "3 in the gallery already, 1 failed" in out
 
 
 def test_one_picture_cannot_be_by_two_generators(resynth, pictures):
@@ -95,7 +95,7 @@ def test_prompts_come_from_folders_also_where_several_generators_share_them(resy
     code, out, _ = resynth("add", "mine", root, "--prompts-from-folders", "--format", "json")
     told = json.loads(out)
     assert (code, told["added"], len(told["failed"])) == (1, 2, 1)
-    assert "lies in no prompt's folder" in told["failed"][0]["error"]
+    assert "is not in the folder of a prompt" in told["failed"][0]["error"]
     with Gallery.open(tmp_path / "gallery") as gallery:
         assert {entry.prompt for entry in gallery.select()} == {"a red café", "写真"}
 
@@ -116,7 +116,7 @@ def test_a_group_is_kept_apart(resynth, pictures, tmp_path):
 
 def test_damage_is_found_taken_out_and_mended(resynth, pictures, tmp_path):
     resynth("add", "g", pictures)
-    assert resynth("verify")[:2] == (0, "3 entries, all whole\n")
+    assert resynth("verify")[:2] == (0, "3 entries, none damaged\n")
     path = tmp_path / "gallery" / "vectors" / "srm.f32"
     content = bytearray(path.read_bytes())
     content[0] ^= 1
@@ -125,9 +125,9 @@ def test_damage_is_found_taken_out_and_mended(resynth, pictures, tmp_path):
     assert (code, [one["row"] for one in json.loads(out)["damaged"]]) == (3, [0])
     assert resynth("verify")[0] == 3
     code, out, _ = resynth("prune")
-    assert (code, "1 taken out" in out) == (0, True)
-    assert resynth("verify")[:2] == (0, "2 entries, all whole\n")
-    assert "1 added, 2 there already" in resynth("add", "g", pictures)[1]
+    assert (code, "1 removed" in out) == (0, True)
+    assert resynth("verify")[:2] == (0, "2 entries, none damaged\n")
+    assert "1 added, 2 in the gallery already" in resynth("add", "g", pictures)[1]
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "prune"])

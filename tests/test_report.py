@@ -187,8 +187,8 @@ def test_the_numbers_and_what_they_rest_on_are_shown() -> None:
 def test_the_caution_names_the_candidates_and_their_relations() -> None:
     text = page(answered()).text
     assert "Attribution is evidence, never proof: fingerprints can be removed and forged." in text
-    assert "The candidates considered were: zoo-flux, zoo-sd and zoo-sd-twin; a generator that is not among them cannot be named." in text
-    assert "zoo-sd and zoo-sd-twin are relatives (family sd)" in text
+    assert "The candidates were zoo-flux, zoo-sd and zoo-sd-twin; another generator cannot be named." in text
+    assert "zoo-sd and zoo-sd-twin belong to one family (sd)" in text
     assert "was made by" not in text
 
 

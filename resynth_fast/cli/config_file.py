@@ -1,4 +1,4 @@
-"""Defaults from files: the user's configuration, overridden by the project's."""
+"""Defaults from TOML files: the user's configuration, overridden by the project's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ PROJECT = Path("resynth.toml")
 
 
 def defaults(config: Path | None) -> dict[str, Any]:
-    """Tables of defaults by command, `{"attribute": {"references": 4}}`; `config` must exist, the others may."""
+    """Defaults by command, `{"attribute": {"references": 4}}`.
+
+    `config` must exist, ./resynth.toml and the user's configuration may. ConfigError if a file cannot be read.
+    """
     merged: dict[str, Any] = {}
     for path, required in (
         (Path(platformdirs.user_config_dir("resynth-fast")) / "config.toml", False),
@@ -30,11 +33,11 @@ def _read(path: Path, required: bool) -> dict[str, dict[str, Any]]:
         tables = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
         if required:
-            raise ConfigError(f"--config {path}: there is no such file") from error
+            raise ConfigError(f"--config {path} does not exist; name a TOML file") from error
         return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); correct or remove it") from error
     for command, table in tables.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {command} is a value; put it into the table of a command, for example [attribute]")
+            raise ConfigError(f"{path}: {command} is not a table; put it into the table of a command, for example [attribute]")
     return {command: {key.replace("-", "_"): value for key, value in table.items()} for command, table in tables.items()}

@@ -1,4 +1,4 @@
-"""`resynth gallery`: references whose generator is known, on the command line."""
+"""`resynth gallery`: add, list, verify, prune and fit pictures whose generator is known."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from ..types import Picture
 
 CHUNK = 8
-"""Pictures that are in memory, described and kept together; what is kept stays, whatever happens to the next."""
+"""Pictures that are read and stored together. A stored chunk stays stored, whatever happens to the next one."""
 
-app = typer.Typer(help="References whose generator is known: kept for every later question.", no_args_is_help=True)
+app = typer.Typer(help="Pictures whose generator is known, stored as references for later attributions.", no_args_is_help=True)
 
 GalleryOption = Annotated[
     Path | None,
-    typer.Option("--gallery", envvar="RESYNTH_GALLERY", help="The gallery's folder [default: one for the extractor, in the user's data]."),
+    typer.Option(
+        "--gallery", envvar="RESYNTH_GALLERY", help="Folder of the gallery [default: one for each extractor, in the user's data]."
+    ),
 ]
-ExtractorOption = Annotated[Path | None, typer.Option(help="An extractor bundle's folder [default: the zoo's].")]
+ExtractorOption = Annotated[Path | None, typer.Option(help="Folder of an extractor bundle [default: the zoo's extractor].")]
 FormatOption = Annotated[str, typer.Option(help="table or json.")]
 
 
@@ -37,56 +39,57 @@ def add(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, or folders of pictures.", metavar="FILE|DIR…")],
     gallery: GalleryOption = None,
     extractor: ExtractorOption = None,
-    prompt: Annotated[str | None, typer.Option(help="What all the pictures were made from.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt that all the pictures were made from.")] = None,
     prompts_from_folders: Annotated[
-        bool, typer.Option("--prompts-from-folders", help="DIR/PROMPT/… or DIR/PROMPT/NAME/…: the prompt is the name of the first folder.")
+        bool,
+        typer.Option("--prompts-from-folders", help="Take each prompt from the first folder in DIR: DIR/PROMPT/… or DIR/PROMPT/NAME/…"),
     ] = False,
-    group: Annotated[str, typer.Option(help="Label of this batch; only 'general' is fitted without being named.")] = "general",
+    group: Annotated[str, typer.Option(help="Label of this batch; `fit` uses 'general' unless other labels are named.")] = "general",
     format: FormatOption = "table",
 ) -> None:
-    """Add pictures by the generator NAME; one that is there already is not added again."""
+    """Add pictures by the generator NAME; a picture that is in the gallery already is not added again."""
     from ..gallery import Entry, Gallery, Layout, check_group
     from . import output as out
 
     out.check(format, ("table", "json"))
     if prompt is not None and prompts_from_folders:
-        raise ConfigError("--prompt and --prompts-from-folders are both given; choose one")
+        raise ConfigError("--prompt and --prompts-from-folders exclude each other; give one of them")
     try:
         Entry(generator=name, picture_sha256="0" * 64, prompt=prompt)
-    except InputError as error:  # of every picture, so of the call
+    except InputError as error:  # the name and the prompt are the same for every picture
         raise ConfigError(str(error)) from error
     check_group(group)
     space = _space(extractor)
     folder = gallery or _default(space)
-    wanted, outcome = _wanted(name, inputs, prompt, prompts_from_folders)
+    pictures, outcome = _pictures(name, inputs, prompt, prompts_from_folders)
     with Gallery.create(folder, Layout.of(space)) as store:
         progress = out.progress("adding")
-        for start in range(0, len(wanted), CHUNK):
-            progress(start, len(wanted))
-            _add(store, space, name, wanted[start : start + CHUNK], group, outcome)
-        progress(len(wanted), len(wanted))
+        for start in range(0, len(pictures), CHUNK):
+            progress(start, len(pictures))
+            _add(store, space, name, pictures[start : start + CHUNK], group, outcome)
+        progress(len(pictures), len(pictures))
         total = len(store)
     if format == "json":
         print(json.dumps({"gallery": str(folder), "generator": name, "entries": total, **asdict(outcome)}, indent=2))
     else:
         if outcome.failed:
             out.print_table(["picture", "error"], [[failure["path"], failure["error"]] for failure in outcome.failed])
-        print(f"{name}: {outcome.added} added, {outcome.there} there already, {len(outcome.failed)} failed; {total} in {folder}")
+        print(f"{name}: {outcome.added} added, {outcome.there} in the gallery already, {len(outcome.failed)} failed; {total} in {folder}")
     if outcome.failed:
         raise typer.Exit(1)
 
 
 @app.command("list")
 def list_(gallery: GalleryOption = None, extractor: ExtractorOption = None, format: FormatOption = "table") -> None:
-    """Generators, and how much there is of each."""
+    """List the generators, and how many pictures, prompts and resyntheses the gallery has of each."""
     from . import output as out
 
     out.check(format, ("table", "json"))
     with _open(gallery, extractor) as store:
         rows, groups, layout = store.summary(), store.groups(), store.layout
     if format == "json":
-        described = {"name": layout.name, "sha256": layout.sha256, "dimension": layout.dimension, "storage": layout.storage}
-        print(json.dumps({"gallery": str(store.folder), "extractor": described, "generators": rows, "groups": groups}, indent=2))
+        extractor_fields = {"name": layout.name, "sha256": layout.sha256, "dimension": layout.dimension, "storage": layout.storage}
+        print(json.dumps({"gallery": str(store.folder), "extractor": extractor_fields, "generators": rows, "groups": groups}, indent=2))
         return
     fields = ["generator", "entries", "prompts", "resyntheses"]
     out.print_table(fields, [[str(row[name]) for name in fields] for row in rows])
@@ -96,36 +99,36 @@ def list_(gallery: GalleryOption = None, extractor: ExtractorOption = None, form
 
 @app.command()
 def verify(gallery: GalleryOption = None, extractor: ExtractorOption = None, format: FormatOption = "table") -> None:
-    """Read every entry and its features and check them; exit code 3 if one is damaged."""
+    """Check every entry and its features; exit code 3 if one is damaged."""
     from . import output as out
 
     out.check(format, ("table", "json"))
     with _open(gallery, extractor) as store:
         count, damaged = len(store), store.verify()
-    _report(damaged, count, format, "damaged; `resynth gallery prune` takes them out")
+    _print_damage(damaged, count, format, "damaged; remove them with `resynth gallery prune`")
     if damaged:
         raise typer.Exit(3)
 
 
 @app.command()
 def prune(gallery: GalleryOption = None, extractor: ExtractorOption = None, format: FormatOption = "table") -> None:
-    """Take damaged entries out, keeping a note of each; their pictures may be added again."""
+    """Remove damaged entries and keep a record of each; their pictures can be added again."""
     from . import output as out
 
     out.check(format, ("table", "json"))
     with _open(gallery, extractor) as store:
         count, damaged = len(store), store.prune()
-    _report(damaged, count, format, "taken out")
+    _print_damage(damaged, count, format, "removed")
 
 
 @app.command()
 def fit(
     gallery: GalleryOption = None,
     extractor: ExtractorOption = None,
-    group: Annotated[list[str], typer.Option(help="Label of a batch that is fitted; repeatable.")] = ["general"],  # noqa: B006
+    group: Annotated[list[str], typer.Option(help="Label of a batch to fit; repeatable.")] = ["general"],  # noqa: B006
     format: FormatOption = "table",
 ) -> None:
-    """Freeze what is there now and fit it: `resynth attribute --gallery` uses the newest fit, and names it in every verdict."""
+    """Freeze the present entries and fit them; `resynth attribute --gallery` uses the newest fit and names it in every verdict."""
     from ..evaluation.fitting import fit as fit_gallery
     from ..gallery import Gallery
     from . import output as out
@@ -143,9 +146,8 @@ def fit(
         print(json.dumps({"fit": fitted.sha256, "snapshot": fitted.snapshot, "generators": counts, "calibration": calibration}, indent=2))
         return
     out.print_table(["generator", "pictures", "prompts"], [[str(value) for value in row.values()] for row in counts])
-    print(
-        f"fit {fitted.sha256}; calibrated on {fitted.calibration.source if fitted.calibration else 'nothing: too few prompts or pictures'}"
-    )
+    source = f"calibrated on {fitted.calibration.source}" if fitted.calibration else "not calibrated: too few prompts or pictures"
+    print(f"fit {fitted.sha256}; {source}")
 
 
 @dataclass(slots=True)
@@ -162,18 +164,18 @@ class _Outcome:
 
 
 def _add(store: Gallery, space: FeatureSpace, name: str, files: Sequence[tuple[Path, str | None]], group: str, outcome: _Outcome) -> None:
-    """Describe and keep what can be read; the rest goes into `outcome`."""
-    good: list[tuple[Entry, Picture]] = []
+    """Store the readable pictures with their features; the others go into `outcome`."""
+    readable: list[tuple[Entry, Picture]] = []
     for path, prompt in files:
         try:
-            good.append(_read(store, name, path, prompt))
+            readable.append(_read(store, name, path, prompt))
         except InputError as error:
             outcome.fail(path, error)
-    if not good:
+    if not readable:
         return
-    added = store.add([entry for entry, _ in good], space.features([picture.pixels for _, picture in good]), group=group)
+    added = store.add([entry for entry, _ in readable], space.features([picture.pixels for _, picture in readable]), group=group)
     outcome.added += sum(added.new)
-    outcome.there += len(good) - sum(added.new)
+    outcome.there += len(readable) - sum(added.new)
 
 
 def _read(store: Gallery, name: str, path: Path, prompt: str | None) -> tuple[Entry, Picture]:
@@ -183,30 +185,32 @@ def _read(store: Gallery, name: str, path: Path, prompt: str | None) -> tuple[En
     picture = images.read(path)
     others = {entry.generator for entry in store.contains(picture.sha256)} - {name}
     if others:
-        raise InputError(f"{images.printable(str(path))}: is in the gallery as a picture by {others.pop()}; one of the two names is wrong")
+        raise InputError(
+            f"{images.printable(str(path))}: is in the gallery as a picture by {others.pop()}; correct the name, or leave the picture out"
+        )
     return Entry(generator=name, picture_sha256=picture.sha256, prompt=prompt), picture
 
 
-def _wanted(name: str, inputs: Sequence[str], prompt: str | None, from_folders: bool) -> tuple[list[tuple[Path, str | None]], _Outcome]:
-    """Files with their prompts, and those that have none where each should."""
+def _pictures(name: str, inputs: Sequence[str], prompt: str | None, from_folders: bool) -> tuple[list[tuple[Path, str | None]], _Outcome]:
+    """Files with their prompts, and an outcome that lists the files without one where the folders should tell it."""
     from .. import images
 
     outcome = _Outcome()
     if not from_folders:
         return [(path, prompt) for path in images.paths(inputs)], outcome
-    wanted: dict[Path, str | None] = {}
+    prompts: dict[Path, str | None] = {}
     for root in map(Path, inputs):
         if not root.is_dir():
-            raise ConfigError(f"{root} is no folder; --prompts-from-folders takes folders that hold a folder for each prompt")
+            raise ConfigError(f"{root} is not a folder; --prompts-from-folders takes folders that hold a folder for each prompt")
         for path in images.paths([root]):
             folders = path.relative_to(root).parts[:-1]
             if not folders:
-                outcome.fail(path, InputError("lies in no prompt's folder; move it into one, or leave --prompts-from-folders out"))
-            elif len(folders) == 1 or folders[1] == name:  # DIR/PROMPT/OTHER/… are another generator's
-                wanted[path] = normalize("NFC", folders[0])
-    if not wanted and not outcome.failed:
-        raise InputError(f"no picture by {name} found; it must lie at DIR/PROMPT/… or DIR/PROMPT/{name}/…")
-    return list(wanted.items()), outcome
+                outcome.fail(path, InputError("is not in the folder of a prompt; move it into one, or leave --prompts-from-folders out"))
+            elif len(folders) == 1 or folders[1] == name:  # DIR/PROMPT/OTHER/… is by another generator
+                prompts[path] = normalize("NFC", folders[0])
+    if not prompts and not outcome.failed:
+        raise InputError(f"no picture by {name} found; put pictures into DIR/PROMPT/… or DIR/PROMPT/{name}/…")
+    return list(prompts.items()), outcome
 
 
 def _space(extractor: Path | None) -> FeatureSpace:
@@ -224,7 +228,7 @@ def _default(space: FeatureSpace) -> Path:
 
 
 def _open(folder: Path | None, extractor: Path | None) -> Gallery:
-    """The gallery that is named, or the extractor's own; tied to the extractor only where one is named."""
+    """The named gallery, or the extractor's own. It must belong to the extractor if that is named too."""
     from ..gallery import Gallery
 
     if folder and not extractor:
@@ -233,7 +237,7 @@ def _open(folder: Path | None, extractor: Path | None) -> Gallery:
     return Gallery.open(folder or _default(space), space.sha256)
 
 
-def _report(damaged: Sequence[Damage], count: int, format: str, what: str) -> None:
+def _print_damage(damaged: Sequence[Damage], count: int, format: str, state: str) -> None:
     from . import output as out
 
     if format == "json":
@@ -241,4 +245,4 @@ def _report(damaged: Sequence[Damage], count: int, format: str, what: str) -> No
         return
     if damaged:
         out.print_table(["row", "generator", "reason"], [[str(one.row), one.generator or "?", one.reason] for one in damaged])
-    print(f"{count} entries, {len(damaged)} {what}" if damaged else f"{count} entries, all whole")
+    print(f"{count} entries, {len(damaged)} {state}" if damaged else f"{count} entries, none damaged")

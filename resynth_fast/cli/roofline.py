@@ -1,4 +1,4 @@
-"""How near engines come to what the processor can do: arithmetic of a component beside the fastest matrix product."""
+"""Achieved FLOP/s of the engines beside the fastest matrix product on the same processor."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..engines.pool import EnginePool, engine_ref
 
 SIDES, ROUNDS = (512, 1024), 8
 PARTS = ("denoiser", "decoder")
-"""What is timed as it runs; texts are encoded once a caption."""
+"""Components whose time is reported; text encoders are left out, since they run once per caption."""
 
 
 def peak_flops() -> float:
-    """FLOP/s of the best of some square float32 products, by NumPy's BLAS with as many threads as it was given."""
+    """FLOP/s of the fastest of several square float32 products, by NumPy's BLAS with its own number of threads."""
     best = 0.0
     for side in SIDES:
         a, b = np.random.default_rng(0).standard_normal((2, side, side), dtype=np.float32)
-        for _ in range(ROUNDS):  # the first ones warm up
+        for _ in range(ROUNDS):  # the first rounds warm up
             start = time.perf_counter()
             a @ b
             best = max(best, 2 * side**3 / (time.perf_counter() - start))
@@ -29,7 +29,7 @@ def peak_flops() -> float:
 
 
 def shares(candidates: Iterable[object], pool: EnginePool) -> dict[str, Any]:
-    """Achieved FLOP/s of each component that has run, from its bundle's count and the pool's clock, and its share of the peak."""
+    """FLOP/s of each component that has run, and its share of the peak: the bundle counts the operations, the pool the seconds."""
     peak = peak_flops()
     rows = [
         {

@@ -136,7 +136,7 @@ def _range(interval: list[float] | None) -> str:
 def _mistakes(names: list[str], shares: list[list[float]], most: int = 5) -> list[dict[str, Any]]:
     """The most frequent confusions."""
     wrong = [(share, t, p) for t, row in enumerate(shares) for p, share in enumerate(row) if t != p and share > 0]
-    return [{"maker": names[t], "taken_for": names[p], "share": share} for share, t, p in sorted(wrong, reverse=True)[:most]]
+    return [{"truth": names[t], "attributed_to": names[p], "share": share} for share, t, p in sorted(wrong, reverse=True)[:most]]
 
 
 def _words(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The evidence page: records and their pictures as one self-contained HTML file, without scripts or remote content."""
+"""The evidence page: records and their pictures as one HTML file that holds everything, without scripts or remote content."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TITLE = "Source attribution"
 MAX_SIDE_PX = 512
 THUMBNAIL_PX = 64
 ENLARGED_UP_TO_PX = 128
-"""Pictures no larger than this are enlarged as they are, pixel by pixel, not smoothed."""
+"""Pictures up to this side are enlarged pixel by pixel, without smoothing."""
 MAX_TEXT = 2000
 MAX_ITEMS = 40
-"""Entries shown of a list that a picture file can fill."""
+"""Maximum number of entries shown of a list whose length a picture file decides."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GENERATION = {
-    "generator": "Written as by",
+    "generator": "Metadata format",
     "software": "Software",
     "model": "Model",
     "prompt": "Prompt",
@@ -39,8 +39,8 @@ _GENERATION = {
     "steps": "Steps",
     "guidance": "Guidance",
 }
-_CREDENTIALS = {"issuer": "Issuer", "common_name": "Common name", "generator": "Made by, it says"}
-_HASH = {"matches": "those that were signed", "differs": "not those that were signed", None: "not compared with those that were signed"}
+_CREDENTIALS = {"issuer": "Issuer", "common_name": "Common name", "generator": "Stated generator"}
+_HASH = {"matches": "as signed", "differs": "changed since they were signed", None: "not compared with the signed ones"}
 _STAGES = ("read", "caption", "generate", "features", "score", "total")
 
 
@@ -48,7 +48,7 @@ def render(records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, A
     """The page for `records` (schemas/record.schema.json).
 
     `images[i]` belongs to `records[i]`: {"probe": (H, W, 3) uint8 or None, "resyntheses": {name: [(h, w, 3) uint8, …]}},
-    and "given", as "resyntheses", where candidates have pictures that they did not make for this probe.
+    and "given", in the form of "resyntheses": exemplars, which were not generated for this probe.
     """
     probes = [_probe(number, *pair) for number, pair in enumerate(zip(records, images, strict=True), 1)]
     return environment().get_template("page.html.j2").render(title=title, probes=probes)
@@ -60,7 +60,7 @@ def write(path: str | Path, records: Sequence[Mapping[str, Any]], images: Sequen
 
 
 def environment(*folders: Path) -> jinja2.Environment:
-    """Templates of `folders` and of this package: escaped, strict, with the filters by which all pages print numbers."""
+    """Templates of `folders` and of this package: escaped, strict, with the filters that format numbers on every page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
@@ -74,12 +74,12 @@ def environment(*folders: Path) -> jinja2.Environment:
 
 
 def _shown(value: object) -> object:
-    """Every text that the template prints comes through here: no control or bidirectional characters, no endless text."""
+    """Every text that a template prints passes here: control and bidirectional characters are removed, long texts are cut."""
     return printable(value, MAX_TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows of one record."""
+    """The fields of one record as the template uses them."""
     verdict, evidence, pixels = record["verdict"], record["evidence"], images["probe"]
     candidates = sorted(record["candidates"], key=lambda candidate: -candidate["probability"])
     headline, detail = _headline(record)
@@ -95,8 +95,8 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
         "headline": headline,
         "detail": detail,
         "first": candidates[0]["name"] if candidates else None,
-        "support": _word(verdict["probability"], ((0.95, "strong"), (0.8, "good"), (0.5, "moderate"), (0, "weak"))),
-        "lead": _word(verdict["margin"], ((0.5, "wide"), (0.2, "clear"), (0, "narrow"))),
+        "support": _grade(verdict["probability"], ((0.95, "strong"), (0.8, "good"), (0.5, "moderate"), (0, "weak"))),
+        "lead": _grade(verdict["margin"], ((0.5, "wide"), (0.2, "clear"), (0, "narrow"))),
         "picture": None if pixels is None else _picture(pixels),
         "thumbnail": None if pixels is None else _picture(pixels, THUMBNAIL_PX),
         "candidates": [
@@ -106,7 +106,7 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
                 "in_set": candidate["name"] in verdict["set"],
                 "width": round(100 * min(max(_finite(candidate["probability"]), 0), 1), 2),
                 "pictures": [_picture(picture) for picture in images["resyntheses"].get(candidate["name"], ())],
-                "given": [_picture(picture) for picture in images.get("given", {}).get(candidate["name"], ())],
+                "exemplars": [_picture(picture) for picture in images.get("given", {}).get(candidate["name"], ())],
             }
             for candidate in candidates
         ],
@@ -120,37 +120,37 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
 
 
 def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file says of its making, and its content credentials, as rows; records of earlier versions have neither."""
-    said = metadata.get("generation") or {"status": "absent"}
-    rows = [(label, said[key]) for key, label in _GENERATION.items() if said.get(key) is not None]
+    """Generation settings and content credentials in the file, as rows; records of earlier versions have neither."""
+    settings = metadata.get("generation") or {"status": "absent"}
+    rows = [(label, settings[key]) for key, label in _GENERATION.items() if settings.get(key) is not None]
     signed = metadata.get("c2pa") or {"status": "absent"}
     credentials = [(label, signed[key]) for key, label in _CREDENTIALS.items() if signed.get(key) is not None]
     if signed["status"] == "present":
         credentials.append(("Bytes", _HASH[signed["hash"]]))
-        credentials.append(("Did not hold", ", ".join(signed["codes"]) or "nothing"))
+        credentials.append(("Failed checks", ", ".join(signed["codes"]) or "nothing"))
     elif signed["status"] == "unreadable":
-        credentials.append(("State", "there, but unreadable"))
+        credentials.append(("State", "present, but unreadable"))
     return {
-        "generation": [("State", "there, but unparsed"), *rows] if said["status"] == "unparsed" else rows,
+        "generation": [("State", "present, but not understood"), *rows] if settings["status"] == "unparsed" else rows,
         "credentials": credentials,
     }
 
 
 def _headline(record: Mapping[str, Any]) -> tuple[str, str]:
-    """The verdict's words, set large, and what follows their colon where they are too long for that."""
+    """The verdict's sentence as a headline; of a long one the part after the colon follows as detail."""
     if record["error"]:
         return "Could not be examined", ""
-    words: str = record["verdict"]["words"]
-    if len(words) <= 60:
-        return words, ""
-    head, colon, tail = words.partition(": ")
-    if tail.startswith("even "):  # a sentence; else a list of names, which keep their letters
+    sentence: str = record["verdict"]["words"]
+    if len(sentence) <= 60:
+        return sentence, ""
+    head, colon, tail = sentence.partition(": ")
+    if tail.startswith("even "):  # a sentence; a list of names keeps its case
         tail = "E" + tail[1:]
-    return (head, tail + ".") if colon else (words, "")
+    return (head, tail + ".") if colon else (sentence, "")
 
 
 def _picture(pixels: Pixels, side: int = MAX_SIDE_PX) -> dict[str, Any]:
-    """(H, W, 3) uint8 → a PNG as a data URI, at most `side` px on a side, holding nothing but the pixels."""
+    """(H, W, 3) uint8 → a PNG as a data URI, at most `side` px on a side, without metadata."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     small = max(image.size) <= ENLARGED_UP_TO_PX
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -164,7 +164,7 @@ def _finite(value: object) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-def _word(value: float | None, scale: Sequence[tuple[float, str]]) -> str | None:
+def _grade(value: float | None, scale: Sequence[tuple[float, str]]) -> str | None:
     return None if value is None else next((word for least, word in scale if value >= least), None)
 
 
@@ -173,7 +173,7 @@ def _missing(value: object) -> bool:
 
 
 def _percent(value: float | None) -> str:
-    """A probability; never rounded to certainty."""
+    """A probability in per cent; it is never rounded to certainty."""
     if value is None or _missing(value):
         return "–"
     if value > 0.999:
@@ -196,7 +196,7 @@ def _ms(value: float) -> str:
 
 
 def _short(value: object) -> str:
-    """Hashes by their first twelve digits."""
+    """The text; a hash is cut to its first twelve digits."""
     text = str(value)
     return text[:12] + "…" if _SHA256.fullmatch(text) else text
 

@@ -163,7 +163,7 @@ def test_the_page_shows_hints_and_credentials_as_text(tmp_path: Path, signer: An
     assert "&lt;script&gt;alert(1)" in page
     assert "12345" in page
     assert "Example &lt;b&gt;Pictures" in page
-    assert "those that were signed" in page
+    assert "as signed" in page
     assert "signingCredential.untrusted" in page
     assert "ampered" in page
     assert "Invalid" not in page

@@ -178,7 +178,7 @@ def test_wrong_options_are_named(picture_folder, cache_folder, options, message)
 
 
 def test_folders_that_are_no_dataset(tmp_path, cache_folder, picture_folder):
-    with pytest.raises(ConfigError, match="no dataset at"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         read(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="0 generators"):
         read(tmp_path)
@@ -196,7 +196,7 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache_folder, tmp_path):
     assert (result["n"], result["unknown"]["n"], result["gallery_per_candidate"]) == (4, 1, 0)
     assert set(result["conditions"]) == {"tagger", "true", "nearest", "random"}
     text = Page((tmp_path / "index.html").read_text()).text
-    for shown in ("captions: random", "What the caption is worth", "zoo-sd-twin", "Probes of a withheld generator (1)"):
+    for shown in ("captions: random", "Effect of the caption", "zoo-sd-twin", "Probes of a withheld generator (1)"):
         assert shown in text
     with pytest.raises(ConfigError, match="zoo: has only closed"):
         evaluate("zoo:", cache_folder, "--protocol", "open")

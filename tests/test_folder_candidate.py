@@ -59,8 +59,8 @@ def test_the_record_and_the_page_tell_given_from_made(mixed: Attributor, zoo_pro
     assert result.record["evidence"]["seeds"] == [0, 1]
     assert any("given pictures" in warning for warning in result.record["warnings"])
     page = report.render([result.record], [result.images])
-    assert page.count("given picture</li>") == 12
-    assert "Picture 1 given for acme" in page
+    assert page.count("exemplar</li>") == 12
+    assert "Exemplar 1 of acme" in page
     assert "Resynthesis 1 by acme" not in page
     assert "Resynthesis 2 by zoo-sd" in page
 

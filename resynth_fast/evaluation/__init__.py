@@ -1,4 +1,7 @@
-"""How well attribution works, on pictures whose generator is known."""
+"""Accuracy of attribution on pictures whose generator is known: `of_zoo` on generated probes, `of_folder` on a dataset.
+
+Also what such pictures are needed for: calibrating a score (`calibrate`) and fitting a gallery (`fitting`).
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,14 @@ def of_zoo(
     threads: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fresh probes of held-out captions, drawn by the embedded zoo's own generators; `race`: judged without and with racing."""
+    """The result on probes that the embedded zoo generates from held-out captions; `race`: judged with and without racing."""
     from ..attributor import Attributor
     from . import zoo
 
     if recipe not in ("one-shot", "together"):
-        raise ConfigError(f"--recipe is {recipe!r}; zoo: has no gallery and knows one-shot and together")
+        raise ConfigError(f"--recipe is {recipe!r}; zoo: has no gallery, so it must be one-shot or together")
     if together:
-        raise ConfigError(f"--together is {together}; zoo: lends the resyntheses of all its probes")
+        raise ConfigError(f"--together is {together}; with zoo: all probes share their resyntheses, leave it out")
     attributor = Attributor.open(
         [ZOO],
         extractor=extractor,
@@ -68,7 +71,7 @@ def of_folder(
     threads: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """A protocol over a labelled dataset on disk."""
+    """The result of a protocol on a labelled dataset on disk."""
     from .. import zoo
     from ..bundle import Bundle
     from ..engines.pool import EnginePool
@@ -78,7 +81,7 @@ def of_folder(
     from .config import EvaluationConfig
     from .harness import Run, evaluate
 
-    setting = EvaluationConfig(
+    config = EvaluationConfig(
         recipe=recipe,
         references=references,
         draws=draws,
@@ -94,7 +97,7 @@ def of_folder(
     run = Run(
         root=root,
         space=space,
-        setting=setting,
+        config=config,
         cache=cache,
         backend=pool.backend.version() if isinstance(space.extractor, NetworkExtractor) else "",
         degradations=tuple(degradations) or perturbations.ROBUSTNESS,

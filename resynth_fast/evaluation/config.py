@@ -1,4 +1,4 @@
-"""What is evaluated: recipe, references, and the steps that are left out; every combination that says nothing is refused."""
+"""Configuration of an evaluation: recipe, references and the steps that are left out. Meaningless combinations are refused."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..errors import ConfigError
 RECIPES = ("default", "one-shot", "together", "layer", "paper")
 STEPS = ("scaling", "whitening", "own", "nuisance", "centring", "gallery")
 GALLERY_STEPS = ("own", "gallery")
-"""Steps of recipe default alone."""
+"""Steps that only recipe default has."""
 REFERENCE_POLICIES = ("resynthesised", "arbitrary", "aligned")
-"""References are pictures of the probe's own prompt; or gallery pictures of other prompts, at random or by their content."""
+"""Origin of the references: pictures of the probe's own prompt, or gallery pictures of other prompts, at random or by content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """What is evaluated; ConfigError names the option that does not fit."""
+    """Configuration of an evaluation; ConfigError names the option that does not fit."""
 
     recipe: str = "default"
     references: int = 1
-    """of each candidate; 0: the gallery alone, the content estimated from the other pictures of the prompt"""
+    """per candidate; 0: only the gallery is used, and the content is estimated from the other pictures of the prompt"""
     draws: int = 5
     seed: int = 0
     without: tuple[str, ...] = ()
@@ -28,17 +28,17 @@ class EvaluationConfig:
     leave_out: tuple[str, ...] = ()
     """families of degradations that are left out of the nuisance constants"""
     together: int | None = None
-    """how many captions lend each other their resyntheses, the probe's own included; None: all"""
+    """number of captions that share their resyntheses, the probe's own included; None: all"""
     policy: str = "resynthesised"
-    """where the references come from"""
+    """origin of the references"""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise ConfigError(f"--recipe is {self.recipe!r}; it must be {', '.join(RECIPES)}")
         if unknown := set(self.without) - set(STEPS):
             raise ConfigError(f"--without is {sorted(unknown)[0]!r}; it must be {', '.join(STEPS)}")
-        if foreign := set(self.without) - set(self.steps()):
-            raise ConfigError(f"--without is {sorted(foreign)[0]!r}, a step that recipe {self.recipe!r} does not have")
+        if absent := set(self.without) - set(self.steps()):
+            raise ConfigError(f"--without is {sorted(absent)[0]!r}, a step that recipe {self.recipe!r} does not have")
         if "scaling" in self.without and "whitening" not in self.without:
             raise ConfigError("--without scaling needs --without whitening too: the covariance is that of scaled features")
         if self.leave_out and "nuisance" not in self.steps():
@@ -50,15 +50,15 @@ class EvaluationConfig:
         if self.references == 0 and not self.gallery:
             without = " without a gallery" if self.recipe == "default" else ""
             raise ConfigError(
-                f"--references is 0, but recipe {self.recipe!r}{without} has nothing but its references; use --recipe default or ask for one"
+                f"--references is 0, but recipe {self.recipe!r}{without} has only its references; use --recipe default, or give 1 or more"
             )
         if self.together is not None and (self.recipe != "together" or self.together < 1):
-            raise ConfigError(f"--together is {self.together} with recipe {self.recipe!r}; it is a number of captions of recipe together")
+            raise ConfigError(f"--together is {self.together} with recipe {self.recipe!r}; it must be at least 1, with recipe together")
         if self.policy not in REFERENCE_POLICIES:
             raise ConfigError(f"policy is {self.policy!r}; it must be {', '.join(REFERENCE_POLICIES)}")
         if self.policy != "resynthesised" and (self.recipe != "one-shot" or self.references == 0):
             raise ConfigError(
-                f"policy {self.policy!r} takes gallery pictures in place of resyntheses: recipe one-shot, one reference or more"
+                f"policy {self.policy!r} uses gallery pictures as references; it needs recipe one-shot and at least one reference"
             )
 
     def steps(self) -> tuple[str, ...]:
@@ -69,5 +69,5 @@ class EvaluationConfig:
 
     @property
     def gallery(self) -> bool:
-        """Whether the other prompts' pictures are looked at."""
+        """Whether pictures of other prompts are used."""
         return self.recipe == "default" and "gallery" not in self.without

@@ -1,4 +1,4 @@
-"""Labelled pictures on disk: who made each, for which prompt, and whether it may be asked about, compared with, or both.
+"""Labelled pictures on disk: generator and prompt of each, and whether it is a probe, a reference or both.
 
 Two layouts are read: the matrix `ROOT/<prompt>/<generator>/<pictures>`, and that of the paper's authors,
 `ROOT/images/<source>/<identity>.png` with its resyntheses in `ROOT/images/<source>/images/<generator>/<identity>.png`.
@@ -28,7 +28,7 @@ from . import baseline
 
 CHUNK = 16
 VERSION = 1
-"""Of what is kept in a cache."""
+"""Version of the cached files."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, of) as work advances."""
@@ -46,17 +46,17 @@ class Dataset:
     generators: tuple[str, ...]
     prompts: tuple[str, ...]
     generator: Integers
-    """(n,) index of the maker"""
+    """(n,) index of the generator"""
     prompt: Integers
     """(n,) index of the prompt: the references of a probe are the pictures of its prompt"""
     group: Integers
-    """(n,) unit of folds and intervals; prompts with one content have one group"""
+    """(n,) unit of folds and intervals; prompts of the same content have the same group"""
     probe: Booleans
-    """(n,) may be asked about"""
+    """(n,) whether the picture can be a probe"""
     reference: Booleans
-    """(n,) may be compared with"""
+    """(n,) whether the picture can be a reference"""
     skipped: tuple[str, ...] = ()
-    """pictures that could not be read, and why"""
+    """messages about the pictures that could not be read"""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -83,14 +83,14 @@ class Dataset:
 def read(root: Path) -> Dataset:
     """The dataset in `root`; ConfigError if it has neither layout, or fewer than two generators."""
     if not root.is_dir():
-        raise ConfigError(f"no dataset at {root}; give a folder laid out as <prompt>/<generator>/<pictures>")
+        raise ConfigError(f"dataset {root} is not a folder; name a folder laid out as <prompt>/<generator>/<pictures>")
     rows = _paper(root) or _matrix(root)
     (generators, generator), (prompts, prompt), (_, group) = (
         np.unique([row[column] for row in rows] or [""], return_inverse=True) for column in (1, 2, 3)
     )
     if not rows or len(generators) < 2:
         raise ConfigError(
-            f"{root} holds pictures of {len(generators) if rows else 0} generators; attribution needs two at least, laid out as <prompt>/<generator>/<pictures>"
+            f"{root} holds pictures of {len(generators) if rows else 0} generators; attribution needs at least two, laid out as <prompt>/<generator>/<pictures>"
         )
     return Dataset(
         files=tuple(row[0] for row in rows),
@@ -117,7 +117,7 @@ def _matrix(root: Path) -> list[_Row]:
 
 
 def _paper(root: Path) -> list[_Row]:
-    """Each probe has resyntheses of its own: its prompt is the pair of source and identity, its group the identity."""
+    """Each probe has its own resyntheses: its prompt is the pair of source and identity, its group is the identity."""
     base = root / "images"
     rows: list[_Row] = []
     for source in _folders(base) if base.is_dir() else []:
@@ -146,7 +146,7 @@ class DatasetFeatures:
     """(n, e) the encoder's own embedding, where it was exported"""
     seconds_per_picture: float
     facts: Doubles | None = None
-    """(n, f) what `baseline` knows of the files; of clean pictures only"""
+    """(n, f) facts about the files for `baseline`; only of clean pictures"""
 
 
 def describe(
@@ -158,23 +158,23 @@ def describe(
     backend: str = "",
     progress: Progress = silent,
 ) -> DatasetFeatures:
-    """Features of every readable picture, after `degradation`; kept in `cache` under a hash of all that they depend on.
+    """Features of every readable picture, after `degradation`; cached under a hash of everything they depend on.
 
-    `backend` names what runs the extractor, version and precision included.
+    `cache`: folder, by default in the user's cache; `backend`: name, version and precision of what runs the extractor.
     """
     folder = cache or Path(platformdirs.user_cache_dir("resynth-fast")) / "features"
     stats = [_stat(file) for file in dataset.files]
     key = hashlib.sha256(repr((__version__, VERSION, space.sha256, backend, degradation, stats)).encode()).hexdigest()
     path = folder / f"{key}.npz"
-    found = _kept(path, dataset)
-    if found is None:
-        found, rows = _describe(dataset, space, degradation, progress)
-        _keep(path, found, rows)
-    return found
+    features = _cached(path, dataset)
+    if features is None:
+        features, rows = _describe(dataset, space, degradation, progress)
+        _write_cache(path, features, rows)
+    return features
 
 
 def _stat(file: Path) -> tuple[str, int, int]:
-    """What tells a file from its later self; one that is gone, or a link to nothing, is reported when it is read."""
+    """Path, size and time of change, which tell whether a file was changed. A missing file is reported when it is read."""
     try:
         stat = file.stat()
     except OSError:
@@ -182,24 +182,24 @@ def _stat(file: Path) -> tuple[str, int, int]:
     return str(file.resolve()), stat.st_size, stat.st_mtime_ns
 
 
-def _kept(path: Path, dataset: Dataset) -> DatasetFeatures | None:
-    """What an earlier run left; None if there is nothing, or it is broken."""
+def _cached(path: Path, dataset: Dataset) -> DatasetFeatures | None:
+    """The features that an earlier run cached; None if there are none, or the file is damaged."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            found = dataset.only(kept["rows"], tuple(kept["skipped"].tolist()))
-            return DatasetFeatures(found, kept["features"], kept.get("last"), float(kept["seconds"]), kept.get("facts"))
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            readable = dataset.only(arrays["rows"], tuple(arrays["skipped"].tolist()))
+            return DatasetFeatures(readable, arrays["features"], arrays.get("last"), float(arrays["seconds"]), arrays.get("facts"))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def _keep(path: Path, made: DatasetFeatures, rows: Integers) -> None:
+def _write_cache(path: Path, data: DatasetFeatures, rows: Integers) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {
         "rows": rows,
-        "features": made.features,
-        "seconds": np.array(made.seconds_per_picture),
-        "skipped": np.array(made.dataset.skipped, dtype=str),
+        "features": data.features,
+        "seconds": np.array(data.seconds_per_picture),
+        "skipped": np.array(data.dataset.skipped, dtype=str),
     }
-    arrays |= {name: array for name, array in (("last", made.last), ("facts", made.facts)) if array is not None}
+    arrays |= {name: array for name, array in (("last", data.last), ("facts", data.facts)) if array is not None}
     with files.write_errors(f"cache of features {path.parent}", ConfigError, "name a folder that can be written with --cache"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as file:
@@ -215,34 +215,36 @@ def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, pr
     last: list[Floats] = []
     facts: list[list[float]] = []
     skipped: list[str] = []
-    spent = 0.0
+    seconds = 0.0
     for first in range(0, len(dataset), CHUNK):
         progress(first, len(dataset))
         start = time.perf_counter()
-        chunk, normal = [], []
+        chunk, normalised = [], []
         for i in range(first, min(first + CHUNK, len(dataset))):
             try:
                 pixels = images.read(dataset.files[i]).pixels
             except InputError as error:
                 skipped.append(str(error))
                 continue
-            normal.append(space.pixels.normalise(change(pixels) if change else pixels))
+            normalised.append(space.pixels.normalise(change(pixels) if change else pixels))
             chunk.append(i)
-        if normal:
-            features.append(space.extractor.extract(np.stack(normal)))
+        if normalised:
+            features.append(space.extractor.extract(np.stack(normalised)))
             if encoder is not None:
-                last.append(encoder.extract_last(np.stack(normal)))
-        spent += time.perf_counter() - start
+                last.append(encoder.extract_last(np.stack(normalised)))
+        seconds += time.perf_counter() - start
         rows += chunk
         if not degradation:
-            facts += [baseline.facts(dataset.files[i], picture) for i, picture in zip(chunk, normal, strict=True)]
+            facts += [baseline.facts(dataset.files[i], picture) for i, picture in zip(chunk, normalised, strict=True)]
     progress(len(dataset), len(dataset))
     if not features:
-        raise ConfigError(f"none of the {len(dataset)} pictures can be read: {skipped[0] if skipped else 'there are none'}")
+        raise ConfigError(
+            f"none of the {len(dataset)} pictures can be read ({skipped[0] if skipped else 'the folder has none'}); give readable pictures"
+        )
     joined = np.concatenate(features)
     if not np.isfinite(joined).all():
-        raise BundleError(f"{space.name}: a feature is not finite; verify or export the extractor again")
-    found = dataset.only(np.array(rows), tuple(skipped))
+        raise BundleError(f"extractor {space.name} gives a feature that is not finite; verify its bundle or export it again")
+    readable = dataset.only(np.array(rows), tuple(skipped))
     return DatasetFeatures(
-        found, joined, np.concatenate(last) if last else None, spent / len(rows), np.array(facts) if facts else None
+        readable, joined, np.concatenate(last) if last else None, seconds / len(rows), np.array(facts) if facts else None
     ), np.array(rows)

@@ -32,11 +32,11 @@ OPEN_AT_MOST = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One evaluation: data, extractor and setting."""
+    """One evaluation: data, extractor and configuration."""
 
     root: Path
     space: FeatureSpace
-    setting: EvaluationConfig
+    config: EvaluationConfig
     cache: Path | None = None
     backend: str = ""
     """what runs the extractor, for the cache's key and for provenance"""
@@ -58,7 +58,7 @@ class Run:
     def bench(self, probes: DatasetFeatures | None = None, **changes: Any) -> ProtocolRunner:
         """The dataset under the run's setting with `changes`; `probes` where their features differ from the references'."""
         sizes = list(self.space.extractor.block_sizes.values())
-        return ProtocolRunner(self.data, self.space.constants, sizes, replace(self.setting, **changes), probes, self.spaces)
+        return ProtocolRunner(self.data, self.space.constants, sizes, replace(self.config, **changes), probes, self.spaces)
 
 
 def evaluate(run: Run, protocol: str) -> dict[str, Any]:
@@ -68,18 +68,18 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
     dataset, facts = run.data.dataset, run.data.facts
     bench = run.bench()
     names = [dataset.generators[g] for g in bench.candidates]
-    if protocol == "open" and (len(names) < 3 or run.setting.references == 0):
+    if protocol == "open" and (len(names) < 3 or run.config.references == 0):
         raise ConfigError("the open protocol leaves each generator out once: it needs three at least, and --references 1 or more")
     start = time.perf_counter()
     judged = bench.judge()
     scoring = (time.perf_counter() - start) / len(judged.probe)
     result: dict[str, Any] = {
         "protocol": protocol,
-        "recipe": run.setting.recipe,
+        "recipe": run.config.recipe,
         **closed(bench, judged),
         "auroc_unknown": None,
         "seconds_per_probe": run.data.seconds_per_picture + scoring,
-        "generator_runs_per_probe": run.setting.references * len(names),
+        "generator_runs_per_probe": run.config.references * len(names),
         "captions_together": bench.captions_together(),
     }
     if protocol == "open" or (protocol == "closed" and len(names) <= OPEN_AT_MOST):
@@ -89,9 +89,9 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
             result["open"] = unknown
     if outsiders := outside(bench, judged):
         result["outside"] = outsiders
-    if run.setting.gallery and run.setting.references:
+    if run.config.gallery and run.config.references:
         with contextlib.suppress(NothingJudgedError):  # one picture a cell: only a gallery can judge
-            result["no_gallery"] = _accuracy(run.bench(recipe="one-shot", without=_without_gallery(run.setting)))
+            result["no_gallery"] = _accuracy(run.bench(recipe="one-shot", without=_without_gallery(run.config)))
     if protocol == "robustness":
         result["robustness"] = robustness(run)
     if protocol == "curve":
@@ -99,12 +99,12 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
     result |= {
         "baseline": None if facts is None else baseline.evaluate(facts, dataset.generator, dataset.group),
         "setting": {
-            "references": run.setting.references,
-            "draws": run.setting.draws,
-            "seed": run.setting.seed,
-            "without": list(run.setting.without),
-            "leave_out": list(run.setting.leave_out),
-            "together": run.setting.together,
+            "references": run.config.references,
+            "draws": run.config.draws,
+            "seed": run.config.seed,
+            "without": list(run.config.without),
+            "leave_out": list(run.config.leave_out),
+            "together": run.config.together,
         },
         "dataset": run.root.name,
         "generators": names,
@@ -212,14 +212,14 @@ def _separation(judged: Judgements, known: Booleans, foreign: Booleans) -> dict[
 
 def robustness(run: Run) -> list[dict[str, Any]]:
     """Accuracy with the probe alone degraded; with that degradation's family in the nuisance constants, and left out of them."""
-    nuisance = "nuisance" in run.setting.steps() and "nuisance" not in run.setting.without
+    nuisance = "nuisance" in run.config.steps() and "nuisance" not in run.config.without
     rows = []
     for name in run.degradations:
         changed = run.describe(run.data.dataset, name)
         family = name.partition("-")[0]
         row: dict[str, Any] = {"degradation": name, **_accuracy(run.bench(changed))}
-        if nuisance and family in run.space.constants.nuisance and family not in run.setting.leave_out:
-            row["left_out"] = _accuracy(run.bench(changed, leave_out=(*run.setting.leave_out, family)))
+        if nuisance and family in run.space.constants.nuisance and family not in run.config.leave_out:
+            row["left_out"] = _accuracy(run.bench(changed, leave_out=(*run.config.leave_out, family)))
         rows.append(row)
     return rows
 
@@ -232,12 +232,12 @@ def curve(run: Run) -> list[dict[str, Any]]:
     """
     bench, rows = run.bench(), []
     most = bench.references_at_most()
-    for name in dict.fromkeys(("one-shot", run.setting.recipe)):
-        own = name == run.setting.recipe
-        without = run.setting.without if own else _without_gallery(run.setting)
+    for name in dict.fromkeys(("one-shot", run.config.recipe)):
+        own = name == run.config.recipe
+        without = run.config.without if own else _without_gallery(run.config)
         changes: dict[str, Any] = {"recipe": name, "without": without, **({} if own else {"together": None})}
         before, pictures = 1 / len(bench.candidates), 0
-        lookup = [0] if own and run.setting.gallery else []
+        lookup = [0] if own and run.config.gallery else []
         for m in [*lookup, *(m for m in POINTS if m <= max(1, most))]:
             try:
                 found = _accuracy(run.bench(references=m, **changes))
@@ -249,17 +249,17 @@ def curve(run: Run) -> list[dict[str, Any]]:
             rows.append({"policy": f"resynthesised, {name}", "references": m, **found, "gain_per_picture": gain})
     for policy in ("arbitrary", "aligned"):
         for m in [m for m in POINTS if m <= bench.gallery_at_most()]:
-            draws = run.setting.draws if policy == "arbitrary" else 1
+            draws = run.config.draws if policy == "arbitrary" else 1
             asked = run.bench(
-                recipe="one-shot", references=m, policy=policy, draws=draws, together=None, without=_without_gallery(run.setting)
+                recipe="one-shot", references=m, policy=policy, draws=draws, together=None, without=_without_gallery(run.config)
             )
             rows.append({"policy": policy, "references": m, **_accuracy(asked), "gain_per_picture": None})
     return rows
 
 
-def _without_gallery(setting: EvaluationConfig) -> tuple[str, ...]:
+def _without_gallery(config: EvaluationConfig) -> tuple[str, ...]:
     """The steps that are left out, as far as recipe one-shot has them."""
-    return tuple(step for step in setting.without if step not in GALLERY_STEPS)
+    return tuple(step for step in config.without if step not in GALLERY_STEPS)
 
 
 def _accuracy(bench: ProtocolRunner) -> dict[str, Any]:

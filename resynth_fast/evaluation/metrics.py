@@ -1,4 +1,4 @@
-"""Metrics of closed- and open-set attribution; intervals by bootstrap over prompts, never over pictures."""
+"""Metrics of closed-set and open-set attribution. Intervals are bootstrapped over prompts, never over pictures."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def interval(values: Doubles, prompt: Integers, draws: int = 2000, seed: int = 0
 
 def balanced_interval(hit: Doubles, truth: Integers, prompt: Integers, draws: int = 1000, seed: int = 0) -> list[float]:
     """95 % bootstrap interval of the balanced accuracy of `hit` (n,), whole prompts drawn with replacement."""
-    classes, owner = np.unique(truth, return_inverse=True)
+    classes, label = np.unique(truth, return_inverse=True)
     groups, inverse = np.unique(prompt, return_inverse=True)
     sums, counts = np.zeros((2, len(groups), len(classes)))
-    np.add.at(sums, (inverse, owner), hit)
-    np.add.at(counts, (inverse, owner), 1)
+    np.add.at(sums, (inverse, label), hit)
+    np.add.at(counts, (inverse, label), 1)
     picks = np.random.default_rng(seed).integers(0, len(groups), (draws, len(groups)))
     times = np.stack([np.bincount(pick, minlength=len(groups)) for pick in picks]).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # a class that no drawn prompt has
+    with np.errstate(invalid="ignore"):  # a replicate may lack a class
         rates = (times @ sums) / (times @ counts)
     low, high = np.percentile(np.nanmean(rates, axis=1), [2.5, 97.5])
     return [float(low), float(high)]
@@ -64,16 +64,16 @@ def brier(probability: Doubles, truth: Integers) -> float:
 
 
 def reliability(probability: Doubles, truth: Integers, bins: int = 10) -> list[dict[str, float]]:
-    """Judgements by the confidence in their first class, in bins of equal size, the least confident first."""
+    """Calibration curve: judgements in bins of equal size by the confidence in their first class, least confident first."""
     confidence, hit = probability.max(1), probability.argmax(1) == truth
     parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
     return [{"n": len(b), "confidence": float(confidence[b].mean()), "accuracy": float(hit[b].mean())} for b in parts if len(b)]
 
 
 def ece(probability: Doubles, truth: Integers, draw: Integers | None = None, bins: int = 10, seed: int = 0) -> float:
-    """Expected calibration error of the first class, debiased: what a perfectly calibrated classifier would show is subtracted.
+    """Expected calibration error of the first class, less the error that a perfectly calibrated classifier would show.
 
-    `draw` (n,) numbers repeated judgements of the same probes, which are no independent trials: the mean over draws.
+    `draw` (n,) numbers repeated judgements of the same probes. They are not independent, so the result is the mean over draws.
     """
     return max(0.0, _calibration_error(probability, truth, draw, bins, seed))
 
@@ -83,40 +83,40 @@ def ece_interval(
 ) -> list[float]:
     """95 % bootstrap interval of `ece`, whole prompts drawn with replacement.
 
-    Resampling adds an error of its own to every replicate: the interval is the basic one, which reflects it away.
+    Resampling adds a bias to every replicate; the basic (reflected) interval cancels it.
     """
     draw = np.zeros(len(truth), np.int64) if draw is None else draw
     groups = [np.flatnonzero(prompt == q) for q in np.unique(prompt)]
     rng = np.random.default_rng(seed)
-    found = _calibration_error(probability, truth, draw, seed=seed)
+    estimate = _calibration_error(probability, truth, draw, seed=seed)
     values = []
     for _ in range(draws):
         rows = np.concatenate([groups[j] for j in rng.integers(0, len(groups), len(groups))])
         values.append(_calibration_error(probability[rows], truth[rows], draw[rows], trials=20, seed=seed))
     low, high = np.percentile(values, [2.5, 97.5])
-    return [max(0.0, float(2 * found - high)), max(0.0, float(2 * found - low))]
+    return [max(0.0, float(2 * estimate - high)), max(0.0, float(2 * estimate - low))]
 
 
 def _calibration_error(
     probability: Doubles, truth: Integers, draw: Integers | None, bins: int = 10, seed: int = 0, trials: int = 200
 ) -> float:
-    """The debiased error, negative where the judgements look better calibrated than chance allows."""
+    """The debiased error; negative if the judgements look better calibrated than chance allows."""
     rng = np.random.default_rng(seed)
     confidence, hit = probability.max(1), probability.argmax(1) == truth
     parts = [np.arange(len(truth))] if draw is None else [np.flatnonzero(draw == d) for d in np.unique(draw)]
-    found = []
+    errors_of_draws = []
     for rows in parts:
         rows = rows[np.argsort(confidence[rows], kind="stable")]
         starts = [int(b[0]) for b in np.array_split(np.arange(len(rows)), bins) if len(b)]
-        sure = confidence[rows]
-        outcomes = np.concatenate([hit[rows][None], rng.random((trials, len(rows))) < sure]).astype(np.float64)
-        errors = np.abs(np.add.reduceat(outcomes - sure, starts, axis=1)).sum(1) / len(rows)
-        found.append(errors[0] - errors[1:].mean())
-    return float(np.mean(found))
+        sorted_confidence = confidence[rows]
+        outcomes = np.concatenate([hit[rows][None], rng.random((trials, len(rows))) < sorted_confidence]).astype(np.float64)
+        errors = np.abs(np.add.reduceat(outcomes - sorted_confidence, starts, axis=1)).sum(1) / len(rows)
+        errors_of_draws.append(errors[0] - errors[1:].mean())
+    return float(np.mean(errors_of_draws))
 
 
 def auroc(positive: Doubles, negative: Doubles) -> float:
-    """Probability that a positive's value lies above a negative's, ties counted half."""
+    """Probability that a positive has a higher value than a negative; ties count half."""
     values = np.concatenate([positive, negative])
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
@@ -127,7 +127,7 @@ def auroc(positive: Doubles, negative: Doubles) -> float:
 def oscr(hit: Booleans, known: Doubles, unknown: Doubles) -> float:
     """Area under correct classification rate of known probes over false positive rate of unknown ones (Dhamija et al. 2018).
 
-    `known` (n,) and `unknown` (m,) are how known a probe looks, `hit` (n,) whether its class is right.
+    `known` (n,) and `unknown` (m,) are scores that are high for known probes; `hit` (n,) says whether a known probe's class is right.
     """
     thresholds = np.concatenate([[np.inf], np.sort(np.unique(np.concatenate([known, unknown])))[::-1]])
     right = np.sort(known[hit])
@@ -138,12 +138,12 @@ def oscr(hit: Booleans, known: Doubles, unknown: Doubles) -> float:
 
 
 def ccr_at_fpr(hit: Booleans, known: Doubles, unknown: Doubles, rate: float = 0.05) -> float:
-    """Share of known probes that are right and look more known than all but `rate` of the unknown ones."""
+    """Share of known probes that are right and score higher than all but `rate` of the unknown probes."""
     return float((hit & (known > np.quantile(unknown, 1 - rate))).mean())
 
 
 def fpr_at_tpr(known: Doubles, unknown: Doubles, rate: float = 0.95) -> float:
-    """Share of unknown probes that look as known as the least known of the `rate` most known ones."""
+    """Share of unknown probes accepted by the threshold that accepts `rate` of the known probes."""
     return float((unknown >= np.quantile(known, 1 - rate)).mean())
 
 
@@ -152,7 +152,7 @@ def conformal(
 ) -> dict[str, float]:
     """Split conformal sets {c : p_c ≥ threshold} (Sadinle et al. 2019): mean coverage and size over splits by prompts."""
     groups, inverse = np.unique(prompt, return_inverse=True)
-    own = probability[np.arange(len(truth)), truth]
+    true_probability = probability[np.arange(len(truth)), truth]
     rng = np.random.default_rng(seed)
     covered, sizes = [], []
     for _ in range(splits):
@@ -161,8 +161,8 @@ def conformal(
             continue
         n = int(calibration.sum())
         rank = int(np.floor((n + 1) * (1 - coverage)))  # the rank-th smallest; below the first, every class is in the set
-        threshold = np.sort(own[calibration])[rank - 1] if rank >= 1 else 0.0
-        covered.append(float((own[~calibration] >= threshold).mean()))
+        threshold = np.sort(true_probability[calibration])[rank - 1] if rank >= 1 else 0.0
+        covered.append(float((true_probability[~calibration] >= threshold).mean()))
         sizes.append(float((probability[~calibration] >= threshold).sum(1).mean()))
     return (
         {"stated": coverage, "coverage": float(np.mean(covered)), "size": float(np.mean(sizes)), "splits": float(len(covered))}

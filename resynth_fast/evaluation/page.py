@@ -14,11 +14,11 @@ from ..report import page
 from . import plots, rows
 
 TABLE_AT_MOST = 12
-"""Candidates up to which the page shows the confusion as a table, which reads aloud; beyond, as a plot where there is one."""
+"""Maximum number of candidates whose confusion is shown as a table, which screen readers read; beyond, a plot is shown."""
 TITLES = {
     "curve": "Balanced accuracy by the number of references",
     "robustness": "Balanced accuracy of degraded probes",
-    "reliability": "Share that is right by stated probability",
+    "reliability": "Share of correct attributions by stated probability",
     "confusion": "Confusion of the candidates",
 }
 
@@ -34,28 +34,28 @@ def write(folder: Path, result: dict[str, Any]) -> None:
 
     missing = None
     try:
-        drawn = plots.draw(result)
+        svgs = plots.draw(result)
     except ConfigError as error:
-        drawn, missing = {}, error
+        svgs, missing = {}, error
     with files.write_errors(f"--out {folder}", ConfigError, "name a folder that can be written"):
-        (folder / "plots" if drawn else folder).mkdir(parents=True, exist_ok=True)
+        (folder / "plots" if svgs else folder).mkdir(parents=True, exist_ok=True)
     put("result.json", json.dumps(result, indent=2) + "\n")
     put("result.csv", "".join(line + "\n" for line in rows.csv_lines(rows.of(result))))
-    for name, svg in drawn.items():
+    for name, svg in svgs.items():
         put(f"plots/{name}.svg", svg)
-    put("index.html", render(result, drawn))
+    put("index.html", render(result, svgs))
     if missing is not None:
         raise ConfigError(f"{missing}; the rest of the result is in {folder}") from missing
 
 
-def render(result: dict[str, Any], drawn: dict[str, str]) -> str:
-    """The page; `drawn` are the plots (name → SVG)."""
+def render(result: dict[str, Any], svgs: dict[str, str]) -> str:
+    """The page with its plots (name → SVG)."""
     template = page.environment(Path(__file__).parent).get_template("result.html.j2")
-    return template.render(view(result, drawn))
+    return template.render(view(result, svgs))
 
 
-def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
-    """What the template shows."""
+def view(result: dict[str, Any], svgs: dict[str, str]) -> dict[str, Any]:
+    """The fields of the result as the template uses them."""
     names, table = plots.names_of(result), plots.confusion_of(result)
     shares = [[count / max(1, sum(row)) for count in row] for row in table]
     setting = result.get("setting") or {key: result[key] for key in ("references", "steps", "probe_steps", "seed")}
@@ -65,9 +65,9 @@ def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
         "rows": rows.of(result)[: len(result.get("conditions", ())) or 1 + ("no_gallery" in result)],
         "headline": result["accuracy"]["balanced"],
         "figures": _figures(result),
-        "confusion": [] if len(names) > TABLE_AT_MOST and "confusion" in drawn else list(zip(names, shares, strict=True)),
+        "confusion": [] if len(names) > TABLE_AT_MOST and "confusion" in svgs else list(zip(names, shares, strict=True)),
         "mistakes": _mistakes(names, shares),
-        "plots": {name: Markup(plots.inline(name, svg, str(escape(TITLES[name])))) for name, svg in drawn.items()},
+        "plots": {name: Markup(plots.inline(name, svg, str(escape(TITLES[name])))) for name, svg in svgs.items()},
         "curve": result.get("curve", []),
         "robustness": result.get("robustness", []),
         "unknown": [*(result.get("open") or {}).get("by_generator", ())],
@@ -76,24 +76,36 @@ def view(result: dict[str, Any], drawn: dict[str, str]) -> dict[str, Any]:
         "conformal": result.get("conformal") or None,
         "baseline": result.get("baseline"),
         "differences": result.get("differences", {}),
-        "setting": [(key.replace("_", " "), _words(value)) for key, value in setting.items()],
-        "provenance": [(key.replace("_", " "), _words(value)) for key, value in result["provenance"].items()],
+        "setting": [(key.replace("_", " "), _text(value)) for key, value in setting.items()],
+        "provenance": [(key.replace("_", " "), _text(value)) for key, value in result["provenance"].items()],
         "skipped": result.get("skipped", []),
     }
 
 
 def _figures(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The numbers beside the headline: label, value, how it is printed, note."""
-    found: list[dict[str, Any]] = [
-        {"label": "Top-3", "value": result["top3"], "as": "share", "note": "Probes whose maker is among the first three"},
-        {"label": "Macro F1", "value": result["macro_f1"], "as": "share", "note": "Mean over candidates of precision and recall in one"},
+    """The figures beside the headline: label, value, format, note."""
+    figures: list[dict[str, Any]] = [
+        {"label": "Top-3", "value": result["top3"], "as": "share", "note": "Probes whose generator is among the first three candidates"},
+        {
+            "label": "Macro F1",
+            "value": result["macro_f1"],
+            "as": "share",
+            "note": "Mean over candidates of the harmonic mean of precision and recall",
+        },
     ]
     if (value := result["accuracy"].get("grouped")) is not None:
-        found.append({"label": "Relatives as one", "value": value, "as": "share", "note": "Right up to candidates with one autoencoder"})
+        figures.append(
+            {
+                "label": "Families as one",
+                "value": value,
+                "as": "share",
+                "note": "Accuracy if candidates with the same autoencoder count as one",
+            }
+        )
     if (value := result["auroc_unknown"]) is not None:
-        note = "AUROC of the consistency; the unknown generator is in no fit and no gallery"
-        found.append({"label": "Unknown generators", "value": value, "as": "number", "note": note})
-    found.append(
+        note = "AUROC of the consistency; fit and gallery lack the unknown generator"
+        figures.append({"label": "Unknown generators", "value": value, "as": "number", "note": note})
+    figures.append(
         {
             "label": "Calibration error",
             "value": result["ece"],
@@ -102,31 +114,31 @@ def _figures(result: dict[str, Any]) -> list[dict[str, Any]]:
         }
     )
     if conformal := result.get("conformal"):
-        found.append(
+        figures.append(
             {
                 "label": f"{round(100 * conformal['stated'])} % set",
                 "value": conformal["size"],
                 "as": "count",
-                "note": f"Candidates in it, on average; it holds the maker in {100 * conformal['coverage']:.1f} % of cases",
+                "note": f"Mean number of candidates in it; it contains the true generator in {100 * conformal['coverage']:.1f} % of cases",
             }
         )
     if race := result.get("race"):
         agreement = (
-            "none attributed"
+            "no probe was attributed"
             if race["agreement"] is None
-            else f"first candidate as without in {100 * race['agreement']:.1f} % of those attributed"
+            else f"the first candidate is the same in {100 * race['agreement']:.1f} % of attributed probes"
         )
-        note = f"A probe, of {race['of_pictures']}; {agreement}; accuracy {100 * race['difference']:+.1f} points"
-        found.append({"label": "Pictures when racing", "value": race["pictures"], "as": "count", "note": note})
-    found.append(
+        note = f"Per probe, of {race['of_pictures']}; {agreement}; accuracy {100 * race['difference']:+.1f} points"
+        figures.append({"label": "Pictures when racing", "value": race["pictures"], "as": "count", "note": note})
+    figures.append(
         {
             "label": "Time per probe",
             "value": result["seconds_per_probe"],
             "as": "seconds",
-            "note": "Resyntheses included" if "conditions" in result else "Reading, features and score; generation not counted",
+            "note": "Including resyntheses" if "conditions" in result else "Reading, features and score, without generation",
         }
     )
-    return found
+    return figures
 
 
 def _range(interval: list[float] | None) -> str:
@@ -134,13 +146,13 @@ def _range(interval: list[float] | None) -> str:
 
 
 def _mistakes(names: list[str], shares: list[list[float]], most: int = 5) -> list[dict[str, Any]]:
-    """The most frequent confusions."""
+    """The `most` most frequent confusions."""
     wrong = [(share, t, p) for t, row in enumerate(shares) for p, share in enumerate(row) if t != p and share > 0]
     return [{"truth": names[t], "attributed_to": names[p], "share": share} for share, t, p in sorted(wrong, reverse=True)[:most]]
 
 
-def _words(value: Any) -> Any:
-    """A setting as a person reads it."""
+def _text(value: Any) -> Any:
+    """A setting as text."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {inner}" for key, inner in value.items()) or "none"
     if isinstance(value, list | tuple):

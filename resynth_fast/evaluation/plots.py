@@ -40,27 +40,27 @@ STYLE = {
 
 
 def draw(result: dict[str, Any]) -> dict[str, str]:
-    """Name → SVG of every plot that the result has data for; ConfigError names the extra where matplotlib is missing."""
+    """Name → SVG of every plot that the result has data for; ConfigError if matplotlib is not installed."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError(f"plots need matplotlib ({error}); pip install 'resynth-fast[plots]'") from error
+        raise ConfigError(f"plots need matplotlib, which cannot be imported ({error}); pip install 'resynth-fast[plots]'") from error
 
-    found = {}
+    plots = {}
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-        for name, (wanted, plot, size) in _PLOTS.items():
-            if data := wanted(result):
+        for name, (select, plot, size) in _PLOTS.items():
+            if data := select(result):
                 figure = Figure(figsize=size(data), layout="constrained")
                 plot(figure.subplots(), data, result)
                 buffer = io.StringIO()
                 figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-                found[name] = buffer.getvalue()
-    return found
+                plots[name] = buffer.getvalue()
+    return plots
 
 
 def inline(name: str, svg: str, title: str) -> str:
-    """An SVG file as a part of a page: no prologue, no fixed size, ids of its own, colours that follow the page's."""
+    """An SVG file as part of a page: without prologue and fixed size, with ids of its own and the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1)
@@ -74,37 +74,41 @@ def inline(name: str, svg: str, title: str) -> str:
 
 def _curve(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) -> None:
     policies = list(dict.fromkeys(row["policy"] for row in rows))
-    places = sorted({row["references"] for row in rows})
+    counts = sorted({row["references"] for row in rows})
     for i, policy in enumerate(policies):
-        own = [row for row in rows if row["policy"] == policy]
-        x = [places.index(row["references"]) for row in own]
+        of_policy = [row for row in rows if row["policy"] == policy]
+        x = [counts.index(row["references"]) for row in of_policy]
         colour = SERIES[i % len(SERIES)]
-        low, high = ([row["ci95"][side] for row in own] for side in (0, 1))
+        low, high = ([row["ci95"][side] for row in of_policy] for side in (0, 1))
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.plot(
-            x, [row["balanced"] for row in own], color=colour, marker=MARKERS[i % len(MARKERS)], markersize=4.5, linewidth=1.6, label=policy
+            x,
+            [row["balanced"] for row in of_policy],
+            color=colour,
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=4.5,
+            linewidth=1.6,
+            label=policy,
         )
     axes.axhline(result["chance"], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate("chance", (len(places) - 1, result["chance"]), (0, 3), textcoords="offset points", ha="right", color=SOFT)
-    axes.set_xticks(range(len(places)), [str(place) for place in places])
-    axes.set(xlabel="references of each candidate", ylabel="balanced accuracy", ylim=(0, 1.03))
+    axes.annotate("chance", (len(counts) - 1, result["chance"]), (0, 3), textcoords="offset points", ha="right", color=SOFT)
+    axes.set_xticks(range(len(counts)), [str(count) for count in counts])
+    axes.set(xlabel="references per candidate", ylabel="balanced accuracy", ylim=(0, 1.03))
     axes.figure.legend(loc="outside lower center", ncols=2)
 
 
 def _robustness(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) -> None:
     y = np.arange(len(rows))
-    for i, (label, shift) in enumerate((("nuisance constants as they are", 0.0), ("degradation’s family left out of them", 0.28))):
-        found = [(row if i == 0 else row.get("left_out")) for row in rows]
-        at = [k for k, one in enumerate(found) if one]
-        kept = [one for one in found if one]
-        if not kept:
+    for i, (label, shift) in enumerate((("all nuisance constants", 0.0), ("fitted without the degradation’s family", 0.28))):
+        figures = {k: row if i == 0 else row["left_out"] for k, row in enumerate(rows) if i == 0 or row.get("left_out")}
+        if not figures:
             continue
-        values = np.array([one["balanced"] for one in kept])
-        low, high = (np.array([one["ci95"][side] for one in kept]) for side in (0, 1))
+        values = np.array([each["balanced"] for each in figures.values()])
+        low, high = (np.array([each["ci95"][side] for each in figures.values()]) for side in (0, 1))
         spread = np.abs(np.stack([values - low, high - values]))
         axes.errorbar(
             values,
-            y[at] + shift,
+            y[list(figures)] + shift,
             xerr=spread,
             fmt=MARKERS[i],
             color=SERIES[i],
@@ -124,10 +128,14 @@ def _robustness(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) 
 
 def _reliability(axes: Axes, rows: list[dict[str, Any]], result: dict[str, Any]) -> None:
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
-    sure, right = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
-    axes.plot(sure, right, color=SERIES[0], marker="o", markersize=5, linewidth=1.4)
+    confidence, accuracy = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
+    axes.plot(confidence, accuracy, color=SERIES[0], marker="o", markersize=5, linewidth=1.4)
     axes.set(
-        xlabel="stated probability of the first candidate", ylabel="share that is right", xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal"
+        xlabel="stated probability of the first candidate",
+        ylabel="share of correct attributions",
+        xlim=(0, 1.03),
+        ylim=(0, 1.03),
+        aspect="equal",
     )
 
 
@@ -153,13 +161,13 @@ def _confusion(axes: Axes, table: list[list[int]], result: dict[str, Any]) -> No
 
 
 def names_of(result: dict[str, Any]) -> list[str]:
-    """The candidates, in the order of the confusion matrix."""
+    """Names of the candidates, in the order of the confusion matrix."""
     names: list[str] = result.get("generators") or result["candidates"]
     return names
 
 
 def confusion_of(result: dict[str, Any]) -> list[list[int]]:
-    """Judgements by maker (rows) and first candidate (columns)."""
+    """Number of judgements by true generator (rows) and first candidate (columns)."""
     table: list[list[int]] = result["confusion"] if "confusion" in result else result["conditions"]["tagger"]["confusion"]
     return table
 

@@ -1,4 +1,4 @@
-"""The feature spaces of a described dataset: for each fold of prompts, what a gallery of the other folds makes of them."""
+"""Feature spaces of a dataset: for each fold of prompts, the space fitted on a gallery of the other folds."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from .config import EvaluationConfig
 from .dataset import Dataset, DatasetFeatures
 
 FOLDS = 5
-KEPT = 2 * FOLDS
-"""Spaces that are kept: one setting's folds, and those of a variant that it is compared with in turn."""
+CACHED_SPACES = 2 * FOLDS
+"""Number of cached spaces: the folds of one configuration, and those of a variant that it is compared with."""
 
 
 def folds(dataset: Dataset, seed: int) -> Integers:
-    """(n,) fold of every picture; a group's pictures are in one fold."""
+    """(n,) fold of every picture; all pictures of a group are in the same fold."""
     groups = np.unique(dataset.group)
     shuffled = np.random.default_rng(seed).permutation(len(groups))
-    found: Integers = shuffled[np.searchsorted(groups, dataset.group)] % min(FOLDS, len(groups))
-    return found
+    fold: Integers = shuffled[np.searchsorted(groups, dataset.group)] % min(FOLDS, len(groups))
+    return fold
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where pictures of one fold (without a gallery: of all) are judged."""
+    """The space in which pictures of one fold are judged; without a gallery, of all folds."""
 
     whitening: Whitening
     prior: Prior | None
     """None without a gallery"""
     place: Integers
-    """(n,) row of a picture in `points`, −1 where it has none"""
+    """(n,) row of each picture in `points`, −1 if it is not in this fold"""
     points: Doubles
     """(m, d) whitened pictures"""
 
@@ -46,59 +46,59 @@ class Space:
 
 
 class Spaces:
-    """Spaces by setting, fold and candidates. Benches that share them share the work: neither the number of references
-    nor the probes' features (degraded or not) enter a space."""
+    """Cache of spaces by configuration, fold and candidates. Several `ProtocolRunner` can share one, since a space depends
+    neither on the number of references nor on the probes' features (degraded or not)."""
 
     def __init__(self, data: DatasetFeatures, constants: Constants) -> None:
         self.data, self.constants = data, constants
-        self._kept: OrderedDict[object, Space] = OrderedDict()
+        self._cached: OrderedDict[object, Space] = OrderedDict()
         self._scaled: dict[bool, Doubles] = {}
 
-    def families(self, setting: EvaluationConfig) -> tuple[str, ...]:
-        """Families of degradations that the whitening is told of."""
-        if "nuisance" in setting.without:
+    def families(self, config: EvaluationConfig) -> tuple[str, ...]:
+        """Families of degradations in the nuisance constants that the whitening uses."""
+        if "nuisance" in config.without:
             return ()
-        return tuple(family for family in self.constants.nuisance if family not in setting.leave_out)
+        return tuple(family for family in self.constants.nuisance if family not in config.leave_out)
 
-    def scaled(self, setting: EvaluationConfig, described: DatasetFeatures | None = None) -> Doubles:
-        """(n, d) scaled features of the dataset, or of another description of it."""
-        plain = "scaling" in setting.without
+    def scaled(self, config: EvaluationConfig, described: DatasetFeatures | None = None) -> Doubles:
+        """(n, d) scaled features of the dataset, or of `described`: other features of the same pictures."""
+        plain = "scaling" in config.without
         if described is not None:
             return described.features.astype(np.float64) if plain else self.constants.scaled(described.features)
         if plain not in self._scaled:
-            self._scaled[plain] = self.scaled(setting, self.data)
+            self._scaled[plain] = self.scaled(config, self.data)
         return self._scaled[plain]
 
-    def get(self, setting: EvaluationConfig, fold: int, candidates: Sequence[int]) -> Space:
-        """The space for probes of `fold`; a generator that is no candidate is in no fit."""
-        steps = frozenset(setting.without) & {"scaling", "whitening", "own"}
-        gallery = (setting.seed, fold, tuple(candidates)) if setting.gallery else None
-        key = gallery, steps, self.families(setting)
-        if key not in self._kept:
-            self._kept[key] = self._make(setting, fold, candidates)
-        self._kept.move_to_end(key)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+    def get(self, config: EvaluationConfig, fold: int, candidates: Sequence[int]) -> Space:
+        """The space for probes of `fold`; the fit leaves out generators that are not candidates."""
+        steps = frozenset(config.without) & {"scaling", "whitening", "own"}
+        gallery = (config.seed, fold, tuple(candidates)) if config.gallery else None
+        key = gallery, steps, self.families(config)
+        if key not in self._cached:
+            self._cached[key] = self._fit(config, fold, candidates)
+        self._cached.move_to_end(key)
+        while len(self._cached) > CACHED_SPACES:
+            self._cached.popitem(last=False)
+        return self._cached[key]
 
-    def _make(self, setting: EvaluationConfig, fold: int, candidates: Sequence[int]) -> Space:
-        dataset, x = self.data.dataset, self.scaled(setting)
+    def _fit(self, config: EvaluationConfig, fold: int, candidates: Sequence[int]) -> Space:
+        dataset, x = self.data.dataset, self.scaled(config)
         rows, names, fit = np.arange(len(dataset)), [dataset.generators[g] for g in candidates], None
-        if setting.gallery:
-            of = folds(dataset, setting.seed)
-            rows = np.flatnonzero(of == fold)
-            train = np.flatnonzero(dataset.reference & (of != fold) & np.isin(dataset.generator, candidates))
+        if config.gallery:
+            fold_of = folds(dataset, config.seed)
+            rows = np.flatnonzero(fold_of == fold)
+            train = np.flatnonzero(dataset.reference & (fold_of != fold) & np.isin(dataset.generator, candidates))
             if len(train):
                 position = np.full(len(dataset.generators), -1)
                 position[list(candidates)] = np.arange(len(candidates))
                 fit = GalleryFit.of(x[train], position[dataset.generator[train]], dataset.prompt[train], names)
-        families = self.families(setting)
-        if "whitening" in setting.without:
+        families = self.families(config)
+        if "whitening" in config.without:
             whitening = Whitening(np.zeros((x.shape[1], 0)), np.zeros(0), 1.0)
-        elif fit is not None and "own" not in setting.without:
+        elif fit is not None and "own" not in config.without:
             whitening = fit.whitening(self.constants, families)
         else:
             whitening = whitening_of(self.constants, families=families)
-        place = np.full(len(dataset), -1)
-        place[rows] = np.arange(len(rows))
-        return Space(whitening, fit.prior(whitening, names) if fit is not None else None, place, whitening(x[rows]))
+        row = np.full(len(dataset), -1)
+        row[rows] = np.arange(len(rows))
+        return Space(whitening, fit.prior(whitening, names) if fit is not None else None, row, whitening(x[rows]))

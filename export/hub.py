@@ -31,7 +31,7 @@ def folder(checkpoint: str, *, pipeline: bool = False) -> Path:
     try:
         found = huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=patterns, ignore_patterns=list(VARIANTS))
     except errors.GatedRepoError as error:
-        raise ConfigError(f"{name} is gated: accept its licence on the hub, then log in (hf auth login) or set HF_TOKEN") from error
+        raise ConfigError(f"{name} is gated; accept its licence on the hub, then log in (hf auth login) or set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
         raise ConfigError(f"the hub has no {name} that you may read; check the name, or log in (hf auth login)") from error
     except errors.RevisionNotFoundError as error:

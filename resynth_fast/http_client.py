@@ -37,7 +37,7 @@ class EndpointSettings:
     """What may follow the # of any address, as KEY=VALUE separated by commas."""
 
     ROLE: ClassVar[str] = "candidate"
-    KEPT: ClassVar[str] = "; what was made is kept"
+    KEPT: ClassVar[str] = " (the pictures so far are cached)"
     """Added to the error that ends a run, where a next one goes on from there."""
 
     model: str = ""
@@ -150,7 +150,7 @@ class Client:
                 )
             return base64.b64decode(entry["b64_json"], validate=True)
         except (KeyError, TypeError, ValueError, RecursionError, binascii.Error) as error:
-            raise SourceError(f"{self._place} answered with what is no picture of an images API; check the address") from error
+            raise SourceError(f"{self._place} did not answer as an images API does; check the address") from error
 
     @property
     def _place(self) -> str:
@@ -189,7 +189,7 @@ class Client:
         with self._lock:
             if self._sent >= self._settings.cap:
                 raise ConfigError(
-                    f"{self._who}: the cap of {self._settings.cap} requests a run is reached{self._settings.KEPT}: "
+                    f"{self._who}: the cap of {self._settings.cap} requests a run is reached{self._settings.KEPT}; "
                     "run again to go on, or raise limit= (or budget=) behind the # of its address"
                 )
             self._sent += 1
@@ -227,7 +227,7 @@ class Client:
         except urllib3.exceptions.ReadTimeoutError as error:  # it may be at work, and be paid for it: not asked again
             raise late from error
         except urllib3.exceptions.SSLError as error:
-            raise SourceError(f"{self._place} has no certificate that can be trusted ({error})") from error
+            raise SourceError(f"{self._place} has no certificate that can be trusted ({error}); check the address") from error
         except urllib3.exceptions.HTTPError as error:
             raise _TransientError(f"cannot be reached ({type(error).__name__})") from error
 

@@ -179,7 +179,7 @@ def test_a_gallery_without_manifest_is_not_begun_anew_over_its_vectors(filled):
         (lambda m: m.update(storage="pickle"), "storage is 'pickle'"),
         (lambda m: m.update(extractor=None), "is broken"),
         (lambda m: m.pop("blocks"), "is broken"),
-        (lambda m: m.update(scaling_sha256="0" * 64), "was changed or truncated"),
+        (lambda m: m.update(scaling_sha256="0" * 64), "was changed or cut short"),
     ],
 )
 def test_a_manifest_that_is_not_understood_is_refused(gallery, change, message):

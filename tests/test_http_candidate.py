@@ -145,7 +145,9 @@ def test_pictures_are_kept_and_not_paid_for_twice(server: Server, candidate: Cal
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     prompts = [str(i) for i in range(8)]
-    with pytest.raises(ConfigError, match=r"candidate acme: the cap of 5 requests a run is reached; what was made is kept: run again"):
+    with pytest.raises(
+        ConfigError, match=r"candidate acme: the cap of 5 requests a run is reached \(the pictures so far are cached\); run again"
+    ):
         candidate("limit=5").make(prompts, [0] * 8, 8)
     assert len(server.requests) == 5
     assert len(candidate("limit=3").make(prompts, [0] * 8, 8)) == 8
@@ -201,13 +203,13 @@ def test_a_refusal_is_not_repeated_and_never_shows_the_key(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"<html>", "no picture of an images API"),
-        (b"[" * 100_000, "no picture of an images API"),
-        (b"{}", "no picture of an images API"),
-        (b'{"data": []}', "no picture of an images API"),
-        (b'{"data": [{"b64_json": 1}]}', "no picture of an images API"),
-        (b'{"data": [{"b64_json": "%%%"}]}', "no picture of an images API"),
-        (b'{"data": [{"b64_json": "AAAA"}]}', "sent what is no usable picture"),
+        (b"<html>", "not answer as an images API does"),
+        (b"[" * 100_000, "not answer as an images API does"),
+        (b"{}", "not answer as an images API does"),
+        (b'{"data": []}', "not answer as an images API does"),
+        (b'{"data": [{"b64_json": 1}]}', "not answer as an images API does"),
+        (b'{"data": [{"b64_json": "%%%"}]}', "not answer as an images API does"),
+        (b'{"data": [{"b64_json": "AAAA"}]}', "sent no usable picture"),
         (b'{"data": [{"url": "http://127.0.0.1/x.png"}]}', "sent a link, which is not opened"),
     ],
 )

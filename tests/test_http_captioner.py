@@ -91,10 +91,10 @@ def test_an_answer_becomes_one_clean_line(server: Server, answer: str, caption: 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"<html>", "no chat completion"),
-        (b"{}", "no chat completion"),
-        (b'{"choices": []}', "no chat completion"),
-        (b"[" * 99_999, "no chat"),
+        (b"<html>", "not answer with a chat completion"),
+        (b"{}", "not answer with a chat completion"),
+        (b'{"choices": []}', "not answer with a chat completion"),
+        (b"[" * 99_999, "not answer with a chat completion"),
         (says(None), "gave no caption"),
         (says(" \n"), "gave no caption"),
         (says([{"type": "text"}]), "gave no caption"),

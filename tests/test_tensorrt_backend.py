@@ -114,7 +114,7 @@ def test_arrays_of_the_device_stay_there(host_device: Any, rows: int) -> None:
 def test_arrays_of_another_type_than_the_plan_takes_are_refused(host_device: Any) -> None:
     engine = TensorRtEngine(Plan(), LIBRARY, host_device)
     x, i = inputs(2).values()
-    with pytest.raises(BundleError, match="takes i as int64, it was given int32"):
+    with pytest.raises(BundleError, match="takes i as int64, the input is int32"):
         engine.run({"x": x, "i": CudaArray.of(host_device, i.astype(np.int32))})
 
 

@@ -17,5 +17,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     """See `families`; one denoiser row at any guidance scale."""
     family, embedded = "latent-consistency", embedded_scale(pipeline, guidance)
     if embedded is None:
-        raise ConfigError("this latent consistency model's U-Net has no time_cond_proj_dim, so that it cannot be told a guidance scale")
+        raise ConfigError(
+            "this latent consistency model's U-Net has no time_cond_proj_dim, so it takes no guidance scale; use a checkpoint whose U-Net has it"
+        )
     return generator(pipeline, family, guidance.embedded(family), embedded, guidance_scale=guidance.scale)

@@ -25,7 +25,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     transformer, vae, encoder, tokenizer = pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer
     if transformer.use_additional_conditions:
         raise ConfigError(
-            "this PixArt wants the picture's size and aspect ratio (use_additional_conditions), as PixArt-α does; use a PixArt-Σ"
+            "this PixArt takes the picture's size and aspect ratio (use_additional_conditions), as PixArt-α does; use a PixArt-Σ"
         )
     config, length = transformer.config, min(MAX_TOKENS, int(tokenizer.model_max_length))
     channels, side, width = config.in_channels, config.sample_size, config.caption_channels

@@ -137,7 +137,7 @@ def _load(network: Network, graph: Any, what: str) -> None:
         _traces[skeleton] = Trace(places, _rest(template, places))
     trace = _traces[skeleton]
     if _rest(graph, trace.places) != trace.rest:
-        raise BundleError(f"{what}: a constant differs from what the exporter makes of the recipe's architecture; export the bundle again")
+        raise BundleError(f"{what}: a constant differs from that of the recipe's architecture; export the bundle again")
     weights, parameters = _weights(graph), _parameters(network.module)
     values = {name: _turned(weights[place.name], place, parameters[name].shape) for name, place in trace.places.items()}
     if isinstance(network.module, Decoder):
@@ -170,7 +170,7 @@ def _places(parameters: Mapping[str, Floats], weights: Mapping[str, npt.NDArray[
             raise BundleError(f"{what}: parameter {name!r} has {len(found)} places in the graph, not one; it cannot be restored")
         places[name] = found[0]
     if len({place.name for place in places.values()}) < len(places):
-        raise BundleError(f"{what}: two parameters have the same place in the graph; they cannot be told apart")
+        raise BundleError(f"{what}: two parameters cannot be told apart in the graph; export the bundle again")
     return places
 
 

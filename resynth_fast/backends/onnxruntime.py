@@ -115,7 +115,7 @@ class OnnxRuntimeEngine:
 
     def _run_in_place(self, inputs: Arrays) -> dict[str, CudaArray]:
         if set(inputs) != set(self._inputs):
-            raise BundleError(f"the graph takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
+            raise BundleError(f"the graph takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")
         assert isinstance(self.device, CudaDevice)  # whose arrays these are
         context = self.device.context
         here = {name: self.device.to_device(values).aligned() for name, values in inputs.items()}

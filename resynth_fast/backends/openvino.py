@@ -68,7 +68,7 @@ class OpenVinoEngine:
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         """See `Engine.run`."""
         if self._inputs != set(inputs):
-            raise BundleError(f"the graph takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
+            raise BundleError(f"the graph takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         try:

@@ -116,7 +116,7 @@ class TensorRtEngine:
     def run(self, inputs: Arrays) -> dict[str, Any]:
         """See `Engine.run`; arrays of the device are answered by such."""
         if set(inputs) != set(self._inputs):
-            raise BundleError(f"the plan takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
+            raise BundleError(f"the plan takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")
         rows = {len(values) for values in inputs.values()}
         if len(rows) != 1:
             raise BundleError(f"the inputs have {sorted(rows)} rows; they must agree")
@@ -136,7 +136,7 @@ class TensorRtEngine:
         if not isinstance(values, CudaArray):
             return CudaArray.of(self._cuda, np.asarray(values, dtype))
         if values.dtype != dtype:
-            raise BundleError(f"the plan takes {name} as {dtype}, it was given {values.dtype}; export the bundle again")
+            raise BundleError(f"the plan takes {name} as {dtype}, the input is {values.dtype}; export the bundle again")
         return values
 
     def _run(self, inputs: dict[str, CudaArray]) -> dict[str, CudaArray]:

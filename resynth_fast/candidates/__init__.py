@@ -85,7 +85,7 @@ def _candidates(text: str, pool: EnginePool) -> Sequence[Candidate]:
 def bundles(text: str) -> list[Bundle]:
     """The bundles that one specification stands for."""
     if _NAMED.fullmatch(text):
-        raise ConfigError(f"{text.partition('=')[0]!r} is no bundle; zoo:, a bundle's folder or a folder of bundles is asked for")
+        raise ConfigError(f"{text.partition('=')[0]!r} is no bundle; name zoo:, the folder of a bundle or a folder of bundles")
     if text.startswith(ZOO):
         wanted = text.removeprefix(ZOO)
         return [zoo.bundle(wanted)] if wanted else zoo.candidates()

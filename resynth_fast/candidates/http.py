@@ -68,7 +68,9 @@ class HttpCandidate:
             pixels = images.read(incoming).pixels
         except InputError as error:
             os.replace(incoming, path.with_suffix(".bad"))
-            raise SourceError(f"candidate {self.name}: {self.client.host} sent what is no usable picture ({error})") from error
+            raise SourceError(
+                f"candidate {self.name}: {self.client.host} sent no usable picture ({error}); check the address and the model"
+            ) from error
         os.replace(incoming, path)
         return pixels
 

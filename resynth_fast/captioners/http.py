@@ -72,7 +72,7 @@ class HttpCaptioner:
         try:
             text = json.loads(content)["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
-            raise SourceError(f"captioner: {self.client.host} answered with what is no chat completion; check the address") from error
+            raise SourceError(f"captioner: {self.client.host} did not answer with a chat completion; check the address") from error
         caption = " ".join(cleaned(text).split()).strip('"“”') if isinstance(text, str) else ""
         if not caption:
             raise SourceError(f"captioner: {self.client.host} gave no caption for a picture; try another model")

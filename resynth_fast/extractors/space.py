@@ -93,7 +93,7 @@ def space(
 def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:
     """The space of a bundle of kind "extractor"; `pool` runs its network, if it has one."""
     if bundle.kind != "extractor":
-        raise BundleError(f"{bundle.folder} is a {bundle.kind}, not an extractor")
+        raise BundleError(f"{bundle.folder} is a {bundle.kind}, not an extractor; name the folder of an extractor")
     pixels = PixelRecipe(**bundle.get("pixels", dict))
     extractor: Extractor
     if bundle.components:

@@ -75,7 +75,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.picture_sha256):
-            raise InputError(f"picture_sha256 is {self.picture_sha256[:80]!r}, not 64 hexadecimal digits")
+            raise InputError(f"picture_sha256 is {self.picture_sha256[:80]!r}; it must be 64 hexadecimal digits")
         name = self.generator
         if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
             raise InputError(f"generator is {name[:120]!r}; a name is 1 to {MAX_NAME_CHARS} printable characters without spaces around")
@@ -163,7 +163,7 @@ def _check_prompt(prompt: str) -> None:
     except UnicodeEncodeError as error:
         raise InputError(f"prompt {prompt[:80]!a} is not Unicode text; write it in UTF-8") from error
     if len(prompt) > MAX_PROMPT_CHARS or "\0" in prompt:
-        raise InputError(f"prompt {prompt[:40]!a}… has {len(prompt)} characters; at most {MAX_PROMPT_CHARS} and no NUL are kept")
+        raise InputError(f"prompt {prompt[:40]!a}… has {len(prompt)} characters; it must have at most {MAX_PROMPT_CHARS}, and no NUL")
 
 
 def _canonical(value: Mapping[str, Any]) -> bytes:

@@ -78,5 +78,5 @@ def names(folder: Path) -> list[str]:
 def path_of(folder: Path, sha256: str) -> Path:
     """Where the fit called `sha256` is kept; ConfigError if that is no hash."""
     if not _SHA256.fullmatch(sha256):
-        raise ConfigError(f"a fit is named by 64 hexadecimal digits, not {sha256[:80]!r}")
+        raise ConfigError(f"the name of the fit is {sha256[:80]!r}; it must be 64 hexadecimal digits")
     return folder / FOLDER / f"{sha256}.safetensors"

@@ -53,12 +53,12 @@ class Layout:
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256):
-            raise ConfigError(f"the extractor's sha256 is {self.sha256[:80]!r}, not 64 hexadecimal digits")
+            raise ConfigError(f"the extractor's sha256 is {self.sha256[:80]!r}; it must be 64 hexadecimal digits")
         if not 1 <= len(self.blocks) <= MAX_BLOCKS:
             raise ConfigError(f"the extractor has {len(self.blocks)} blocks; a gallery takes 1 to {MAX_BLOCKS}")
         for name, columns in self.blocks.items():
             if not _BLOCK.fullmatch(name):
-                raise ConfigError(f"block {name[:80]!r} is not letters, digits, '.', '_' or '-'")
+                raise ConfigError(f"block {name[:80]!r} is not a name; it must be letters, digits, '.', '_' or '-'")
             if isinstance(columns, bool) or not isinstance(columns, int) or not 1 <= columns <= MAX_COLUMNS:
                 raise ConfigError(f"block {name} has {columns!r} columns; it must be 1 to {MAX_COLUMNS}")
         if self.storage not in get_args(Storage):
@@ -67,7 +67,9 @@ class Layout:
             if values.shape != (self.dimension,) or not np.isfinite(values).all():
                 raise ConfigError(f"the extractor's {field} has shape {values.shape}; it must be ({self.dimension},), all finite")
         if not (self.scale > 0).all():
-            raise ConfigError("the extractor's scale is not positive in every column; export the extractor again")
+            raise ConfigError(
+                f"the extractor's scale is {self.scale.min():g} in a column; it must be above 0 in all; export the extractor again"
+            )
 
     @classmethod
     def of(cls, space: FeatureSpace, storage: Storage = "float32") -> Layout:

@@ -37,9 +37,9 @@ def read(folder: Path, sha256: str) -> Pixels | None:
     try:
         pixels = images.read(path).pixels
     except InputError as error:
-        raise BundleError(f"a kept picture is damaged ({error}); delete it") from error
+        raise BundleError(f"a stored picture is damaged ({error}); delete it") from error
     if pixels_sha256(pixels) != sha256:
-        raise BundleError(f"{path} holds other pixels than its name says; delete it")
+        raise BundleError(f"{path} holds other pixels than those its name is the hash of; delete it")
     return pixels
 
 

@@ -350,9 +350,9 @@ class Gallery:
 
     def _keep(self, entry: Entry, pixels: Pixels) -> None:
         if entry.origin is None:
-            raise ConfigError("pixels of a given picture are not kept; give None for it")
+            raise ConfigError(f"pixels of {entry.picture_sha256[:12]}… are given, but it is no resynthesis; give None for it")
         if pixels_sha256(pixels) != entry.picture_sha256:
-            raise ConfigError("picture_sha256 of a resynthesis is not that of its pixels; use pixels_sha256")
+            raise ConfigError(f"picture_sha256 {entry.picture_sha256[:12]}… is not that of the pixels; use pixels_sha256")
         pictures.write(self.folder, entry.picture_sha256, pixels)
 
     @contextmanager

@@ -174,7 +174,7 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
         raise InputError(f"{name}: its header claims far more than {MAX_PIXELS:,} pixels; save a smaller copy") from error
     except UnidentifiedImageError as error:
         known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise InputError(f"{name}: is not a readable {known} file, whatever its name says; convert it to PNG") from error
+        raise InputError(f"{name}: is not a readable {known} file, whatever its suffix; convert it to PNG") from error
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -98,10 +98,12 @@ class TorchEngine:
         """See `Engine.run`; tensors are answered by tensors, which stay on the device."""
         stay = any(isinstance(values, torch.Tensor) for values in inputs.values())
         if set(inputs) != set(self._inputs):
-            raise BundleError(f"the graph takes {sorted(self._inputs)}, it was given {sorted(inputs)}; export the bundle again")
+            raise BundleError(f"the graph takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")
         for name, taken in self._inputs.items():
             if not taken.fits(inputs[name].shape):
-                raise BundleError(f"the graph takes {name} {taken.shape}, it was given {inputs[name].shape}; export the bundle again")
+                raise BundleError(
+                    f"the graph takes {name} {taken.shape}, the input has shape {inputs[name].shape}; export the bundle again"
+                )
         try:
             with torch.no_grad():
                 found = self._module(*(self._here(inputs[name], taken) for name, taken in self._inputs.items()))

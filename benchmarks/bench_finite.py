@@ -7,8 +7,8 @@ from timing import Row, compare, processor, run
 import numpy as np
 
 from resynth_fast.arrays import Floats
+from resynth_fast.kernels import isa
 from resynth_fast.kernels.finite import all_finite
-from resynth_fast.kernels.similarity import backend
 
 SHAPES = {"latents of 8 pictures, 1024 px": (8, 16, 128, 128), "picture of 1024 px": (1, 3, 1024, 1024), "zoo latents": (8, 4, 16, 16)}
 
@@ -20,7 +20,7 @@ def main() -> None:
 
 def on_cpu() -> list[Row]:
     """Refuse to time the fallback: it says nothing about the kernel."""
-    if backend() == "reference":
+    if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     return [row for case, shape in SHAPES.items() for row in one(case, np.random.default_rng(0).standard_normal(shape, np.float32))]
 
@@ -34,7 +34,7 @@ def one(case: str, values: Floats) -> list[Row]:
         verify=same,
         goals={"numpy": 1.0},
         limit=lambda: values.sum(),  # reads every value once
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 

@@ -11,8 +11,8 @@ from math import prod
 import numpy as np
 
 from resynth_fast.arrays import Floats
+from resynth_fast.kernels import isa
 from resynth_fast.kernels.noise import normal_rows
-from resynth_fast.kernels.similarity import backend
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
 
 def on_cpu(shape: tuple[int, ...]) -> list[Row]:
     """Refuse to time the fallback: it says nothing about the kernel."""
-    if backend() == "reference":
+    if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     seeds, calls, written = list(range(shape[0])), [0] * shape[0], np.empty(shape, np.float32)
     return compare(
@@ -34,7 +34,7 @@ def on_cpu(shape: tuple[int, ...]) -> list[Row]:
         verify=lambda ours, theirs: standard_normal(ours, theirs),
         goals={"numpy": 3.0},
         limit=lambda: written.fill(0.5),  # writing the same bytes, and computing nothing
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 

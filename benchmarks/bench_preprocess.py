@@ -13,8 +13,8 @@ from PIL import Image
 
 from resynth_fast.arrays import Bytes, Floats
 from resynth_fast.extractors.pixels import PixelRecipe
+from resynth_fast.kernels import isa
 from resynth_fast.kernels.preprocess import centre_square, jpeg_round_trip, preprocess
-from resynth_fast.kernels.similarity import backend
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -26,9 +26,9 @@ def main() -> None:
 
 def device() -> str:
     """Refuse to time the fallback: it says nothing about the kernels."""
-    if backend() == "reference":
+    if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
-    return f"{processor()}, {backend()}"
+    return f"{processor()}, {isa()}"
 
 
 def picture(side: int) -> Bytes:

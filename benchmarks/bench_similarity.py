@@ -16,7 +16,8 @@ from bits import in_batches
 from numpy.typing import NDArray
 
 from resynth_fast.arrays import Floats
-from resynth_fast.kernels.similarity import backend, similarity
+from resynth_fast.kernels import isa
+from resynth_fast.kernels.similarity import similarity
 
 DIMENSION = 768
 Best = NDArray[np.int64]
@@ -46,7 +47,7 @@ def on_cpu(count: int, candidates: int, per_candidate: int, best: float | None =
         among=[name for name in others if "before" not in name],
         goals={"scipy": 30.0, "numpy": 1.0, "numpy, normalised before": 1.0},
         limit=lambda: flat @ flat,  # BLAS reading the same bytes once
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 
@@ -72,7 +73,7 @@ def under_load(count: int, candidates: int, per_candidate: int) -> list[Row]:
 
 def require_extension() -> None:
     """Refuse to time the fallback: it says nothing about the kernel."""
-    if backend() == "reference":
+    if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
 
 

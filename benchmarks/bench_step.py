@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from resynth_fast.arrays import Floats
-from resynth_fast.kernels.similarity import backend
+from resynth_fast.kernels import isa
 from resynth_fast.kernels.step import GUIDANCE, INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH, step
 
 SCALE = 1.0  # of the guidance: an output that is kept stays as it is, however often it is written over itself
@@ -52,7 +52,7 @@ def main() -> None:
 
 def on_cpu(shape: tuple[int, ...], update: Update) -> list[Row]:
     """Refuse to time the fallback: it says nothing about the kernel."""
-    if backend() == "reference":
+    if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     arrays = problem(shape, update)
     weights = weights_of(shape[0], update)
@@ -84,7 +84,7 @@ def on_cpu(shape: tuple[int, ...], update: Update) -> list[Row]:
         verify=lambda _, __: None,  # every call goes one step further: compared above, from the same start
         goals={"numpy": 3.0},
         limit=lambda: np.add(a, b, out=a),
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from resynth_fast.arrays import Floats
 from resynth_fast.extractors.texture import TextureExtractor
-from resynth_fast.kernels import texture_twin
-from resynth_fast.kernels.similarity import backend
+from resynth_fast.kernels import isa, texture_twin
 
 
 def main() -> None:
@@ -20,7 +19,7 @@ def main() -> None:
 
 def on_cpu(side: int) -> list[Row]:
     """Refuse to time the fallback: it says nothing about the kernel."""
-    if backend() == "reference":
+    if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     batch = picture(side)[None]
     extractor = TextureExtractor(side)
@@ -33,7 +32,7 @@ def on_cpu(side: int) -> list[Row]:
         verify=same,
         goals={"numpy": 6.0},
         limit=lambda: np.bincount(codes),  # the counting alone
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 

@@ -13,7 +13,7 @@ from bits import in_batches
 from numpy.typing import NDArray
 
 from resynth_fast.arrays import Floats
-from resynth_fast.kernels.similarity import backend
+from resynth_fast.kernels import isa
 from resynth_fast.kernels.topk import topk
 
 DIMENSION, K = 768, 10
@@ -47,7 +47,7 @@ def main() -> None:
 
 def on_cpu(count: int, rows: int, goals: dict[str, float] | None = None) -> list[Row]:
     """Float32, rows of length 1, which lets every library take part."""
-    if backend() == "reference":
+    if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     queries, gallery = problem(count, rows)
     return compare(
@@ -59,7 +59,7 @@ def on_cpu(count: int, rows: int, goals: dict[str, float] | None = None) -> list
         goals=goals,
         best=None if goals else 1.0,
         limit=limit(queries, gallery),
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 
@@ -82,7 +82,7 @@ def halved(count: int, rows: int) -> list[Row]:
         verify=mostly_same,
         goals={"ours, float32": 1.8},
         limit=lambda: flat @ flat,
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 

@@ -10,8 +10,7 @@ from .candidates import Candidate
 from .captioners import Captioner
 from .engines.pool import Account, EnginePool
 from .extractors.space import FeatureSpace
-from .kernels import noise
-from .kernels.similarity import backend as isa
+from .kernels import isa, noise
 from .options import Options
 from .resynthesis.preparation import PreparedProbes
 from .resynthesis.race import REACH

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,8 @@ from emulation import HERE, Emulation, compile_emulation
 from hypothesis import settings
 from loopback import Server
 from stand_in import StandIn
+
+from resynth_fast import kernels
 
 # Fixtures that several files share.
 pytest_plugins = ["galleries", "gaussian_pictures", "synthetic_pictures", "zoo_pictures"]
@@ -34,34 +35,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _why_no_gpu() -> str | None:
-    if importlib.util.find_spec("resynth_fast.kernels._cuda") is None:
+    if (cuda := kernels.cuda()) is None:
         return "resynth_fast was built without CUDA"
-    from resynth_fast.kernels import _cuda
-
-    return None if _cuda.device_count() else f"no CUDA device: {_cuda.status()}"
+    return None if cuda.device_count() else f"no CUDA device: {cuda.status()}"
 
 
-def _isas() -> list[str]:
-    if importlib.util.find_spec("resynth_fast.kernels._native") is None:
-        return []
-    from resynth_fast.kernels import _native
-
-    return _native.supported_isas()
-
-
-@pytest.fixture(scope="module", params=[*_isas(), "reference"])
+@pytest.fixture(scope="module", params=[*(kernels.native.supported_isas() if kernels.compiled() else []), "reference"])
 def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test with every instruction set forced, and without the extension in the module's `FACE`."""
-    from resynth_fast.kernels import _native
-
-    before = _native.isa()
+    """Run each test with every instruction set forced, and as without the extension."""
+    native, before = kernels.native, kernels.isa()
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "reference":
-            patch.setattr(request.module.FACE, "_compiled", False)
+            patch.setattr(kernels, "native", None)
         else:
-            _native.force_isa(request.param)
+            native.force_isa(request.param)
         yield request.param
-    _native.force_isa(before)
+    if native:
+        native.force_isa(before)
 
 
 @pytest.fixture(scope="session")

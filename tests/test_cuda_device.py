@@ -15,7 +15,7 @@ from PIL import Image
 pytest.importorskip("resynth_fast.kernels._native")
 pytest.importorskip("onnxruntime")
 
-from resynth_fast import Attributor, backends, zoo
+from resynth_fast import Attributor, backends, kernels, zoo
 from resynth_fast.backends.onnxruntime import PROVIDERS, OnnxRuntime
 from resynth_fast.bundle import Guidance
 from resynth_fast.candidates.engine import EngineCandidate
@@ -221,10 +221,10 @@ def test_arrays_that_the_graph_does_not_take_are_refused(device: CudaDevice, spo
 
 
 def test_without_kernels_or_a_device_arrays_go_through_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernels, "cuda", lambda: None)
     cuda.cuda_device.cache_clear()
     assert cuda.cuda_device() is None
-    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: "there")
+    monkeypatch.setattr(kernels, "cuda", object)
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libcuda-that-is-not-there.so.1")
     for cached in (cuda.cuda_device, cuda_driver.context):
         cached.cache_clear()

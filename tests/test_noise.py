@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-import resynth_fast.kernels.noise
+from resynth_fast import kernels
 from resynth_fast.kernels import _native, twins
 from resynth_fast.kernels.noise import normal_rows, normals
 
@@ -29,7 +29,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """The instruction set that the test asks for, or the best; "reference" is a build without the extension."""
     before, wanted = _native.isa(), getattr(request, "param", _native.isa())
     if wanted == "reference":
-        monkeypatch.setattr(resynth_fast.kernels.noise, "_compiled", False)
+        monkeypatch.setattr(kernels, "native", None)
     else:
         _native.force_isa(wanted)
     yield wanted

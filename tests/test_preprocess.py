@@ -17,7 +17,6 @@ SIDES = (1, 7, 31, 33, 65, 97)
 KINDS = ("noise", "black and white", "constant", "smooth")
 ATOL = 1e-6  # of float32 values of about 1
 
-FACE = preprocess
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 

@@ -7,13 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-import resynth_fast.kernels.step
 from resynth_fast.arrays import Floats
 from resynth_fast.bundle import StepRow, StepTable
 from resynth_fast.errors import BundleError
 from resynth_fast.sampling import walk
 
-FACE = resynth_fast.kernels.step
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 

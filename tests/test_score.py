@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import resynth_fast.kernels.similarity
+from resynth_fast import kernels
 from resynth_fast.kernels import _native, twins
 from resynth_fast.kernels.similarity import GalleryPrior, Scores, score
 
-FACE = resynth_fast.kernels.similarity
 DIMENSIONS = (1, 7, 8, 31, 256, 257, 777)
 RTOL = 1e-10  # of float64 sums in another order
 
@@ -131,7 +130,7 @@ def test_a_perturbed_copy_is_judged_as_if_it_were_the_only_point(problem: Proble
 
 @given(problems)
 def test_every_instruction_set_gives_the_same_bits(problem: Problem) -> None:
-    if not FACE._compiled:
+    if not kernels.compiled():
         pytest.skip("the twin has none")
     got, before = problem(), _native.isa()
     try:
@@ -227,7 +226,7 @@ def zeros(*shape: int) -> Doubles:
     ],
 )
 def test_arguments_that_do_not_fit_together_are_named(changes: dict[str, object], message: str) -> None:
-    if not FACE._compiled:
+    if not kernels.compiled():
         pytest.skip("the twin trusts its arguments")
     problem = Problem(
         points=zeros(2, 1, 3),
@@ -242,7 +241,7 @@ def test_arguments_that_do_not_fit_together_are_named(changes: dict[str, object]
 
 def test_arrays_of_another_type_are_refused_not_converted() -> None:
     problem = make(0, [[1, 1]], 7)
-    if not FACE._compiled:
+    if not kernels.compiled():
         pytest.skip("the twin trusts its arguments")
     for changes in ({"points": problem.points.astype(np.float32)}, {"rows": problem.rows.astype(np.int32)}):
         with pytest.raises(TypeError):

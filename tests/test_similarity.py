@@ -20,7 +20,6 @@ DIMENSIONS = (1, 7, 31, 33, 65, 97, 768)
 REDUCES: tuple[Reduce, ...] = ("max", "mean")
 ATOL = 2e-6  # of a float32 cosine
 
-FACE = resynth_fast.kernels.similarity
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import resynth_fast.kernels.step
 from resynth_fast.kernels import _native, twins
 from resynth_fast.kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH, step
 
@@ -22,7 +21,6 @@ EPSILON = 2.0**-24
 
 Floats = NDArray[np.float32]
 
-FACE = resynth_fast.kernels.step
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 

@@ -13,14 +13,13 @@ from PIL import Image, ImageFilter
 
 from resynth_fast.errors import ConfigError, InputError
 from resynth_fast.extractors.texture import TextureExtractor, describe
-from resynth_fast.kernels import _native, texture, texture_twin
+from resynth_fast.kernels import _native, texture_twin
 from resynth_fast.kernels.texture_twin import BLOCKS, Planes
 
 SIZES = [32, 40, 64, 72, 256]
 UNIT_ROWS = {"srm": 125, "srm_half": 125, "lbp": 256, "chroma": 81}  # square roots of frequencies
 ATOL = 2e-6  # of a float32 that a double was rounded to: a unit in its last place, as all are below 16
 
-FACE = texture
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 

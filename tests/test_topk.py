@@ -15,16 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import resynth_fast.kernels.similarity
-from resynth_fast.kernels import twins
-from resynth_fast.kernels.similarity import backend
+from resynth_fast.kernels import isa, twins
 from resynth_fast.kernels.topk import Rows, TopK, nearest_rows, ranked_again, topk
 
 DIMENSIONS = (1, 7, 31, 33, 64, 65, 97, 768)
 STORAGES = ("float32", "float16")
 RTOL = 4e-6  # of a float32 sum, in units of the product of the norms
 
-FACE = resynth_fast.kernels.similarity
 pytestmark = pytest.mark.usefixtures("every_backend")
 
 
@@ -116,7 +113,7 @@ def test_a_query_alone_gives_the_same_bits(problem: Problem) -> None:
     together = problem()
     for q in range(len(problem.queries)):
         alone = problem.of_query(q)()
-        if backend() == "reference":  # NumPy's own matrix product promises less
+        if isa() == "reference":  # NumPy's own matrix product promises less
             np.testing.assert_allclose(alone.scores[0], together.scores[q], rtol=1e-5, atol=1e-5)
         else:
             np.testing.assert_array_equal(alone.scores[0], together.scores[q])
@@ -127,7 +124,7 @@ def test_a_query_alone_gives_the_same_bits(problem: Problem) -> None:
 def test_a_group_alone_gives_the_same_bits(problem: Problem) -> None:
     together = problem()
     for group in range(problem.group_count):
-        if problem.groups is None or backend() == "reference":
+        if problem.groups is None or isa() == "reference":
             return
         alone = replace(problem, groups=np.where(problem.groups == group, 0, -1).astype(np.int32), group_count=1)()
         np.testing.assert_array_equal(alone.scores[:, 0], together.scores[:, group])
@@ -154,7 +151,7 @@ def test_a_gallery_larger_than_the_cache(storage: str, count: int) -> None:
     """Rows that are fetched ahead, the last ones with nothing behind them."""
     problem = make(0, count, 16_411, 257, 9, storage, blocks=2, groups=3, scored=True)
     assert sum(block.nbytes for block in problem.blocks) > 8 << 20
-    if backend() != "serial" or count == 1:  # one of the slow ones is enough
+    if isa() != "serial" or count == 1:  # one of the slow ones is enough
         assert_matches_twin(problem)
 
 
@@ -353,7 +350,7 @@ def test_a_memory_mapped_gallery_is_read_in_place(tmp_path: Path) -> None:
 
 
 def test_other_python_threads_run_meanwhile() -> None:
-    if backend() == "reference":
+    if isa() == "reference":
         pytest.skip("NumPy's own business")
     problem = make(0, 64, 20_000, 768, 10)
     ticks: list[float] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
@@ -10,7 +9,7 @@ from typing import Any
 
 import typer
 
-from .. import __version__
+from .. import __version__, kernels
 from ..errors import ResynthError
 from .options import JsonOption
 
@@ -29,8 +28,6 @@ def doctor(as_json: JsonOption = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Versions, instruction set, usable backends, CUDA, and whether every file of the zoo has its hash."""
-    from ..kernels import similarity
-
     usable, backends = _backends()
     intact, zoo = _zoo()
     return {
@@ -38,7 +35,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "kernels": similarity.backend(),
+        "kernels": kernels.isa(),
         "cuda": _cuda(),
         "backends": backends,
         "zoo": zoo,
@@ -61,11 +58,9 @@ def _backends() -> tuple[bool, dict[str, str]]:
 
 
 def _cuda() -> str:
-    if not importlib.util.find_spec("resynth_fast.kernels._cuda"):
+    if (cuda := kernels.cuda()) is None:
         return "not built"
-    from ..kernels import _cuda
-
-    return f"{_cuda.device_count()} device(s)" if _cuda.device_count() else f"built, no device: {_cuda.status()}"
+    return f"{cuda.device_count()} device(s)" if cuda.device_count() else f"built, no device: {cuda.status()}"
 
 
 def _zoo() -> tuple[bool, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .. import kernels
 from ..errors import DeviceError
 from . import cuda_driver
 from .base import CPU
@@ -71,9 +71,9 @@ class CudaDevice(KernelDevice[CudaArray]):
 @functools.cache
 def cuda_device() -> CudaDevice | None:
     """That of the process; None where there is no device, or the package was built without CUDA kernels: arrays then go through the host."""
-    if not importlib.util.find_spec("resynth_fast.kernels._cuda"):
+    if kernels.cuda() is None:
         return None
     try:
-        return CudaDevice(cuda_driver.context(), importlib.import_module("resynth_fast.kernels._cuda"))
+        return CudaDevice(cuda_driver.context(), kernels.cuda())
     except DeviceError:
         return None

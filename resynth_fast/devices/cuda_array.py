@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Without the compiled extension there are no kernels that take such an array.
-try:
-    import resynth_fast.kernels._native as _native
-except ModuleNotFoundError:
-    _native = None  # type: ignore[assignment]
+from .. import kernels
 
 ALIGNMENT_BYTES = 256
 """Alignment that libraries require of an address. Rows within an array may be less aligned."""
@@ -115,7 +111,7 @@ class CudaArray:
         """See the DLPack protocol. A consumer that names a stream gets finished values; our kernels name none and use the context's stream."""
         if asked.get("stream") is not None:
             self.context.synchronize()
-        array = _native.at_address(
+        array = kernels.native.at_address(
             self.address, self.shape, self.strides, self.dtype.kind, 8 * self.dtype.itemsize, self.context.dlpack, self
         )
         return array.__dlpack__(**asked)

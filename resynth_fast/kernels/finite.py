@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import kernels
 from ..arrays import Floats
 from . import twins
-
-# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
-try:
-    import resynth_fast.kernels._native as _native
-
-    _compiled = True
-except ModuleNotFoundError:
-    _compiled = False
 
 
 def all_finite(values: Floats) -> bool:
@@ -23,8 +16,8 @@ def all_finite(values: Floats) -> bool:
     """
     if values.dtype != np.float32:
         raise TypeError(f"values is a {values.dtype} array; it must be float32")
-    if not _compiled:
+    if not kernels.compiled():
         return twins.all_finite(values)
     faults = np.zeros(1, np.int32)
-    _native.faults(np.ascontiguousarray(values), faults)
+    kernels.native.faults(np.ascontiguousarray(values), faults)
     return not faults.any()

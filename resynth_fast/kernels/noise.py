@@ -14,15 +14,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .. import kernels
 from . import twins
-
-# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
-try:
-    import resynth_fast.kernels._native as _native
-
-    _compiled = True
-except ModuleNotFoundError:
-    _compiled = False
 
 Word = TypeVar("Word", np.uint32, np.uint64)
 
@@ -44,8 +37,8 @@ def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ..
     """
     keys, states = counters(seeds, calls)
     out = np.empty((len(keys), prod(shape)), np.float32)
-    if _compiled:
-        _native.noise(keys, states, out)
+    if kernels.compiled():
+        kernels.native.noise(keys, states, out)
     else:
         twins.noise(keys, states, out)
     return out.reshape(len(keys), *shape)

@@ -13,15 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .. import kernels
 from ..arrays import Bytes, Floats
-
-# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
-try:
-    import resynth_fast.kernels._native as _native
-
-    _compiled = True
-except ModuleNotFoundError:
-    _compiled = False
 
 Number = TypeVar("Number", np.uint8, np.float32)
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
@@ -37,10 +30,10 @@ def resize(pixels: npt.NDArray[Number], height: int, width: int, *, filter: Filt
     """
     _check(pixels, filter)
     _check_size(height, width)
-    if not _compiled:
+    if not kernels.compiled():
         return _resize_with_pillow(pixels, height, width, filter)
     out = np.empty((height, width, 3), pixels.dtype)
-    _native.resize(_with_whole_rows(pixels), filter, out)
+    kernels.native.resize(_with_whole_rows(pixels), filter, out)
     return out
 
 
@@ -68,8 +61,8 @@ def preprocess(
         unit = 255.0 if picture.dtype == np.uint8 else 1.0
         scale, shift = (1 / (unit * stds)).astype(np.float32), (-means / stds).astype(np.float32)
         square = centre_square(picture)
-        if _compiled:
-            _native.preprocess(_with_whole_rows(square), filter, scale, shift, planes)
+        if kernels.compiled():
+            kernels.native.preprocess(_with_whole_rows(square), filter, scale, shift, planes)
         else:
             resized = _resize_with_pillow(square, size, size, filter).transpose(2, 0, 1)
             np.add(resized * scale[:, None, None], shift[:, None, None], out=planes)
@@ -78,22 +71,22 @@ def preprocess(
 
 def resize_to_unit(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
     """n squares (S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
-    if not _compiled:
+    if not kernels.compiled():
         return preprocess([picture.astype(np.float32) / np.float32(255) for picture in pictures], side).clip(0, 1)
     out = np.empty((len(pictures), 3, side, side), np.float32)
     for planes, picture in zip(out, pictures, strict=True):
-        _native.fit(_with_whole_rows(picture), "bicubic", planes)
+        kernels.native.fit(_with_whole_rows(picture), "bicubic", planes)
     return out
 
 
 def to_uint8(image: Floats) -> Bytes:
     """(n, 3, H, W) finite float32 in [0, 1] → (n, H, W, 3) uint8: the nearest level, of two the even one; what is beyond is clipped."""
-    if not _compiled:
+    if not kernels.compiled():
         nearest: Bytes = np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)
         return nearest
     count, _, height, width = image.shape
     out = np.empty((count, height, width, 3), np.uint8)
-    _native.levels(np.ascontiguousarray(image), out)
+    kernels.native.levels(np.ascontiguousarray(image), out)
     return out
 
 
@@ -107,10 +100,10 @@ def jpeg_round_trip(pixels: Bytes, quality: int) -> Bytes:
         raise TypeError(f"pixels is a {pixels.dtype} array; it must be uint8")
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; it must be 1 … 100")
-    if not _compiled:
+    if not kernels.compiled():
         return _through_pillow_jpeg(pixels, quality)
     out = np.empty_like(pixels, order="C", subok=False)
-    _native.jpeg_round_trip(np.ascontiguousarray(pixels), quality, out)
+    kernels.native.jpeg_round_trip(np.ascontiguousarray(pixels), quality, out)
     return out
 
 

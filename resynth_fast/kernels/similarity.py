@@ -6,34 +6,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from . import twins
 from .twins import GalleryPrior, Reduce, Scores, Similarity
-
-# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
-try:
-    import resynth_fast.kernels._native as _native
-
-    _compiled = True
-except ModuleNotFoundError:
-    _compiled = False
 
 # Made once: a call takes about two microseconds, and turning a type into a dtype a tenth of one.
 _FLOAT, _DOUBLE, _INT = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
-__all__ = ["GalleryPrior", "Reduce", "Scores", "Similarity", "backend", "compiled", "score", "similarity"]
-
-
-def backend() -> str:
-    """What computes: an instruction set ("avx512", "avx2", "serial"), or "reference" where no extension was built.
-
-    The environment variable RESYNTH_ISA forces an instruction set.
-    """
-    return _native.isa() if _compiled else "reference"
-
-
-def compiled() -> bool:
-    """Whether the extension is there; else the twins of `reference` compute."""
-    return _compiled
+__all__ = ["GalleryPrior", "Reduce", "Scores", "Similarity", "score", "similarity"]
 
 
 def similarity(
@@ -57,13 +37,13 @@ def similarity(
         TypeError: an argument is not a C-contiguous NumPy array of its dtype and dimensions; nothing is converted.
         ValueError: shapes or offsets do not fit together, `reduce` is unknown, or a row holds NaN or an infinity.
     """
-    if not _compiled:
+    if not kernels.compiled():
         return twins.similarity(probes, references, offsets, reduce=reduce)
     try:
         count = len(probes)
         candidates = (len(offsets) - 1) // (count or 1) if len(offsets) else 0  # whether they fit is for the kernel to say
         scores, best, margin = np.empty((count, candidates), _FLOAT), np.empty(count, _INT), np.empty(count, _FLOAT)
-        _native.similarity(probes, references, offsets, reduce, scores, best, margin)
+        kernels.native.similarity(probes, references, offsets, reduce, scores, best, margin)
     except TypeError:  # nanobind's lists every argument; this names the one at fault
         twins.check_similarity(probes, references, offsets, reduce)
         raise
@@ -118,10 +98,10 @@ def score(
         TypeError: an argument is not a C-contiguous NumPy array of its dtype and dimensions; nothing is converted.
         ValueError: shapes, rows or offsets do not fit together, or a probe has neither references nor content.
     """
-    if not _compiled:
+    if not kernels.compiled():
         return twins.score(points, references, rows, offsets, prior, energy, content=content)
     probes, each = points.shape[:2]
     candidates = (len(offsets) - 1) // (probes or 1) if len(offsets) else 0  # whether they fit is for the kernel to say
     result = Scores(np.empty((probes, each, candidates), _DOUBLE), np.empty((probes, each), _DOUBLE))
-    _native.score(points, references, rows, offsets, content, *prior, energy, *result)
+    kernels.native.score(points, references, rows, offsets, content, *prior, energy, *result)
     return result

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .. import kernels
 from ..arrays import Floats
 from . import twins
-
-# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
-try:
-    import resynth_fast.kernels._native as _native
-
-    _compiled = True
-except ModuleNotFoundError:
-    _compiled = False
 
 __all__ = ["GUIDANCE", "HISTORY", "INPUT_SCALE", "NOISE", "OUTPUTS", "SAMPLES", "WIDTH", "step"]
 
@@ -61,11 +54,11 @@ def step(
         TypeError: an argument is not a C-contiguous NumPy array of its dtype and dimensions; nothing is converted.
         ValueError: shapes do not fit together, arrays overlap, or a weight is not zero whose array is not there.
     """
-    if not _compiled:
+    if not kernels.compiled():
         twins.step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
         return
     try:
-        _native.step(weights, samples, outputs, unconditional, noise, out, guided, scaled)
+        kernels.native.step(weights, samples, outputs, unconditional, noise, out, guided, scaled)
     except TypeError:  # nanobind's lists every argument; this names the one at fault
         twins.check_step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
         raise

@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from ..arrays import Doubles, Integers
-from . import similarity, twins
+from . import twins
 from .twins import Rows, TopK
-
-if similarity.compiled():
-    import resynth_fast.kernels._native as _native
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -66,7 +64,7 @@ def topk(
             float32.
     """
     blocks = [blocks] if isinstance(blocks, np.ndarray) else blocks
-    if not similarity.compiled():
+    if not kernels.compiled():
         return twins.topk(queries, blocks, k, offsets=offsets, weights=weights, groups=groups, group_count=group_count)
     try:
         k = operator.index(k)
@@ -76,7 +74,7 @@ def topk(
             raise ValueError(f"group_count is {group_count}; it must be at least 1")
         shape = len(queries), group_count, min(k, len(blocks[0]) if blocks else k)
         scores, indices = np.empty(shape, _FLOAT), np.empty(shape, _INT)
-        _native.topk(queries, blocks, offsets, weights, groups, scores, indices)
+        kernels.native.topk(queries, blocks, offsets, weights, groups, scores, indices)
     except TypeError:  # nanobind's lists every argument; this names the one at fault
         twins.check_topk(queries, blocks, k, offsets, weights, groups, group_count)
         raise

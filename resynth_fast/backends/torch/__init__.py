@@ -8,7 +8,6 @@ On a GPU the calls are CUDA graphs. The only files of the runtime that import to
 from __future__ import annotations
 
 import functools
-import importlib.util
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ... import kernels as kernel_extensions
 from ...devices.base import CPU, Device
 from ...errors import BundleError, ConfigError, DeviceError
 from ...onnx_model import OnnxModel
@@ -80,7 +80,7 @@ class Torch:
         elif self.compiled:
             module = _OneAtATime(module)
         fallback = "" if there else "torch finds no CUDA device, the CPU runs instead"
-        kernels = self.kernels or (_cuda_kernels() if torch_device.type == "cuda" else None)
+        kernels = self.kernels or (kernel_extensions.cuda() if torch_device.type == "cuda" else None)
         return TorchEngine(module, translated, _device(torch_device, kernels) if kernels else CPU, torch_device, fallback)
 
 
@@ -206,11 +206,6 @@ def _captured(module: Callable[..., Tensors], inputs: Tensors) -> tuple[Tensors,
 
 _device = functools.cache(TorchDevice)
 """One a device, for all its engines: what is at the place of one is at that of the others."""
-
-
-def _cuda_kernels() -> Any:
-    """None where the package was built without them: arrays then go through the host."""
-    return importlib.import_module("resynth_fast.kernels._cuda") if importlib.util.find_spec("resynth_fast.kernels._cuda") else None
 
 
 def _line(error: BaseException) -> str:

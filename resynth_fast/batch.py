@@ -29,7 +29,7 @@ class Result:
     """The record of one file, and the pictures for the report."""
 
     record: Record
-    images: dict[str, Any] = field(default_factory=lambda: {"probe": None, "resyntheses": {}, "given": {}})
+    images: dict[str, Any] = field(default_factory=lambda: {"probe": None, "resyntheses": {}, "exemplars": {}})
 
 
 def run(attributor: Attributor, inputs: Sequence[str], progress: Progress) -> Iterator[Result]:
@@ -69,5 +69,5 @@ def _result(attributor: Attributor, path: Path, verdict: Verdict) -> Result:
     exemplars = {candidate.name: list(candidate.exemplars) for candidate in verdict.candidates}
     return Result(
         record.of(str(path), verdict, verdict.captioner, space.name, space.tap, attributor.options.steps),
-        {"probe": verdict.probe.pixels, "resyntheses": resyntheses, "given": exemplars},
+        {"probe": verdict.probe.pixels, "resyntheses": resyntheses, "exemplars": exemplars},
     )

@@ -37,7 +37,7 @@ class Evidence:
     ) -> list[Verdict]:
         """One verdict per probe, in their order; `memory`: loads and evictions of the call."""
         count = len(prepared.probes)
-        timing_ms = prepared.timer.per_probe(count) | {"weights": memory.waited_ms / count}
+        timing_ms = prepared.timer.per_probe(count) | {"weights_wait": memory.waited_ms / count}
         rows = zip(prepared.probes, references, decisions, strict=True)
         return [self._verdict(*row, timing_ms, memory) for row in rows]
 
@@ -108,16 +108,16 @@ class Evidence:
         if self.options.limited:
             provenance["race"] = {
                 "reach": REACH if self.options.race else None,
-                "references_at_most": self.options.references,
+                "max_references": self.options.references,
                 "pictures": pictures,
-                "cut": references.stopped_by or None,
+                "stopped_by": references.stopped_by or None,
             }
         if references.forecast_s is not None:
             provenance["gallery"] = {
                 "policy": self.options.policy,
                 "looked_up": references.looked_up,
-                "made": pictures - references.looked_up,
-                "alike": list(references.similar_content),
+                "generated": pictures - references.looked_up,
+                "similar_content": list(references.similar_content),
                 "forecast_s": round(references.forecast_s, 3),
             }
         return provenance

@@ -130,7 +130,7 @@ class Verdict:
     """Number of these copies for which another candidate comes first."""
     probe: Picture
     timing_ms: Mapping[str, float]
-    """Elapsed milliseconds per stage, and their "total"; probes of one call get equal shares. "weights": the part of "generate" that
+    """Elapsed milliseconds per stage, and their "total"; probes of one call get equal shares. "weights_wait": the part of "generate" that
     waited for weights to load."""
     provenance: Mapping[str, object]
     """Versions, hashes and settings that the answer depends on."""

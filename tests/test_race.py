@@ -223,7 +223,7 @@ def test_a_raced_verdict_says_what_it_rests_on(probes):
         drawn = sum(len(c.resyntheses) for c in verdict.candidates)
         assert 4 <= drawn <= 5
         assert verdict.provenance["race"]["pictures"] == drawn
-        cut = verdict.provenance["race"]["cut"]
+        cut = verdict.provenance["race"]["stopped_by"]
         assert cut in (None, "5 pictures")
         assert any(w.startswith("generation was cut short by 5 pictures") for w in verdict.warnings) == bool(cut)
 
@@ -255,7 +255,7 @@ def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
     start = time.monotonic()
     [verdict] = attributor(probes[:1])
     assert time.monotonic() - start < 12  # unlimited, it takes more than a minute
-    assert verdict.provenance["race"]["cut"] == "the deadline"
+    assert verdict.provenance["race"]["stopped_by"] == "the deadline"
     assert any(w.startswith("generation was cut short by the deadline") for w in verdict.warnings)
 
 
@@ -295,5 +295,5 @@ def test_the_command_line_keeps_to_the_limits(extra, code):
         schema = json.loads((Path(resynth_fast.__file__).parent / "schemas" / "record.schema.json").read_text())
         jsonschema.validate(json.loads(done.stdout), schema)
         [record] = json.loads(done.stdout)["records"]
-        assert record["provenance"]["race"]["references_at_most"] == 2
+        assert record["provenance"]["race"]["max_references"] == 2
         assert record["provenance"]["memory"]["peak_bytes"] <= 45_000_000

@@ -34,7 +34,7 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
     first, family = NAMES[0]
     attributed = status == "attributed"
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "input": {"path": "inbox/a.png", "sha256": sha256("a"), "format": "PNG", "size": [64, 48]},
         "verdict": {
             "label": first if attributed else None,
@@ -43,8 +43,8 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
             "probability": probabilities[0],
             "margin": probabilities[0] - probabilities[1],
             "consistency": 0.71,
-            "set": [first],
-            "words": words or f"Most consistent with {first}",
+            "credible_set": [first],
+            "summary": words or f"Most consistent with {first}",
         },
         "candidates": [
             {"name": name, "family": family, "bundle": sha256(name), "score": -4.0 - i, "probability": probability, "resyntheses": 2}
@@ -79,9 +79,9 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
 
 
 def failed() -> dict[str, Any]:
-    verdict = dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency")) | {"set": [], "words": ""}
+    verdict = dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency")) | {"credible_set": [], "summary": ""}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "input": {"path": "inbox/broken.png", "sha256": None, "format": None, "size": None},
         "verdict": verdict,
         "candidates": [],

@@ -57,7 +57,7 @@ def test_what_was_made_once_is_found_again_to_the_bit(folder, probes, monkeypatc
         assert answers(plain) == answers(first) == answers(again)
         for before, now in zip(first, again, strict=True):
             assert [gallery_of(v)["looked_up"] for v in (before, now)] == [0, 8]
-            assert [gallery_of(v)["made"] for v in (before, now)] == [8, 0]
+            assert [gallery_of(v)["generated"] for v in (before, now)] == [8, 0]
             assert gallery_of(before)["forecast_s"] > 0 == gallery_of(now)["forecast_s"]
             for a, b in zip(before.candidates, now.candidates, strict=True):
                 np.testing.assert_array_equal([r.pixels for r in a.resyntheses], [r.pixels for r in b.resyntheses])
@@ -73,7 +73,7 @@ def test_what_decides_a_picture_decides_whether_it_is_found(folder, probes, chan
 def test_only_what_is_lacking_is_made(folder, probes):
     attributor(folder, references=1)(probes[:1])
     [verdict] = attributor(folder, references=2)(probes[:1])
-    assert (gallery_of(verdict)["looked_up"], gallery_of(verdict)["made"]) == (4, 4)
+    assert (gallery_of(verdict)["looked_up"], gallery_of(verdict)["generated"]) == (4, 4)
     assert answers([verdict]) == answers(Attributor.open(**QUICK)(probes[:1]))
 
 
@@ -82,7 +82,7 @@ def test_a_race_looks_up_too(folder, probes):
     attributor(folder, race=True)(probes)
     again = attributor(folder, race=True)(probes)
     assert answers(plain) == answers(again)
-    assert all(gallery_of(v)["made"] == 0 for v in again)
+    assert all(gallery_of(v)["generated"] == 0 for v in again)
 
 
 def test_a_damaged_picture_is_set_aside_and_made_again(folder, probes):
@@ -93,10 +93,10 @@ def test_a_damaged_picture_is_set_aside_and_made_again(folder, probes):
     assert [v.label for v in first] == [v.label for v in again]
     scores = [[c.score for c in v.candidates] for v in (*first, *again)]
     np.testing.assert_allclose(*scores, rtol=1e-3)  # one picture is drawn in another batch
-    assert gallery_of(again[0])["made"] == 1
+    assert gallery_of(again[0])["generated"] == 1
     assert some.exists()
     assert some.with_suffix(".damaged").exists()
-    assert gallery_of(attributor(folder)(probes[:1])[0])["made"] == 0
+    assert gallery_of(attributor(folder)(probes[:1])[0])["generated"] == 0
 
 
 def test_what_ran_otherwise_than_its_key_says_is_not_kept(folder, probes):
@@ -135,8 +135,8 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
     assert gallery_of(verdict) | {"forecast_s": 0} == {
         "policy": "look-up",
         "looked_up": 0,
-        "made": 0,
-        "alike": names,
+        "generated": 0,
+        "similar_content": names,
         "forecast_s": 0,
     }
     assert gallery_of(verdict)["forecast_s"] > 0

@@ -212,15 +212,15 @@ def test_timing_metadata_and_provenance_may_grow(level: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("schema_version",), 2),
+        (("schema_version",), 1),
         (("verdict", "status"), "guilty"),
         (("verdict", "status"), None),
         (("verdict", "status"), "unknown"),  # but with a label
         (("verdict", "label"), None),
         (("verdict", "probability"), 1.5),
         (("verdict", "probability"), None),
-        (("verdict", "set"), []),
-        (("verdict", "words"), ""),
+        (("verdict", "credible_set"), []),
+        (("verdict", "summary"), ""),
         (("candidates",), []),
         (("candidates", 0, "bundle"), "not a hash"),
         (("candidates", 0, "score"), "-1"),

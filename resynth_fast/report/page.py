@@ -48,7 +48,7 @@ def render(records: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, A
     """The page for `records` (schemas/record.schema.json).
 
     `images[i]` belongs to `records[i]`: {"probe": (H, W, 3) uint8 or None, "resyntheses": {name: [(h, w, 3) uint8, …]}},
-    and "given", in the form of "resyntheses": exemplars, which were not generated for this probe.
+    and "exemplars", in the form of "resyntheses": pictures that were not generated for this probe.
     """
     probes = [_probe(number, *pair) for number, pair in enumerate(zip(records, images, strict=True), 1)]
     return environment().get_template("page.html.j2").render(title=title, probes=probes)
@@ -103,10 +103,10 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
             {
                 **candidate,
                 "relatives": [name for name in families[candidate["family"]] if name != candidate["name"]],
-                "in_set": candidate["name"] in verdict["set"],
+                "in_set": candidate["name"] in verdict["credible_set"],
                 "width": round(100 * min(max(_finite(candidate["probability"]), 0), 1), 2),
                 "pictures": [_picture(picture) for picture in images["resyntheses"].get(candidate["name"], ())],
-                "exemplars": [_picture(picture) for picture in images.get("given", {}).get(candidate["name"], ())],
+                "exemplars": [_picture(picture) for picture in images.get("exemplars", {}).get(candidate["name"], ())],
             }
             for candidate in candidates
         ],
@@ -140,7 +140,7 @@ def _headline(record: Mapping[str, Any]) -> tuple[str, str]:
     """The verdict's sentence as a headline; of a long one the part after the colon follows as detail."""
     if record["error"]:
         return "Could not be examined", ""
-    sentence: str = record["verdict"]["words"]
+    sentence: str = record["verdict"]["summary"]
     if len(sentence) <= 60:
         return sentence, ""
     head, colon, tail = sentence.partition(": ")

@@ -10,18 +10,19 @@ from ..errors import ResynthError
 from ..images import metadata, printable
 from ..types import CandidateEvidence, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Record = dict[str, Any]
 
 
 def document(records: Sequence[Record]) -> dict[str, Any]:
-    """What `--format json` prints."""
+    """The document that `--format json` prints."""
     return {"schema_version": SCHEMA_VERSION, "records": list(records)}
 
 
 def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, steps: int) -> Record:
-    """The record of an answered probe."""
+    """The record of a probe with a verdict."""
     probe = verdict.probe
+    seeds = ([resynthesis.seed for resynthesis in candidate.resyntheses] for candidate in verdict.candidates if candidate.resyntheses)
     return {
         "schema_version": SCHEMA_VERSION,
         "input": {"path": printable(path), "sha256": probe.sha256, "format": probe.format, "size": [probe.width, probe.height]},
@@ -32,14 +33,14 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
             "probability": verdict.probability,
             "margin": verdict.margin,
             "consistency": verdict.consistency,
-            "set": list(verdict.credible_set),
-            "words": sentence(verdict),
+            "credible_set": list(verdict.credible_set),
+            "summary": summary(verdict),
         },
         "candidates": [_candidate(candidate) for candidate in verdict.candidates],
         "evidence": {
             "caption": verdict.caption,
             "captioner": captioner,
-            "seeds": next(([made.seed for made in candidate.resyntheses] for candidate in verdict.candidates if candidate.resyntheses), []),
+            "seeds": next(seeds, []),
             "steps": steps,
             "extractor": extractor,
             "tap": tap,
@@ -54,11 +55,15 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
 
 
 def failed(path: str, error: ResynthError) -> Record:
-    """The record of a probe that could not be answered: every field is there, the verdict is empty."""
+    """The record of a probe without a verdict: every field is present, and those of the verdict are empty."""
     nothing: Record = {
         "schema_version": SCHEMA_VERSION,
         "input": {"path": printable(path), "sha256": None, "format": None, "size": None},
-        "verdict": dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency")) | {"set": [], "words": ""},
+        "verdict": {
+            **dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency")),
+            "credible_set": [],
+            "summary": "",
+        },
         "candidates": [],
         "evidence": {"caption": None, "captioner": None, "seeds": [], "steps": None, "extractor": None, "tap": None},
         "robustness": {"perturbations": 0, "flips": None},
@@ -71,8 +76,8 @@ def failed(path: str, error: ResynthError) -> Record:
     return nothing
 
 
-def sentence(verdict: Verdict) -> str:
-    """The verdict as a sentence; never more than the evidence says."""
+def summary(verdict: Verdict) -> str:
+    """The verdict as one sentence, which claims no more than the evidence."""
     first = verdict.candidates[0].name
     if verdict.status == "attributed":
         return f"Most consistent with {first}"

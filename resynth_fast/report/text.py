@@ -62,7 +62,7 @@ def _table(records: Iterable[Record]) -> Iterator[str]:
             rows.append([record["input"]["path"], "error", error["message"]])
         else:
             probabilities = ", ".join(f"{c['name']} {c['probability']:.2f}" for c in record["candidates"])
-            rows.append([record["input"]["path"], verdict["words"], probabilities])
+            rows.append([record["input"]["path"], verdict["summary"], probabilities])
     yield from table_lines(["picture", "verdict", "probabilities"], rows)
 
 

@@ -121,7 +121,7 @@ def grouped(count: int, rows: int) -> list[Row]:
         verify=same,
         best=1.0,
         limit=limit(queries, gallery),
-        device=f"{processor()}, {backend()}",
+        device=f"{processor()}, {isa()}",
     )
 
 

@@ -74,7 +74,7 @@ def test_selecting_joins_all_conditions(filled):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (features(2), "1 entries, but features of 2"),
+        (features(2), "1 entries, but 2 rows of features"),
         (features(1)[:, 1:], "takes"),
         (np.full((1, DIMENSION), np.nan, np.float32), "not finite"),
         (np.full((1, DIMENSION), np.inf, np.float32), "not finite"),
@@ -158,9 +158,9 @@ def test_pixels_of_a_resynthesis_come_back_and_damage_shows(gallery):
 
 def test_pixels_must_be_what_the_entry_says(gallery):
     pixels = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(ConfigError, match="is not that of the pixels"):
+    with pytest.raises(ConfigError, match="is not the hash of the pixels"):
         gallery.add([Entry.resynthesis("g", "d" * 64, origin())], features(1), pixels=[pixels])
-    with pytest.raises(ConfigError, match="no resynthesis"):
+    with pytest.raises(ConfigError, match="not a resynthesis"):
         gallery.add([given(1)], features(1), pixels=[pixels])
 
 

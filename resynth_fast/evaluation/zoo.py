@@ -93,7 +93,7 @@ def reference_points(attributor: Attributor, captions: Sequence[str], progress: 
     return points
 
 
-class Judge:
+class CaptionJudge:
     """Judges the same probes with different captions; the resyntheses of a caption are generated once."""
 
     def __init__(self, attributor: Attributor, probes: Sequence[DescribedProbe], progress: Progress) -> None:
@@ -131,7 +131,7 @@ def evaluate(attributor: Attributor, *, probes: int, seed: int, probe_steps: int
     everything = [*known, *unknown]
     start = time.perf_counter()
     described = _describe(attributor, everything)
-    judge = Judge(attributor, described, progress)
+    judge = CaptionJudge(attributor, described, progress)
     written, true = [probe.written for probe in described], [probe.caption for probe in everything]
     decisions = {"tagger": judge(written)}
     seconds = time.perf_counter() - start  # the time of an attribution; the other captions belong to the evaluation alone

@@ -1,15 +1,15 @@
-"""The gallery: references whose generator is known, kept with exact provenance. One folder, one extractor.
+"""The gallery: references whose generator is known, stored with exact provenance. One folder serves one extractor.
 
-    gallery.json        which extractor's features these are, and how they are stored
-    scaling.safetensors the extractor's mean and scale: the coordinates in which neighbours are near
-    index.sqlite        who made each picture, from what; the only place that says what exists
-    vectors/BLOCK.f32   (rows, columns) of each block (tap) of the features, unscaled, one after another
-    pictures/           resyntheses as PNG, under the hash of their pixels
-    fits/               what was fitted on frozen snapshots, under its own hash
+    gallery.json        the extractor whose features are stored, and their storage format
+    scaling.safetensors the extractor's mean and scale, by which features are scaled before neighbours are searched
+    index.sqlite        generator and prompt of each picture; an entry exists only if the index names it
+    vectors/BLOCK.f32   (rows, columns) of one block (tap) of the features, unscaled, row after row
+    pictures/           resyntheses as PNG, named by the hash of their pixels
+    fits/               statistics fitted on frozen snapshots, named by their own hash
 
-Rows are only ever appended, and no byte is written twice. A vector is on the disk before the index names it, so that
-a writer may die at any moment: a row that the index does not name is nothing, and is left unused. Writers take turns
-by a file lock; readers need none. Keep the folder on a local disk: SQLite's log does not work over a network share.
+Rows are only appended, and no byte is written twice. A vector is on the disk before the index names it, so that a
+writer may be killed at any moment: a row that the index does not name does not exist, and is left unused. Writers take
+turns by a file lock; readers need none. Keep the folder on a local disk: SQLite's log does not work over a network share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A gallery as memory: resyntheses that were made once are looked up, and, where nothing may be made, pictures of like content."""
+"""A gallery as a cache of resyntheses. Where nothing may be generated, pictures of similar content are looked up instead."""
 
 from __future__ import annotations
 
@@ -24,60 +24,60 @@ from .layout import Layout
 from .store import Gallery
 
 CACHE_GROUP = "resyntheses"
-"""Label of what was made for probes; it is fitted only where named."""
+"""Group of the resyntheses of probes; it is fitted only if it is named."""
 
 Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class CachedResynthesis:
-    """A resynthesis as the gallery holds it."""
+    """A resynthesis in the gallery."""
 
     pixels: Pixels
     features: Features
-    """(d,), unscaled, to the bit as they were described"""
+    """(d,), unscaled, bit-identical to the extracted features"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResynthesisCache:
-    """The resyntheses that a gallery holds of some candidates, found by all that decides them: equal keys, equal pictures."""
+    """Resyntheses of some candidates, by everything that determines them: equal keys mean equal pictures."""
 
     gallery: Gallery
     origins: Mapping[str, ResynthesisKey]
-    """By candidate, what decides its pictures but for prompt and seed; what others make is neither kept nor found."""
+    """By candidate, the key of its pictures without prompt and seed. Pictures of other candidates are not cached."""
     rows: npt.NDArray[np.int64] | None = None
-    """Among which pictures of like content are sought, as a fit's; None: all."""
+    """Rows that are searched for similar content, those of a fit's snapshot; None: all."""
 
     def get(self, requests: Iterable[Request]) -> dict[Request, CachedResynthesis]:
-        """Those of `requests` that were kept; a damaged one is as good as not there."""
-        found = {request: known for request, key in self._keys(requests).items() if (known := self.gallery.resynthesis(key))}
-        features = self.gallery.features([entry.row for entry, _ in found.values()])
-        return {request: CachedResynthesis(pixels, row) for (request, (_, pixels)), row in zip(found.items(), features, strict=True)}
+        """The cached ones of `requests`; a damaged one counts as missing."""
+        cached = {request: stored for request, key in self._keys(requests).items() if (stored := self.gallery.resynthesis(key))}
+        features = self.gallery.features([entry.row for entry, _ in cached.values()])
+        return {request: CachedResynthesis(pixels, row) for (request, (_, pixels)), row in zip(cached.items(), features, strict=True)}
 
-    def put(self, made: Mapping[Request, Pixels], features: Features) -> None:
-        """Keep what was made, with its features (n, d)."""
-        rows = dict(zip(made, features, strict=True))
-        keys = self._keys(made)
+    def put(self, pictures: Mapping[Request, Pixels], features: Features) -> None:
+        """Store generated pictures with their features (n, d)."""
+        rows = dict(zip(pictures, features, strict=True))
+        keys = self._keys(pictures)
         if keys:
-            entries = [Entry.resynthesis(request.candidate, pixels_sha256(made[request]), key) for request, key in keys.items()]
-            self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=CACHE_GROUP, pixels=[made[r] for r in keys])
+            entries = [Entry.resynthesis(request.candidate, pixels_sha256(pictures[request]), key) for request, key in keys.items()]
+            self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=CACHE_GROUP, pixels=[pictures[r] for r in keys])
 
     def similar_content(
         self, queries: Features, count: int, pictures: Sequence[str], device: Device[Any] = CPU
     ) -> list[dict[str, Features]]:
-        """For each of `queries` (n, d), by generator, the features (k, d) of the `count` pictures most like it in content.
+        """For each of `queries` (n, d), by generator, the features (k, d) of the `count` pictures most similar in content.
 
-        `pictures`: the SHA-256 of each query's own picture, which is left out. Generators are searched one by one, so that
-        what is peculiar to each does not decide.
+        `pictures`: the SHA-256 of each query's own picture, which is left out. The nearest are taken from every generator
+        separately, so that a generator's own style does not decide the choice.
         """
         own = [{entry.row for entry in self.gallery.contains(picture)} for picture in pictures]
         wanted, blocks = count + max(map(len, own)), list(self.gallery.layout.blocks)
-        found = self.gallery.nearest(queries, blocks, per_generator=wanted, rows=self.rows, device=device)
+        neighbours = self.gallery.nearest(queries, blocks, per_generator=wanted, rows=self.rows, device=device)
         rows = [
             {name: [n.entry.row for n in near if n.entry.row not in left_out][:count] for name, near in of_query.items()}
-            for of_query, left_out in zip(found, own, strict=True)
+            for of_query, left_out in zip(neighbours, own, strict=True)
         ]
-        return [{name: self.gallery.features(chosen) for name, chosen in of_query.items() if chosen} for of_query in rows]
+        return [{name: self.gallery.features(selected) for name, selected in of_query.items() if selected} for of_query in rows]
 
     def _keys(self, requests: Iterable[Request]) -> dict[Request, ResynthesisKey]:
         return {
@@ -102,9 +102,9 @@ def load_fit(gallery: Gallery, sha256: str | None = None) -> GalleryFit:
 def open_cache(
     folder: Path, space: FeatureSpace, candidates: Iterable[Candidate], pool: EnginePool, steps: int, *, policy: str, fit: str | None = None
 ) -> tuple[FeatureSpace, ResynthesisCache | None]:
-    """The space as the gallery's fit (by its hash; the newest) makes it, and what `policy` needs of the gallery.
+    """The space fitted with the gallery's fit (by its hash; default: the newest), and the cache that `policy` needs.
 
-    Where resyntheses are made and kept, the gallery is begun if it is not there, and need not have a fit.
+    With policy `both` the gallery is created if there is none, and need not have a fit.
     """
     if policy == GENERATE:
         with Gallery.open(folder, space.sha256) as gallery:

@@ -1,4 +1,4 @@
-"""What is known about one reference, and the key under which it is found again."""
+"""The record of one reference, and the key that identifies it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..kernels import noise
 from ..types import Pixels
 
 GENERAL = "general"
-"""Group of what is gathered for everybody; other groups (one probe's, one batch's) are fitted only where named."""
+"""Default group. Entries of other groups (of one probe, of one batch) are fitted only if their group is named."""
 MAX_NAME_CHARS = 100
 MAX_PROMPT_CHARS = 20_000
 MAX_GROUP_CHARS = 200
@@ -27,25 +27,25 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResynthesisKey:
-    """All that decides a resynthesis: equal keys, equal pictures."""
+    """Everything that determines a resynthesis: equal keys mean equal pictures."""
 
     bundle_sha256: str
     prompt: str
     table_sha256: str
-    """Of the step table, see `table_sha256`."""
+    """Identity of the step table, see `table_sha256`."""
     steps: int
     guidance_scale: float
     resolution_px: tuple[int, int]
     """(height, width)"""
     seed: int
     backend: str
-    """Name and version, since another version may round otherwise."""
+    """Name and version of the backend, since another version may round differently."""
     precision: str
     noise_version: int
 
     @classmethod
     def of(cls, bundle: Bundle, prompt: str, *, seed: int, steps: int, backend: str) -> ResynthesisKey:
-        """The key of what `bundle` makes at its native resolution; `backend` is its name and version."""
+        """The key of a resynthesis by `bundle` at its native resolution; `backend` is name and version."""
         return cls(
             bundle_sha256=bundle.sha256,
             prompt=prompt,
@@ -62,10 +62,10 @@ class ResynthesisKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One reference. Raises InputError where a text cannot be kept.
+    """One reference. InputError if a text cannot be stored.
 
-    A given picture has no `origin`, and its `picture_sha256` is that of the file. A resynthesis has its exact key
-    there, and its `picture_sha256` is that of its pixels (`pixels_sha256`), which no encoder changes.
+    An added picture has no `origin`, and its `picture_sha256` is the hash of the file. A resynthesis has its exact key as
+    `origin`, and its `picture_sha256` is the hash of its pixels (`pixels_sha256`), which does not depend on the encoder.
     """
 
     generator: str
@@ -80,26 +80,26 @@ class Entry:
         if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
             raise InputError(f"generator is {name[:120]!r}; a name is 1 to {MAX_NAME_CHARS} printable characters without spaces around")
         if self.origin and self.origin.prompt != self.prompt:
-            raise InputError(f"prompt is {self.prompt!r}, but the resynthesis was made from {self.origin.prompt!r}; give the same")
+            raise InputError(f"prompt is {self.prompt!r}, but the resynthesis was made from {self.origin.prompt!r}; give the same prompt")
         if self.prompt is not None:
             _check_prompt(self.prompt)
 
     @classmethod
     def resynthesis(cls, generator: str, picture_sha256: str, origin: ResynthesisKey) -> Entry:
-        """What `generator` made from the prompt of `origin`."""
+        """The entry of a resynthesis by `generator` from the prompt of `origin`."""
         return cls(generator=generator, picture_sha256=picture_sha256, prompt=origin.prompt, origin=origin)
 
     @cached_property
     def key(self) -> bytes:
-        """32 bytes: equal for what counts as one reference. A resynthesis is its origin, a given picture its file and generator."""
+        """32 bytes that identify the reference: by the origin of a resynthesis, by file and generator of an added picture."""
         if self.origin:
             return key_of(self.origin)
         return _digest({"kind": "given", "generator": self.generator, "picture": self.picture_sha256})
 
     def checksum(self, vector: bytes | memoryview) -> bytes:
-        """32 bytes over everything that is said of the reference and the stored bytes of its features."""
-        said = {"generator": self.generator, "picture": self.picture_sha256, "prompt": self.prompt}
-        digest = hashlib.sha256(_canonical({**said, "origin": asdict(self.origin) if self.origin else None}))
+        """32 bytes over the whole record of the reference and the stored bytes of its features."""
+        record = {"generator": self.generator, "picture": self.picture_sha256, "prompt": self.prompt}
+        digest = hashlib.sha256(_canonical({**record, "origin": asdict(self.origin) if self.origin else None}))
         digest.update(b"\0")
         digest.update(vector)
         return digest.digest()
@@ -110,24 +110,24 @@ class StoredEntry(Entry):
     """A reference in the gallery."""
 
     row: int
-    """Its position in every vector file; never used twice."""
+    """Position in every vector file; a row is never used twice."""
     added: str
     """UTC, ISO 8601."""
 
 
 def check_group(group: str) -> None:
-    """ConfigError unless `group` can be a label."""
+    """ConfigError unless `group` is a valid label."""
     if not group or len(group) > MAX_GROUP_CHARS or not group.isprintable():
         raise ConfigError(f"group is {group[:80]!r}; a label is 1 to {MAX_GROUP_CHARS} printable characters")
 
 
 def key_of(origin: ResynthesisKey) -> bytes:
-    """32 bytes that stand for an exact key."""
+    """32 bytes that identify a resynthesis."""
     return _digest({"kind": "resynthesis", **asdict(origin)})
 
 
 def table_sha256(table: StepTable) -> str:
-    """Identity of a step table: of its numbers, wherever they are stored."""
+    """Identity of a step table: the hash of its numbers, independent of where they are stored."""
     return _digest(asdict(table)).hex()
 
 
@@ -139,7 +139,7 @@ def pixels_sha256(pixels: Pixels) -> str:
 
 
 def origin_to_json(origin: ResynthesisKey | None) -> str | None:
-    """For the index, which keeps the prompt in its own column."""
+    """The origin as JSON for the index, without the prompt, which has its own column."""
     return None if origin is None else _canonical({k: v for k, v in asdict(origin).items() if k != "prompt"}).decode()
 
 

@@ -1,4 +1,4 @@
-"""What was fitted on a frozen snapshot: one safetensors file under the hash of its own bytes, written once."""
+"""Statistics fitted on a frozen snapshot: one safetensors file named by the hash of its bytes, written once."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredFit:
-    """Arrays and settings, and which entries they rest on."""
+    """Arrays and settings of a fit, and the entries it was fitted on."""
 
     sha256: str
     snapshot_sha256: str
     keys: tuple[bytes, ...]
-    """Of the snapshot's entries; `Gallery.snapshot(keys=…)` gives the snapshot again."""
+    """Keys of the snapshot's entries; `Gallery.snapshot(keys=…)` restores the snapshot."""
     arrays: Mapping[str, npt.NDArray[Any]]
     settings: Mapping[str, Any]
 
@@ -38,11 +38,11 @@ class StoredFit:
 def write(
     folder: Path, snapshot_sha256: str, keys: tuple[bytes, ...], arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]
 ) -> str:
-    """Keep a fit, give its hash. `settings` is JSON; equal arguments give an equal file."""
+    """Store a fit and return its hash. `settings` is JSON; equal arguments give an equal file. ConfigError, DeviceError."""
     if _KEYS in arrays:
-        raise ConfigError(f"an array of a fit is called {_KEYS!r}, which is taken; rename it")
+        raise ConfigError(f"an array of a fit is called {_KEYS!r}, which is reserved; rename it")
     members = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
-    # one entry of metadata, since the order of several is not fixed and would change the hash
+    # a single metadata entry: the order of several is not fixed, and would change the hash
     about = json.dumps({"snapshot": snapshot_sha256, "settings": dict(settings)}, sort_keys=True)
     tensors = {_KEYS: members, **{name: np.ascontiguousarray(array) for name, array in arrays.items()}}
     content = save(tensors, metadata={"fit": about})
@@ -54,7 +54,7 @@ def write(
 
 
 def read(folder: Path, sha256: str) -> StoredFit:
-    """The fit called `sha256`; BundleError if it is missing or its bytes are others."""
+    """The fit named `sha256`; BundleError if it is missing or was changed."""
     path = path_of(folder, sha256)
     try:
         content = path.read_bytes()
@@ -71,12 +71,12 @@ def read(folder: Path, sha256: str) -> StoredFit:
 
 def names(folder: Path) -> list[str]:
     """Hashes of all fits, the newest first."""
-    found = [path for path in (folder / FOLDER).glob("*.safetensors") if _SHA256.fullmatch(path.stem)]
-    return [path.stem for path in sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path.stem))]
+    paths = [path for path in (folder / FOLDER).glob("*.safetensors") if _SHA256.fullmatch(path.stem)]
+    return [path.stem for path in sorted(paths, key=lambda path: (-path.stat().st_mtime_ns, path.stem))]
 
 
 def path_of(folder: Path, sha256: str) -> Path:
-    """Where the fit called `sha256` is kept; ConfigError if that is no hash."""
+    """File of the fit named `sha256`; ConfigError if that is not a hash."""
     if not _SHA256.fullmatch(sha256):
         raise ConfigError(f"the name of the fit is {sha256[:80]!r}; it must be 64 hexadecimal digits")
     return folder / FOLDER / f"{sha256}.safetensors"

@@ -1,4 +1,4 @@
-"""The SQLite index: which rows exist, and what is known of each. What it does not name does not exist."""
+"""The SQLite index: the rows that exist and the record of each. A row that it does not name does not exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .entry import Entry, StoredEntry, origin_from_json, origin_to_json
 
 FILE = "index.sqlite"
 VERSION = 1
-_APPLICATION = 0x7273796E  # "rsyn", so that another program's database is not taken for an index
+_APPLICATION = 0x7273796E  # "rsyn", to tell an index from the database of another program
 _WAIT_S = 60
 
 _TABLES = """
@@ -50,7 +50,7 @@ _IN_ROWS = "e.row IN (SELECT value FROM json_each(?))"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An entry with what proves it whole. `entry` may be a `BundleError` where the record itself is damaged."""
+    """An entry with its checksums. `entry` is a `BundleError` if the record itself is damaged."""
 
     row: int
     entry: StoredEntry | BundleError
@@ -59,29 +59,29 @@ class Record:
     norms: bytes
 
     def readable(self) -> StoredEntry:
-        """The entry; BundleError where it is damaged."""
+        """The entry; BundleError if it is damaged."""
         if isinstance(self.entry, StoredEntry):
             return self.entry
         raise self.entry
 
     def damage(self, vector: npt.NDArray[Any], norms: npt.NDArray[np.float32] | None = None) -> str | None:
-        """Why it must not be used with the stored `vector` (d,), and with `norms` computed again; None if it may."""
+        """How the record disagrees with its stored `vector` (d,), or with `norms` computed again; None if it does not."""
         if not isinstance(self.entry, StoredEntry):
             return str(self.entry)
         if self.entry.checksum(vector.data) != self.checksum:
-            return "the checksum of its record and vector does not hold"
+            return "the checksum of its record and vector is wrong"
         if self.entry.key != self.key:
-            return "its key is not that of its record"
+            return "its key does not match its record"
         if norms is not None:
             stored = np.frombuffer(self.norms, "<f4") if len(self.norms) == norms.nbytes else None
             if stored is None or not np.allclose(stored, norms, rtol=1e-4, atol=1e-6):
-                return "its norms are not those of its vector"
+                return "its norms do not match its vector"
         return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """What a search over all rows needs, by row; a row that does not count has generator -1."""
+    """Generator and norms of all rows, for searches; a row without an entry has generator -1."""
 
     generator: npt.NDArray[np.int64]
     """(rows,), keys of `names`"""
@@ -89,17 +89,17 @@ class Facts:
     """(rows, blocks)"""
     names: Mapping[int, str]
     state: tuple[int, int]
-    """(rows ever used, rows in quarantine): the facts hold as long as these do."""
+    """(rows ever used, rows in quarantine): the facts are valid as long as these two do not change."""
 
 
 class Index:
-    """One connection, shared by the threads of a process; not to be carried through a fork."""
+    """One connection, shared by the threads of a process; a forked process must open its own."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._lock = threading.RLock()
         try:
-            # mode=rw: a missing index is an error, not the beginning of an empty one
+            # mode=rw: a missing index is an error; it must not be created empty
             self._connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
             )
@@ -108,16 +108,16 @@ class Index:
         try:
             for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "synchronous = FULL", "mmap_size = 0"):
                 self.run(f"PRAGMA {pragma}")
-            found = self.one("PRAGMA application_id")[0], self.one("PRAGMA user_version")[0]
-            if found != (_APPLICATION, VERSION):
-                raise BundleError(f"{self.path} is no gallery index of version {VERSION} but {found}; restore it from a copy")
+            identity = self.one("PRAGMA application_id")[0], self.one("PRAGMA user_version")[0]
+            if identity != (_APPLICATION, VERSION):
+                raise BundleError(f"{self.path} is not a gallery index of version {VERSION} (it is {identity}); restore it from a copy")
         except BaseException:
             self.close()
             raise
 
     @classmethod
     def create(cls, folder: Path) -> None:
-        """An empty index, in place of what an interrupted creation left."""
+        """Create an empty index; leftovers of an interrupted creation are replaced."""
         path = folder / FILE
         with files.write_errors(path):
             for leftover in (path, path.with_name(f"{FILE}-wal"), path.with_name(f"{FILE}-shm")):
@@ -137,7 +137,7 @@ class Index:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside or nothing; no other writer between its beginning and its end."""
+        """All writes inside the block, or none of them; other writers wait until it ends."""
         with self._lock:
             self.run("BEGIN IMMEDIATE")
             try:
@@ -221,28 +221,28 @@ class Index:
         return self.next_row(), int(self.one("SELECT count(*) FROM quarantine")[0])
 
     def facts(self, blocks: int, available: Callable[[], int], known: Facts | None) -> Facts:
-        """The facts as they are now, read only as far as `known` does not hold; `available`: rows in the vector files, asked for afterwards."""
+        """The present facts. Only rows that `known` lacks are read. `available`: gives the rows in the vector files, called afterwards."""
         with self._lock:
             state = self.state()
             if known is not None and known.state == state:
                 return known
             if known is None or known.state[1] != state[1]:
                 known = Facts(np.empty(0, np.int64), np.empty((0, blocks), np.float32), {}, (0, state[1]))
-            found = self.run("SELECT row, generator, norms FROM entry WHERE row >= ?", (known.state[0],))
+            added = self.run("SELECT row, generator, norms FROM entry WHERE row >= ?", (known.state[0],))
             names = dict(self.run("SELECT id, name FROM generator"))
-        rows = np.array([row for row, _, _ in found], np.int64)
-        content = b"".join(norms for _, _, norms in found)
+        rows = np.array([row for row, _, _ in added], np.int64)
+        content = b"".join(norms for _, _, norms in added)
         if len(content) != 4 * blocks * len(rows) or (rows < 0).any() or (rows >= available()).any():
-            raise BundleError(f"{self.path} and the vector files do not agree; run `resynth gallery prune`")
-        # only as far as entries go: behind the last of them the vector files may end
+            raise BundleError(f"{self.path} and the vector files disagree; run `resynth gallery prune`")
+        # only up to the last entry: the vector files may end behind it
         end = max(len(known.generator), int(rows.max(initial=-1)) + 1)
         generator, norms = np.full(end, -1, np.int64), np.zeros((end, blocks), np.float32)
         generator[: len(known.generator)], norms[: len(known.norms)] = known.generator, known.norms
-        generator[rows], norms[rows] = [g for _, g, _ in found], np.frombuffer(content, "<f4").reshape(-1, blocks)
+        generator[rows], norms[rows] = [g for _, g, _ in added], np.frombuffer(content, "<f4").reshape(-1, blocks)
         return Facts(generator, norms, names, state)
 
     def check(self) -> list[str]:
-        """What SQLite itself finds wrong with the file."""
+        """The faults that SQLite finds in the file."""
         return [text for (text,) in self.run("PRAGMA integrity_check(10)") if text != "ok"]
 
     # Writing, inside a transaction
@@ -256,24 +256,24 @@ class Index:
         )
 
     def join(self, rows: Iterable[int], group: str) -> None:
-        """Put entries into a group; they may be in it."""
+        """Put entries into a group; entries that are in it stay."""
         self.run("INSERT OR IGNORE INTO membership SELECT value, ? FROM json_each(?)", (group, _list(rows)))
 
     def quarantine(self, row: int, reason: str, at: str) -> None:
-        """Take an entry out, keep what was said of it, and let its key be added anew under another row."""
-        said = self.run(
+        """Remove an entry and keep its record in quarantine; its key can be added again under another row."""
+        records = self.run(
             "SELECT hex(e.key), g.name, e.prompt, e.origin, e.picture, e.added FROM entry e LEFT JOIN generator g ON g.id = e.generator"
             " WHERE e.row = ?",
             (row,),
         )
         fields = ("key", "generator", "prompt", "origin", "picture", "added")
-        record = {**dict(zip(fields, said[0], strict=True)), "groups": self.run("SELECT label FROM membership WHERE row = ?", (row,))}
+        record = {**dict(zip(fields, records[0], strict=True)), "groups": self.run("SELECT label FROM membership WHERE row = ?", (row,))}
         self.run("INSERT INTO quarantine VALUES (?, ?, ?, ?)", (row, json.dumps(record, default=repr), reason, at))
         self.run("DELETE FROM membership WHERE row = ?", (row,))
         self.run("DELETE FROM entry WHERE row = ?", (row,))
 
-    def _record(self, found: tuple[Any, ...]) -> Record:
-        row, generator, prompt, origin, picture, added, key, checksum, norms = found
+    def _record(self, columns: tuple[Any, ...]) -> Record:
+        row, generator, prompt, origin, picture, added, key, checksum, norms = columns
         entry: StoredEntry | BundleError
         try:
             entry = StoredEntry(
@@ -284,14 +284,14 @@ class Index:
                 row=row,
                 added=added,
             )
-        except Exception as error:  # whatever a damaged page holds, of whatever type
+        except Exception as error:  # a damaged page may hold anything, of any type
             entry = BundleError(f"the entry of row {row} in {self.path} cannot be read ({error}); run `resynth gallery prune`")
         return Record(row, entry, bytes(key), bytes(checksum), bytes(norms))
 
     def _broken(self, error: Exception) -> BundleError | DeviceError:
         if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
             return DeviceError(f"{self.path} cannot be written ({error}); free space, or wait for the other process")
-        return BundleError(f"{self.path} cannot be used ({error}); see that its folder may be written, or restore it from a copy")
+        return BundleError(f"{self.path} cannot be used ({error}); make its folder writable, or restore it from a copy")
 
 
 def _list(rows: Iterable[int]) -> str:

@@ -1,4 +1,4 @@
-"""Which extractor's features a gallery holds, how they are stored, and the manifest that says so."""
+"""The manifest of a gallery: the extractor whose features it holds, and how they are stored."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Layout:
-    """The columns of one extractor, by block. Raises ConfigError if they are no columns.
+    """The columns of one extractor, by block. ConfigError if a field is invalid.
 
-    `mean` and `scale` (d,) are the extractor's own and only serve to find neighbours: features are stored unscaled.
-    float16 halves the folder, but rounds: a reference that is read back differs from one just described, so it suits
-    given pictures, not a store of resyntheses that verdicts reuse.
+    `mean` and `scale` (d,) are the extractor's and only used to find neighbours: features are stored unscaled.
+    float16 halves the folder but rounds: a feature that is read back differs from the one just extracted. It suits added
+    pictures, not a cache of resyntheses that verdicts reuse.
     """
 
     name: str
     sha256: str
-    """Of the extractor's bundle."""
+    """Hash of the extractor's bundle."""
     blocks: Mapping[str, int]
-    """Name → columns, in the order of the columns; each block is one file."""
+    """Name → number of columns, in the order of the columns; each block is one file."""
     mean: Doubles
     scale: Doubles
     storage: Storage = "float32"
@@ -73,7 +73,7 @@ class Layout:
 
     @classmethod
     def of(cls, space: FeatureSpace, storage: Storage = "float32") -> Layout:
-        """What `space` gives."""
+        """The layout of the features of `space`."""
         return cls(
             name=space.name,
             sha256=space.sha256,
@@ -85,36 +85,36 @@ class Layout:
 
     @property
     def dimension(self) -> int:
-        """Columns of all blocks together."""
+        """Number of columns of all blocks together."""
         return sum(self.blocks.values())
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What is stored, little-endian."""
+        """Stored type, little-endian."""
         return np.dtype(self.storage).newbyteorder("<")
 
     def columns(self) -> Iterator[tuple[str, slice]]:
-        """Each block with where it stands in a vector."""
+        """Each block with its columns in a vector."""
         start = 0
         for name, size in self.blocks.items():
             yield name, slice(start, start + size)
             start += size
 
     def column_of(self, names: Sequence[str]) -> dict[str, slice]:
-        """The blocks called `names`; ConfigError if there is no such block."""
-        known = dict(self.columns())
-        if not names or (missing := [name for name in names if name not in known]):
-            raise ConfigError(f"no block {missing[0]!r}; this gallery has {', '.join(known)}" if names else "name at least one block")
-        return {name: known[name] for name in names}
+        """The named blocks with their columns; ConfigError if there is no such block."""
+        columns = dict(self.columns())
+        if not names or (missing := [name for name in names if name not in columns]):
+            raise ConfigError(f"no block {missing[0]!r}; this gallery has {', '.join(columns)}" if names else "name at least one block")
+        return {name: columns[name] for name in names}
 
     def stored(self, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """(n, d) in the gallery's own precision; ConfigError if the shape is wrong or a value is not finite."""
+        """(n, d) in the gallery's precision; ConfigError if the shape is wrong or a value is not finite."""
         if features.ndim != 2 or features.shape[1] != self.dimension:
             raise ConfigError(f"features have shape {features.shape}; this gallery of {self.name} takes (n, {self.dimension})")
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(features, self.dtype)
         if not np.isfinite(values).all():
-            raise ConfigError(f"a feature is not finite as {self.storage}; use storage float32, or describe the picture again")
+            raise ConfigError(f"a feature is not finite as {self.storage}; use storage float32, or extract the features again")
         return values
 
     def norms(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -124,12 +124,12 @@ class Layout:
 
 
 def default_folder(name: str, sha256: str) -> Path:
-    """Where the gallery of an extractor is kept unless another folder is named: in the user's data, one for each extractor."""
+    """Default folder of the gallery of an extractor, in the user's data."""
     return Path(platformdirs.user_data_dir("resynth-fast")) / "galleries" / f"{name}-{sha256[:12]}"
 
 
 def write(folder: Path, layout: Layout) -> None:
-    """The manifest last: a folder is a gallery as soon as it is there."""
+    """Write the scaling, then the manifest: a folder is a gallery as soon as it has a manifest."""
     scaling = save({"mean": layout.mean.astype(np.float64), "scale": layout.scale.astype(np.float64)})
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -144,7 +144,7 @@ def write(folder: Path, layout: Layout) -> None:
 
 
 def read(folder: Path) -> Layout:
-    """The layout of the gallery in `folder`; BundleError if there is none, or if it is not understood."""
+    """The layout of the gallery in `folder`; BundleError if there is none, or if it cannot be read."""
     path = folder / MANIFEST
     try:
         with open(path, "rb") as file:
@@ -154,7 +154,7 @@ def read(folder: Path) -> Layout:
         manifest = json.loads(content)
     except OSError as error:
         raise BundleError(
-            f"no gallery at {folder}: cannot read {MANIFEST} ({error.strerror}); name a gallery's folder, or begin one with `resynth gallery add`"
+            f"no gallery at {folder}: cannot read {MANIFEST} ({error.strerror}); name a gallery's folder, or create one with `resynth gallery add`"
         ) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({error}); restore it from a copy") from error

@@ -1,8 +1,8 @@
-"""References whose content is like the probe's, found without labels: the nearest in chosen blocks, of each generator.
+"""Search for references of similar content, without labels: the nearest in chosen blocks, by generator.
 
-Compared is the cosine between scaled features (mean and scale of the extractor). The topk kernel scans the rows as they are
+References are compared by the cosine between scaled features (mean and scale of the extractor). The topk kernel scans the rows as they are
 stored: shift and scale are folded into the queries, and the lengths of the scaled rows, which the index holds, are its
-weights. It gives a few rows more than asked for, because float32 may confuse neighbours; their cosines in float64 decide.
+weights. It returns a few rows more than requested, because float32 may confuse neighbours; their cosines in float64 decide.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .layout import Layout
 
 Blocks = Mapping[str, npt.NDArray[Any]]
 """Name → (rows, columns) as stored."""
-_QUERIES = 1024  # at a time: what the kernel gives for them stays below 10 MB for a dozen generators
+_QUERIES = 1024  # per call of the kernel: its result stays below 10 MB for a dozen generators
 _ROUNDING = np.finfo(np.float32).eps
 
 
@@ -42,13 +42,13 @@ Found = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
-    """What a search in some blocks needs beside the vectors; it holds as long as `facts` does."""
+    """A search in some blocks, without the vectors; valid as long as `facts` is."""
 
     layout: Layout
     columns: Mapping[str, slice]
     facts: Facts
     generator: npt.NDArray[np.int32]
-    """(rows,), -1 for a row that does not count."""
+    """(rows,), -1 for a row without an entry."""
     weights: Floats
     """(rows,), 1 / length of the scaled row; 0 for the mean itself."""
     _uploaded: dict[Device[Any], tuple[list[Array], Array]] = field(default_factory=dict)
@@ -70,11 +70,11 @@ class Search:
         among: Integers | None,
         device: Device[Any] = CPU,
     ) -> Iterator[Found]:
-        """The nearest `per_generator` rows of every generator, of those `among` which it searches, for each of `features` (n, d), unscaled."""
+        """For each of `features` (n, d), unscaled: the nearest `per_generator` rows of every generator, among the rows `among`."""
         if features.ndim != 2 or features.shape[1] != self.layout.dimension or not np.isfinite(features).all():
             raise ConfigError(f"queries have shape {features.shape}; they must be (n, {self.layout.dimension}), all finite")
         groups = self._groups(among)
-        k = 2 * per_generator + 16  # room for what float32 misjudges
+        k = 2 * per_generator + 16  # room for the neighbours that float32 confuses
         device = device if k <= DEVICE_K and len(groups) else CPU
         for start in range(0, len(features), _QUERIES):
             queries = _Queries.of(self.layout, self.columns, features[start : start + _QUERIES])
@@ -105,11 +105,11 @@ class Search:
         slack = queries.unit_error[:, None, None] * self.weights[found.indices] + queries.error[:, None, None]
         all_rows, all_cosines = ranked_again(found, lambda query, row: self._cosines(blocks, row, queries.scaled[query]), count, slack)
         for rows, cosines in zip(all_rows, all_cosines, strict=True):
-            there = rows >= 0
-            yield list(zip(rows[there].tolist(), cosines[there].tolist(), strict=True))
+            valid = rows >= 0
+            yield list(zip(rows[valid].tolist(), cosines[valid].tolist(), strict=True))
 
     def _cosines(self, blocks: Blocks, rows: Integers, scaled: Doubles) -> Doubles:
-        """Of each row with its query, both (n,) → (n,); 0 where one of the two is the mean itself."""
+        """(n,) cosines of rows (n,) with their queries; 0 where one of the two is the mean itself."""
         x = np.concatenate([_scaled(self.layout, blocks[name][rows], block) for name, block in self.columns.items()], axis=1)
         lengths = np.sqrt((x * x).sum(1) * (scaled * scaled).sum(1))
         dots = (x * scaled).sum(1)
@@ -126,9 +126,9 @@ class _Queries:
     folded: Floats
     offsets: Floats
     unit_error: Doubles
-    """(n,), what float32 may be wrong by for a row of weight 1, beside `error`: what the mean contributes."""
+    """(n,), float32 error that the mean adds for a row of weight 1, beside `error`."""
     error: Doubles
-    """(n,), what float32 may be wrong by for any row."""
+    """(n,), float32 error for any row."""
 
     @classmethod
     def of(cls, layout: Layout, columns: Mapping[str, slice], features: Floats) -> _Queries:

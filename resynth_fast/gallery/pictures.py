@@ -1,6 +1,6 @@
-"""Resyntheses as PNG, under the hash of their pixels, so that a verdict that reuses one can still show it.
+"""Resyntheses as PNG, named by the hash of their pixels, so that a verdict that reuses one can still show it.
 
-Given pictures are not kept: whoever gave them has them, and may not want a second copy of them.
+Added pictures are not copied: the user has the files, and may not want a second copy of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FOLDER = "pictures"
 
 
 def write(folder: Path, sha256: str, pixels: Pixels) -> None:
-    """Keep (H, W, 3) uint8 whose hash is `sha256`."""
+    """Store the picture (H, W, 3) uint8 whose hash is `sha256`."""
     path = _path(folder, sha256)
     if path.exists():
         return
@@ -30,7 +30,7 @@ def write(folder: Path, sha256: str, pixels: Pixels) -> None:
 
 
 def read(folder: Path, sha256: str) -> Pixels | None:
-    """The picture, None if it was not kept; BundleError if it is damaged."""
+    """The picture, None if it is not stored; BundleError if it is damaged."""
     path = _path(folder, sha256)
     if not path.exists():
         return None
@@ -39,12 +39,12 @@ def read(folder: Path, sha256: str) -> Pixels | None:
     except InputError as error:
         raise BundleError(f"a stored picture is damaged ({error}); delete it") from error
     if pixels_sha256(pixels) != sha256:
-        raise BundleError(f"{path} holds other pixels than those its name is the hash of; delete it")
+        raise BundleError(f"{path} holds pixels whose hash is not its name; delete it")
     return pixels
 
 
 def set_aside(folder: Path, sha256: str) -> None:
-    """Put a damaged picture out of the way, under another name, so that it can be kept anew."""
+    """Rename a damaged picture, so that it can be stored again."""
     path = _path(folder, sha256)
     with files.write_errors(path):
         path.replace(path.with_suffix(".damaged"))

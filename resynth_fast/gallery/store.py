@@ -1,4 +1,4 @@
-"""The gallery itself: add, look up, read, search, freeze, verify, prune."""
+"""The gallery: add, look up, read, search, freeze, verify and prune entries."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ _CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """An entry that must not be used, and why."""
+    """A damaged entry, and what is wrong with it."""
 
     row: int
     generator: str | None
-    """None where the record itself cannot be read."""
+    """None if the record itself cannot be read."""
     key: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What a call of `Gallery.add` was given, as it now stands in the gallery."""
+    """The entries of one call of `Gallery.add`, as the gallery holds them."""
 
     entries: tuple[StoredEntry, ...]
     """In the order of the call."""
     new: tuple[bool, ...]
-    """False: it was there before, or stands earlier in the same call."""
+    """False: the gallery had it before, or the same call names it earlier."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A frozen set of entries, ordered by key: the same entries give the same hash in any gallery, in whatever order they came."""
+    """A frozen set of entries, ordered by key: the same entries give the same hash in any gallery, in any order of adding."""
 
     sha256: str
-    """Over the extractor's hash and every entry's key and checksum: over all provenance and every stored feature."""
+    """Hash over the extractor's hash and the key and checksum of every entry, thus over all provenance and every feature."""
     keys: tuple[bytes, ...]
     rows: npt.NDArray[np.int64]
     generators: tuple[str, ...]
@@ -75,11 +75,11 @@ class Gallery:
     ...     gallery.add([Entry(generator="name", picture_sha256=picture.sha256)], space.features([picture.pixels]))
     ...     gallery.nearest(space.features([probe.pixels]), ["colour"], per_generator=4)
 
-    Several processes may read and write at once; threads may share an object, a fork must open its own.
+    Several processes may read and write at once. Threads may share an object; a forked process must open its own.
     """
 
     def __init__(self, folder: Path, layout: Layout, index: Index) -> None:
-        """Use `open` or `create`."""
+        """Use `open` or `create` instead."""
         self.folder = folder
         self.layout = layout
         self._index = index
@@ -90,13 +90,13 @@ class Gallery:
     @classmethod
     def open(cls, folder: Path, extractor_sha256: str | None = None) -> Gallery:
         """The gallery in `folder`; BundleError if there is none, if it is broken, or if it belongs to another extractor."""
-        found = layout.read(folder)
-        if extractor_sha256 is not None and found.sha256 != extractor_sha256:
+        stored = layout.read(folder)
+        if extractor_sha256 is not None and stored.sha256 != extractor_sha256:
             raise BundleError(
-                f"{folder} holds features of the extractor {found.name} {found.sha256[:12]}…, not of {extractor_sha256[:12]}…:"
+                f"{folder} holds features of the extractor {stored.name} {stored.sha256[:12]}…, not of {extractor_sha256[:12]}…:"
                 " they cannot be compared; name another gallery, or use that extractor"
             )
-        gallery = cls(folder, found, Index(folder))
+        gallery = cls(folder, stored, Index(folder))
         try:
             gallery._vectors.available()
         except BaseException:
@@ -106,15 +106,15 @@ class Gallery:
 
     @classmethod
     def create(cls, folder: Path, extractor: Layout) -> Gallery:
-        """The gallery in `folder`, begun if it is not there; errors as `open`, ConfigError for a folder that holds anything else."""
+        """The gallery in `folder`, created if there is none. Raises as `open`; ConfigError if the folder holds other files."""
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file; name a folder for the gallery")
         with files.write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / layout.MANIFEST).exists():
-                _refuse_strangers(folder)
+                _refuse_other_files(folder)
                 with _locked(folder):
-                    if not (folder / layout.MANIFEST).exists():  # nobody else has begun it meanwhile
+                    if not (folder / layout.MANIFEST).exists():  # no other process has created it meanwhile
                         Vectors(folder, extractor).create()
                         Index.create(folder)
                         layout.write(folder, extractor)
@@ -126,7 +126,7 @@ class Gallery:
         return gallery
 
     def close(self) -> None:
-        """Let go of the index; the object is of no use afterwards."""
+        """Close the index; the object cannot be used afterwards."""
         self._index.close()
 
     def __enter__(self) -> Gallery:
@@ -146,38 +146,38 @@ class Gallery:
         group: str = GENERAL,
         pixels: Sequence[Pixels | None] | None = None,
     ) -> Added:
-        """Keep references with their features (n, d), unscaled; all of the call or, after a crash, nothing of it.
+        """Store references with their features (n, d), unscaled: all of the call or, after a crash, none of it.
 
-        What is there already stays as it is and only joins `group`. `pixels` of resyntheses are kept as PNG where
-        given. On the disk when this returns.
+        An entry that the gallery has already stays as it is and only joins `group`. `pixels` of resyntheses, if given, are
+        stored as PNG. Everything is on the disk when this returns.
         """
         if len(entries) != len(features):
-            raise ConfigError(f"{len(entries)} entries, but features of {len(features)}; give a row for each entry")
+            raise ConfigError(f"{len(entries)} entries, but {len(features)} rows of features; give one row for each entry")
         check_group(group)
         values = self.layout.stored(features)
         norms = self.layout.norms(values)
         for entry, picture in zip(entries, pixels or (), strict=bool(pixels)):
             if picture is not None:
-                self._keep(entry, picture)
+                self._store_pixels(entry, picture)
         with self._writing():
-            there = self._index.by_key({entry.key for entry in entries})
+            present = self._index.by_key({entry.key for entry in entries})
             first_of = {entry.key: i for i, entry in reversed(list(enumerate(entries)))}
-            chosen = sorted(i for key, i in first_of.items() if key not in there)
+            absent = sorted(i for key, i in first_of.items() if key not in present)
             first = max(self._index.next_row(), self._vectors.end())
-            if chosen:
-                self._vectors.write(first, values[chosen])
+            if absent:
+                self._vectors.write(first, values[absent])
             now = _now()
-            for row, i in enumerate(chosen, start=first):
+            for row, i in enumerate(absent, start=first):
                 checksum = entries[i].checksum(values[i].data)
                 self._index.insert(row, entries[i], checksum, norms[i].astype("<f4").tobytes(), now)
-            rows = [*range(first, first + len(chosen)), *(record.row for record in there.values())]
+            rows = [*range(first, first + len(absent)), *(record.row for record in present.values())]
             self._index.join(rows, group)
             stored = self._index.by_key({entry.key for entry in entries})
-        new = set(chosen)
+        new = set(absent)
         return Added(tuple(stored[entry.key].readable() for entry in entries), tuple(i in new for i in range(len(entries))))
 
     def lookup(self, origin: ResynthesisKey) -> StoredEntry | None:
-        """The resynthesis with exactly this origin. A damaged one goes into quarantine and None is given: make it again."""
+        """The resynthesis with exactly this origin, or None. A damaged one is quarantined and counts as missing."""
         key = key_of(origin)
         record = self._index.by_key([key]).get(key)
         if record is None:
@@ -188,15 +188,15 @@ class Gallery:
         return record.readable()
 
     def contains(self, picture_sha256: str) -> list[StoredEntry]:
-        """The entries of one picture, by whichever generator."""
+        """The entries of one picture, by any generator."""
         return [record.readable() for record in self._index.select(None, None, None, picture_sha256)]
 
     def select(self, *, generator: str | None = None, prompt: str | None = None, group: str | None = None) -> list[StoredEntry]:
-        """Entries for which everything that is given holds, the oldest first."""
+        """Entries that match all given arguments, the oldest first."""
         return [record.readable() for record in self._index.select(generator, prompt, group, None)]
 
     def features(self, rows: Iterable[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Rows of entries → (n, d) float32, unscaled, each checked; BundleError if one is damaged or not there."""
+        """Features (n, d) float32 of entries by row, unscaled and checked; BundleError if one is damaged or missing."""
         _, values = self._checked(np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), np.int64))
         return values.astype(np.float32, copy=False)
 
@@ -209,11 +209,11 @@ class Gallery:
         rows: npt.NDArray[np.int64] | None = None,
         device: Device[Any] = CPU,
     ) -> list[dict[str, tuple[Neighbour, ...]]]:
-        """References of like content: for each of `queries` (n, d), by generator, those with the highest cosine in `blocks`, scaled.
+        """References of similar content: for each of `queries` (n, d), by generator, those with the highest cosine in `blocks`, scaled.
 
-        `rows` narrows the search; give a snapshot's where the answer must not depend on what was added since. What is
-        returned was checked: BundleError if it is damaged. On another `device` than the CPU the scan is made there, on
-        a copy of the blocks that it keeps.
+        `rows` restricts the search; with the rows of a snapshot the result does not depend on later additions. Returned
+        entries are checked: BundleError if one is damaged. On a `device` other than the CPU the scan runs there, on a copy
+        of the blocks that stays on the device.
         """
         if per_generator < 1:
             raise ConfigError(f"per_generator is {per_generator}; it must be at least 1")
@@ -228,11 +228,11 @@ class Gallery:
         return [nearest.by_generator(of_query, entries) for of_query in found]
 
     def picture(self, entry: Entry) -> Pixels | None:
-        """The pixels (H, W, 3) of a resynthesis, None if they were not kept; BundleError if they are damaged."""
+        """The pixels (H, W, 3) of a resynthesis, None if they are not stored; BundleError if they are damaged."""
         return pictures.read(self.folder, entry.picture_sha256) if entry.origin else None
 
     def resynthesis(self, origin: ResynthesisKey) -> tuple[StoredEntry, Pixels] | None:
-        """As `lookup`, with the pixels; None too where they were not kept, or are damaged and set aside: make it again."""
+        """As `lookup`, with the pixels; also None if they are not stored, or are damaged and set aside."""
         entry = self.lookup(origin)
         if entry is None:
             return None
@@ -244,7 +244,7 @@ class Gallery:
         return None if pixels is None else (entry, pixels)
 
     def snapshot(self, groups: Sequence[str] = (GENERAL,), *, keys: Sequence[bytes] | None = None) -> Snapshot:
-        """Freeze what is in any of `groups`, or exactly the entries `keys` (a fit's); BundleError if one of those is gone."""
+        """Freeze the entries in any of `groups`, or exactly the entries `keys` of a fit; BundleError if one of those is missing."""
         members = self._index.members(groups if keys is None else None)
         if keys is not None:
             wanted = set(keys)
@@ -265,11 +265,11 @@ class Gallery:
         )
 
     def write_fit(self, snapshot: Snapshot, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]) -> str:
-        """Keep what was fitted on a snapshot; gives its hash. `settings` is JSON."""
+        """Store a fit on a snapshot and return its hash. `settings` is JSON."""
         return fits.write(self.folder, snapshot.sha256, snapshot.keys, arrays, settings)
 
     def read_fit(self, sha256: str) -> StoredFit:
-        """A fit by its hash; BundleError if it is missing or its bytes are others."""
+        """A fit by its hash; BundleError if it is missing or was changed."""
         return fits.read(self.folder, sha256)
 
     def fits(self) -> list[str]:
@@ -277,27 +277,27 @@ class Gallery:
         return fits.names(self.folder)
 
     def summary(self) -> list[dict[str, Any]]:
-        """Generator, entries, prompts and resyntheses among them, by generator."""
+        """Number of entries, prompts and resyntheses of each generator."""
         fields = ("generator", "entries", "prompts", "resyntheses")
         return [dict(zip(fields, row, strict=True)) for row in self._index.summary()]
 
     def groups(self) -> dict[str, int]:
-        """Entries by group."""
+        """Number of entries of each group."""
         return self._index.groups()
 
     def verify(self) -> list[Damage]:
-        """Read everything and name what is damaged; BundleError if the index itself is broken. Others may write meanwhile."""
+        """Read everything and return the damaged entries; BundleError if the index itself is damaged. Others may write meanwhile."""
         if faults := self._index.check():
             raise BundleError(f"{self._index.path} is broken ({'; '.join(faults)[:300]}); restore it from a copy")
-        found: list[Damage] = []
+        damaged: list[Damage] = []
         for records in self._chunks():
-            found += self._damage(records)
-        return found
+            damaged += self._damage(records)
+        return damaged
 
     def prune(self, rows: Iterable[int] | None = None) -> list[Damage]:
-        """Move what `verify` finds damaged (among `rows`, where given) into quarantine, so that nothing finds it; gives it.
+        """Move damaged entries (among `rows`, if given) into quarantine, where nothing finds them; return them.
 
-        What was said of an entry is kept beside the reason; its row is never used again, its key may be added anew.
+        The record of an entry is kept beside the reason. Its row is never used again; its key can be added again.
         """
         with self._writing():
             damaged = self.verify() if rows is None else self._damage(list(self._index.by_row(rows).values()))
@@ -307,7 +307,7 @@ class Gallery:
         return damaged
 
     def _checked(self, rows: npt.NDArray[np.int64]) -> tuple[dict[int, Record], npt.NDArray[Any]]:
-        """Records and stored vectors (n, d) of entries; BundleError if one is damaged or not there."""
+        """Records and stored vectors (n, d) of entries; BundleError if one is damaged or missing."""
         records = self._index.by_row(rows.tolist())
         if missing := [row for row in rows.tolist() if row not in records]:
             raise BundleError(f"{self.folder} has no entry in row {missing[0]}; it may be in quarantine")
@@ -320,10 +320,10 @@ class Gallery:
         return records, values
 
     def _search(self, blocks: Sequence[str]) -> Search:
-        facts, known = self._current(), self._searches.get(tuple(blocks))
-        if known is None or known.facts is not facts:
-            known = self._searches[tuple(blocks)] = Search.of(self.layout, blocks, facts)
-        return known
+        facts, search = self._current(), self._searches.get(tuple(blocks))
+        if search is None or search.facts is not facts:
+            search = self._searches[tuple(blocks)] = Search.of(self.layout, blocks, facts)
+        return search
 
     def _current(self) -> Facts:
         self._facts = self._index.facts(len(self.layout.blocks), self._vectors.available, self._facts)
@@ -336,23 +336,23 @@ class Gallery:
             row = records[-1].row
 
     def _damage(self, records: Sequence[Record]) -> list[Damage]:
-        """Those of `records` that are damaged."""
+        """The damaged entries among `records`."""
         available = self._vectors.available()
-        there = [record for record in records if 0 <= record.row < available]
-        values = self._vectors.read(np.array([record.row for record in there], np.int64))
+        complete = [record for record in records if 0 <= record.row < available]
+        values = self._vectors.read(np.array([record.row for record in complete], np.int64))
         norms = self.layout.norms(values)
-        found = {record.row: record.damage(value, norm) for record, value, norm in zip(there, values, norms, strict=True)}
+        reasons = {record.row: record.damage(value, norm) for record, value, norm in zip(complete, values, norms, strict=True)}
         return [
             Damage(record.row, record.entry.generator if isinstance(record.entry, StoredEntry) else None, record.key.hex(), reason)
             for record in records
-            if (reason := found.get(record.row, "its vector is missing: a file was cut short"))
+            if (reason := reasons.get(record.row, "its vector is missing: a file was cut short"))
         ]
 
-    def _keep(self, entry: Entry, pixels: Pixels) -> None:
+    def _store_pixels(self, entry: Entry, pixels: Pixels) -> None:
         if entry.origin is None:
-            raise ConfigError(f"pixels of {entry.picture_sha256[:12]}… are given, but it is no resynthesis; give None for it")
+            raise ConfigError(f"pixels of {entry.picture_sha256[:12]}… are given, but it is not a resynthesis; give None for it")
         if pixels_sha256(pixels) != entry.picture_sha256:
-            raise ConfigError(f"picture_sha256 {entry.picture_sha256[:12]}… is not that of the pixels; use pixels_sha256")
+            raise ConfigError(f"picture_sha256 {entry.picture_sha256[:12]}… is not the hash of the pixels; use pixels_sha256")
         pictures.write(self.folder, entry.picture_sha256, pixels)
 
     @contextmanager
@@ -361,14 +361,14 @@ class Gallery:
             yield
 
 
-def _refuse_strangers(folder: Path) -> None:
-    """A folder in use for something else must not be filled, nor may a damaged gallery be begun anew over its vectors."""
-    own = (LOCK, "vectors", "index.sqlite", layout.SCALING)  # what an interrupted creation may leave, beside temporary files
-    strangers = [path.name for path in folder.iterdir() if not path.name.startswith(own) and path.suffix != ".part"]
+def _refuse_other_files(folder: Path) -> None:
+    """ConfigError if the folder is used for something else, or holds the vectors of a gallery that lost its manifest."""
+    own = (LOCK, "vectors", "index.sqlite", layout.SCALING)  # leftovers of an interrupted creation, beside temporary files
+    others = [path.name for path in folder.iterdir() if not path.name.startswith(own) and path.suffix != ".part"]
     vectors = [path for path in (folder / "vectors").glob("*") if path.stat().st_size]
-    if (strangers or vectors) and not (folder / layout.MANIFEST).exists():  # asked last: another process may just have begun it
+    if (others or vectors) and not (folder / layout.MANIFEST).exists():  # checked last: another process may just have created it
         raise ConfigError(
-            f"{folder} holds {(strangers or [vectors[0].name])[0]!r} but no {layout.MANIFEST}; name an empty folder, or restore that file"
+            f"{folder} holds {(others or [vectors[0].name])[0]!r} but no {layout.MANIFEST}; name an empty folder, or restore that file"
         )
 
 

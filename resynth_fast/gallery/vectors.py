@@ -1,4 +1,4 @@
-"""The vector files: rows of fixed width, one file a block, written at given positions and mapped for reading."""
+"""The vector files: rows of fixed width, one file per block, written at given positions and memory-mapped for reading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUFFIX = {"float32": "f32", "float16": "f16"}
 
 
 class Vectors:
-    """Features of row i at position i of every block's file. Knows nothing of what a row stands for, nor whether it counts."""
+    """Features of row i at position i of every block's file. Which rows are entries is known only to the index."""
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self._layout = layout
@@ -29,7 +29,7 @@ class Vectors:
         self._lock = threading.Lock()
 
     def create(self) -> None:
-        """Empty files; what an interrupted creation left is emptied."""
+        """Create empty files; leftovers of an interrupted creation are emptied."""
         with files.write_errors(self._folder):
             self._folder.mkdir(exist_ok=True)
             for path in self._paths.values():
@@ -37,19 +37,19 @@ class Vectors:
             files.sync_folder(self._folder)
 
     def available(self) -> int:
-        """Complete rows in the shortest file; BundleError if one is missing."""
+        """Number of complete rows in the shortest file; BundleError if a file is missing."""
         return min(self._rows(name) for name in self._paths)
 
     def end(self) -> int:
-        """The first row of which no byte was ever written. For the one writer at work.
+        """The first row of which no byte was ever written. Only the process that holds the write lock may call this.
 
-        What a dead writer left behind the last entry is not overwritten, though no entry names it yet: its commit may
-        be complete in SQLite's log without having been announced, and then the next recovery of the log brings it in.
+        Rows of a killed writer behind the last entry are not overwritten, although no entry names them yet: its commit may
+        be complete in SQLite's log, and then the next recovery of the log adds the entries.
         """
         return max(-(-self._size(name) // self._width(name)) for name in self._paths)
 
     def write(self, row: int, values: npt.NDArray[Any]) -> None:
-        """Put (n, d) at `row` and after; on the disk when this returns."""
+        """Write vectors (n, d) from position `row` on; they are on the disk when this returns."""
         with files.write_errors(self._folder):
             for name, block in self._layout.columns():
                 descriptor = os.open(self._paths[name], os.O_WRONLY | os.O_CLOEXEC)
@@ -61,21 +61,21 @@ class Vectors:
                     os.close(descriptor)
 
     def block(self, name: str, rows: int) -> npt.NDArray[Any]:
-        """The first `rows` rows of one block, (rows, columns), mapped, read-only, unchecked; BundleError if the file is shorter."""
+        """The first `rows` rows of one block, (rows, columns), memory-mapped and read-only; BundleError if the file is shorter."""
         if rows == 0:
             return np.empty((0, self._layout.blocks[name]), self._layout.dtype)
-        there = self._rows(name)  # each time: touching a page behind the end of its file kills the process
-        if there < rows:
-            raise BundleError(f"{self._paths[name]} was cut short: {there} of {rows} rows are left; run `resynth gallery prune`")
+        available = self._rows(name)  # checked each time: touching a page behind the end of its file kills the process
+        if available < rows:
+            raise BundleError(f"{self._paths[name]} was cut short: {available} of {rows} rows are left; run `resynth gallery prune`")
         with self._lock:
             mapped = self._maps.get(name)
             if mapped is None or len(mapped) < rows:
-                shape = there, self._layout.blocks[name]
+                shape = available, self._layout.blocks[name]
                 mapped = self._maps[name] = np.asarray(np.memmap(self._paths[name], self._layout.dtype, "r", shape=shape))
             return mapped[:rows]
 
     def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Whole vectors, (n, d) in the stored precision, unchecked; BundleError if a row is beyond the end of a file."""
+        """Vectors (n, d) in the stored precision, without checks; BundleError if a row is beyond the end of a file."""
         values = np.empty((len(rows), self._layout.dimension), self._layout.dtype)
         end = int(rows.max()) + 1 if len(rows) else 0
         for name, block in self._layout.columns():

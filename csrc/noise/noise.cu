@@ -1,5 +1,6 @@
 // Plain CUDA C++ without <<<>>>, so that tests can also compile it with the host compiler over an emulation header.
 #include "noise/math.h"
+#include "resynth/launch.h"
 #include "resynth/noise_cuda.h"
 
 namespace resynth {
@@ -29,11 +30,7 @@ __global__ void noise_kernel(NoiseArgs args, int64_t blocks_per_row) {
 cudaError_t noise_cuda(const NoiseArgs& args, cudaStream_t stream) {
     const int64_t blocks_per_row = (args.elements + 4 * threads - 1) / (4 * threads);
     if (args.rows * blocks_per_row == 0) return cudaSuccess;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(args.rows * blocks_per_row));
-    config.blockDim = dim3(threads);
-    config.stream = stream;
-    return cudaLaunchKernelEx(&config, noise_kernel, args, blocks_per_row);
+    return launch(noise_kernel, args.rows * blocks_per_row, threads, stream, args, blocks_per_row);
 }
 
 }  // namespace resynth

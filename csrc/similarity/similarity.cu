@@ -1,4 +1,5 @@
 // Plain CUDA C++ without <<<>>>, so that tests can also compile it with the host compiler over an emulation header.
+#include "resynth/launch.h"
 #include "resynth/similarity_cuda.h"
 #include "similarity/math.h"
 
@@ -94,11 +95,7 @@ __global__ void similarity_kernel(SimilarityArgs args) {
 }  // namespace
 
 cudaError_t similarity_cuda(const SimilarityArgs& args, cudaStream_t stream) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(args.probe_count));
-    config.blockDim = dim3(warps * warp_size);
-    config.stream = stream;
-    return cudaLaunchKernelEx(&config, similarity_kernel, args);
+    return launch(similarity_kernel, args.probe_count, warps * warp_size, stream, args);
 }
 
 }  // namespace resynth

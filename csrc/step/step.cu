@@ -1,4 +1,5 @@
 // Plain CUDA C++ without <<<>>>, so that tests can also compile it with the host compiler over an emulation header.
+#include "resynth/launch.h"
 #include "resynth/step_cuda.h"
 #include "step/math.h"
 
@@ -60,11 +61,7 @@ __global__ void step_kernel(StepArgs args, int64_t blocks_per_row) {
 cudaError_t step_cuda(const StepArgs& args, cudaStream_t stream) {
     const int64_t blocks_per_row = (args.elements + threads * unroll - 1) / (threads * unroll);
     if (args.rows * blocks_per_row == 0) return cudaSuccess;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(args.rows * blocks_per_row));
-    config.blockDim = dim3(threads);
-    config.stream = stream;
-    return cudaLaunchKernelEx(&config, step_kernel, args, blocks_per_row);
+    return launch(step_kernel, args.rows * blocks_per_row, threads, stream, args, blocks_per_row);
 }
 
 }  // namespace resynth

@@ -184,13 +184,13 @@ def test_recorded_calls_are_one_for_each_shape_and_few(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("resynth_fast.backends.torch.GRAPHS_KEPT", 2)
     graphs = CudaGraphs(lambda x: (x * 2,), capture)
-    kept = []
-    for rows in (1, 2, 1, 3, 1, 2):  # at 3, 2 is the longest unused
-        x = torch.rand(rows, 3)
-        kept.append((x.clone(), graphs(x)[0]))
+    results: list[Any] = []
+    for rows in (1, 2, 1, 3, 1, 2):  # at 3, the graph for 2 is the least recently used
+        x = torch.full((rows, 3), 1.0 + len(results))
+        results.append((x.clone(), graphs(x)[0]))
         x.zero_()
     assert recorded == [1, 2, 3, 2]
-    for x, found in kept:
+    for x, found in results:
         assert torch.equal(found, x * 2)
 
 

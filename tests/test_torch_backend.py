@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -22,10 +23,14 @@ from resynth_fast.errors import BundleError  # noqa: E402
 from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 CPU = torch.device("cpu")
-RNG = np.random.default_rng(0)
-X, Y = (RNG.standard_normal((2, 4, 6, 6)).astype(np.float32) for _ in range(2))
-W, V = RNG.standard_normal((8, 2, 3, 3)).astype(np.float32), RNG.standard_normal(8).astype(np.float32)
-MATRIX, BIAS, UNIT = RNG.standard_normal((5, 6)).astype(np.float32), V[:5], np.linspace(0.5, 2, 6, dtype=np.float32)
+
+
+def normal(seed: int, *shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+X, Y, W, V = normal(0, 2, 4, 6, 6), normal(1, 2, 4, 6, 6), normal(2, 8, 2, 3, 3), normal(3, 8)
+MATRIX, BIAS, UNIT = normal(4, 5, 6), V[:5], np.linspace(0.5, 2, 6, dtype=np.float32)
 HALF, YES, WHOLE = np.float32(0.5), X > 0, np.arange(-7, 17).reshape(4, 6)
 INDICES = np.array([[1, 3], [-2, 0]])
 END = np.iinfo(np.int64).max
@@ -153,7 +158,7 @@ def test_sizes_may_come_from_shapes() -> None:
     compare(model(nodes, {"x": X}, ["y", "z"], stored), {"x": X})
 
 
-def test_sizes_that_are_computed_with_otherwise_are_refused() -> None:
+def test_other_arithmetic_with_sizes_is_refused() -> None:
     nodes = [helper.make_node("Shape", ["x"], ["shape"]), helper.make_node("Mul", ["shape", "shape"], ["y"])]
     with pytest.raises(BundleError, match="does not translate Mul of sizes"):
         backends.get("torch").load(model(nodes, {"x": X}, ["y"]), threads=1)
@@ -163,29 +168,27 @@ def test_sizes_that_are_computed_with_otherwise_are_refused() -> None:
 @pytest.mark.parametrize("rank", [3, 4])
 def test_attention_is_found_and_computes_the_same(masked: bool, rank: int) -> None:
     shape = (2, 3, 5, 8)[4 - rank :]
-    given = {"q": RNG.standard_normal(shape), "k": RNG.standard_normal((*shape[:-2], 8, 7)), "v": RNG.standard_normal((*shape[:-2], 7, 4))}
-    given = {name: value.astype(np.float32) for name, value in given.items()}
-    mask = np.where(RNG.random((5, 7)) < 0.3, -1e4, 0).astype(np.float32)
+    inputs = {"q": normal(0, *shape), "k": normal(1, *shape[:-2], 8, 7), "v": normal(2, *shape[:-2], 7, 4)}
+    mask = np.where(np.random.default_rng(3).random((5, 7)) < 0.3, -1e4, 0).astype(np.float32)
     nodes = [
         helper.make_node("MatMul", ["q", "k"], ["s"]),
         *([helper.make_node("Add", ["s", "m"], ["t"])] if masked else []),
         helper.make_node("Softmax", ["t" if masked else "s"], ["p"], axis=-1),
         helper.make_node("MatMul", ["p", "v"], ["y"]),
     ]
-    graph = model(nodes, given, ["y"], {"m": mask} if masked else {})
-    compare(graph, given)
+    graph = model(nodes, inputs, ["y"], {"m": mask} if masked else {})
+    compare(graph, inputs)
     assert sum(node.target is OPERATORS[ATTENTION] for node in translate(graph, CPU).module.graph.nodes) == 1
 
 
-def test_attention_whose_scores_are_read_by_others_is_left_as_it_is() -> None:
+def test_attention_whose_scores_another_node_reads_is_not_fused() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "x"], ["s"]),
         helper.make_node("Softmax", ["s"], ["p"], axis=-1),
         helper.make_node("MatMul", ["p", "x"], ["y"]),
     ]
-    given = {"x": X}
-    graph = model(nodes, given, ["y", "p"])
-    compare(graph, given)
+    graph = model(nodes, {"x": X}, ["y", "p"])
+    compare(graph, {"x": X})
     assert all(node.target is not OPERATORS[ATTENTION] for node in translate(graph, CPU).module.graph.nodes)
 
 
@@ -197,7 +200,7 @@ def test_attention_whose_scores_are_read_by_others_is_left_as_it_is() -> None:
         ("Cast", {"to": TensorProto.STRING}, "Cast to type 8"),
     ],
 )
-def test_what_has_no_translation_is_refused_by_name(kind: str, attributes: dict[str, Any], words: str) -> None:
+def test_an_operator_without_a_translation_is_refused_by_name(kind: str, attributes: dict[str, Any], words: str) -> None:
     graph = model([helper.make_node(kind, ["x"], ["y"], **attributes)], {"x": X}, ["y"])
     with pytest.raises(BundleError, match=words):
         backends.get("torch").load(graph, threads=1)
@@ -206,14 +209,14 @@ def test_what_has_no_translation_is_refused_by_name(kind: str, attributes: dict[
 def test_a_network_becomes_an_exported_program_of_any_batch_size() -> None:
     component = zoo.bundle("zoo-sd").components["decoder"]
     made = translate(component.onnx_model(), CPU)
-    latents = torch.randn(3, *component.inputs["latents"].shape[1:])
+    latents = torch.from_numpy(normal(0, 3, *component.inputs["latents"].shape[1:]))
     program = torch.export.export(made.module, (latents[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     for rows in (latents, latents[:1]):
         assert torch.equal(program.module()(rows)[0], made.module(rows)[0])
 
 
-def test_an_engine_that_goes_takes_its_weights_with_it() -> None:
-    """At once, as a memory budget needs it, and not when Python next looks for circles of references."""
+def test_deleting_an_engine_frees_its_weights_at_once() -> None:
+    """A memory budget needs this: the garbage collector, which finds circles of references, runs later."""
     component = zoo.bundle("zoo-sd").components["text"]
     engine = backends.get("torch").load(component.onnx_model(), threads=1)
     weights = [weakref.ref(each) for each in engine._module.parameters()]
@@ -227,7 +230,7 @@ def test_an_engine_that_goes_takes_its_weights_with_it() -> None:
         gc.enable()
 
 
-def test_in_16_bits_products_are_narrow_and_the_rest_is_not() -> None:
+def test_in_16_bits_only_products_are_narrow() -> None:
     made = translate(zoo.bundle("zoo-sd").components["decoder"].onnx_model(), CPU, torch.bfloat16)
     seen: dict[Any, set[Any]] = {}
 
@@ -236,7 +239,7 @@ def test_in_16_bits_products_are_narrow_and_the_rest_is_not() -> None:
             seen.setdefault(target, set()).update(a.dtype for a in args if isinstance(a, torch.Tensor) and a.is_floating_point())
             return super().call_function(target, args, kwargs)
 
-    (image,) = Watch(made.module).run(torch.randn(1, *made.inputs["latents"].shape[1:]))
+    (image,) = Watch(made.module).run(torch.from_numpy(normal(0, 1, *made.inputs["latents"].shape[1:])))
     assert seen[OPERATORS["Conv"]] == {torch.bfloat16}
     assert seen[OPERATORS["InstanceNormalization"]] == {torch.float32}
     assert image.dtype == torch.float32
@@ -249,6 +252,6 @@ def test_a_gpu_computes_as_the_cpu_does(variant: str) -> None:
     gpu, cpu = (backends.get(name).load(component.onnx_model(), threads=1) for name in (f"torch:{variant}", "torch"))
     assert gpu.fallback == ""
     for rows in (1, 4, 1, 4):
-        given = {"latents": np.random.default_rng(rows).standard_normal((rows, *component.inputs["latents"].shape[1:])).astype(np.float32)}
-        found, expected = gpu.run(given)["image"], cpu.run(given)["image"]
+        inputs = {"latents": normal(rows, rows, *component.inputs["latents"].shape[1:])}
+        found, expected = gpu.run(inputs)["image"], cpu.run(inputs)["image"]
         assert np.abs(found - expected).max() <= (6e-2 if "bf16" in variant else 5e-3)

@@ -35,7 +35,7 @@ from roofline import flops
 
 from resynth_fast import Attributor, backends, zoo
 from resynth_fast.bundle import Component
-from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.candidates import ScheduledCandidate
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import ResynthError
 from resynth_fast.evaluation.zoo import generate_probes
@@ -180,7 +180,7 @@ def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
     """How many probes each backend answers as the first does."""
     attributors = {name: Attributor.open(backend=name, threads=threads, strict_backend=True, references=2, steps=8) for name in names}
     first, *others = names
-    makers = [c for c in attributors[first].references.executor.candidates.values() if isinstance(c, EngineCandidate)]
+    makers = [c for c in attributors[first].references.executor.candidates.values() if isinstance(c, ScheduledCandidate)]
     rng = np.random.default_rng(0)
     captions = rng.choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
     probes = generate_probes(makers, captions, [i % len(makers) for i in range(count)], seed=0, steps=PROBE_STEPS)

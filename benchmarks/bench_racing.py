@@ -23,6 +23,7 @@ import numpy.typing as npt
 from resynth_fast import zoo
 from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.attributor import Attributor
+from resynth_fast.candidates import ScheduledCandidate
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics, racing
 from resynth_fast.evaluation.zoo import generate_probes, reference_points
@@ -112,7 +113,7 @@ def draw_all(attributor: Attributor, count: int, seed: int) -> ProbeReferences:
 
 def probes_of(attributor: Attributor, count: int, seed: int, start: int) -> tuple[list[int], list[Pixels]]:
     """Every fifth probe is by a withheld generator; the others are the candidates' in turn."""
-    makers = [c for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
+    makers = [c for c in attributor.candidates.values() if isinstance(c, ScheduledCandidate)]
     outside = [EngineCandidate(bundle, attributor.pool) for bundle in zoo.withheld()]
     truth = [-1 if i % 5 == 4 else (i - i // 5) % len(makers) for i in range(start, start + count)]
     captions = np.random.default_rng([seed, start, 0x5ACE]).choice(np.array(zoo.prompts()), count).tolist()

@@ -31,6 +31,7 @@ from resynth_fast import backends, zoo
 from resynth_fast.backends import Arrays, Engine
 from resynth_fast.bundle import Bundle, File, Guidance
 from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.devices.base import CPU, Device
 from resynth_fast.engines.batching import DynamicBatcher
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.onnx_model import OnnxModel
@@ -241,6 +242,7 @@ class NullBackend:
 
 class _NullEngine:
     fallback = ""
+    device: Device[Any] = CPU
 
     def __init__(self, shapes: Mapping[str, Sequence[int | str]]) -> None:
         self._shapes = shapes

@@ -29,6 +29,7 @@ from resynth_fast import zoo
 from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.attributor import Attributor
 from resynth_fast.bundle import Bundle
+from resynth_fast.candidates import ScheduledCandidate
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics
 from resynth_fast.evaluation.zoo import generate_probes, reference_points
@@ -99,7 +100,7 @@ def main() -> None:
 def scores(attributors: Mapping[int, Attributor], count: int, seed: int, found: Collection[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """`truth` and `prompt` (n,), and scores (n, C) by "probes|steps of the references|their number": what `found` lacks, by steps."""
     first = next(iter(attributors.values()))
-    own = [c for c in first.candidates.values() if isinstance(c, EngineCandidate)]
+    own = [c for c in first.candidates.values() if isinstance(c, ScheduledCandidate)]
     texts = np.random.default_rng([seed, 0x57E9]).choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
 
     @cache

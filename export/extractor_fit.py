@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resynth_fast.candidates import find
-from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.candidates import ScheduledCandidate, find
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.evaluation import calibrate
 from resynth_fast.evaluation.dataset import Dataset, describe, read
@@ -52,7 +51,7 @@ def zoo_pictures(folder: Path, prompts: int = 24, copies: int = 2) -> Path:
     from .zoo.calibrate import captions
 
     pool = EnginePool(threads=1)
-    for candidate in (c for c in find(["zoo:"], pool) if isinstance(c, EngineCandidate)):
+    for candidate in (c for c in find(["zoo:"], pool) if isinstance(c, ScheduledCandidate)):
         for i, text in enumerate(captions(prompts)):
             place = folder / f"prompt-{i}" / candidate.name
             place.mkdir(parents=True)

@@ -20,7 +20,7 @@ from resynth_fast.backends.onnxruntime import PROVIDERS, OnnxRuntime
 from resynth_fast.bundle import Guidance
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.devices import cuda, cuda_driver
-from resynth_fast.devices.base import CPU, device_of
+from resynth_fast.devices.base import CPU
 from resynth_fast.devices.cuda import CudaDevice
 from resynth_fast.devices.cuda_array import CudaArray
 from resynth_fast.engines.pool import EnginePool
@@ -204,7 +204,7 @@ def test_a_gpu_is_asked_to_work_on_our_stream(device: CudaDevice, monkeypatch: p
     assert asked[:-1] == [(PROVIDERS[name], ours) for name in dict.fromkeys([variant, "cuda"])]
     assert asked[-1] == (PROVIDERS["cpu"], {})  # what neither takes
     assert engine.fallback
-    assert device_of(engine) is CPU
+    assert engine.device is CPU
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_without_kernels_or_a_device_arrays_go_through_the_host(monkeypatch: pyt
     assert cuda.cuda_device() is None
     cuda.cuda_device.cache_clear()
     engine = backends.get("onnxruntime").load(zoo.bundle(zoo.TAGGER).components["tagger"].onnx_model(), threads=1)
-    assert device_of(engine) is CPU
+    assert engine.device is CPU
 
 
 @pytest.mark.gpu

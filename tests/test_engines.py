@@ -13,6 +13,7 @@ from resynth_fast import Attributor, images, zoo
 from resynth_fast.bundle import Component, File
 from resynth_fast.candidates import find
 from resynth_fast.cli.options import parse_bytes
+from resynth_fast.devices.base import CPU
 from resynth_fast.engines.pool import EnginePool, engine_ref
 from resynth_fast.engines.text_cache import TextCache
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
@@ -43,6 +44,7 @@ class Backend:
 
 class Engine:
     fallback = ""
+    device = CPU
 
     def __init__(self, backend, size):
         self.backend, self.size = backend, size

@@ -13,7 +13,7 @@ from gpu.peers import by_us
 from gpu.setting import SD15, SDXL, Setting
 from resynth_fast import zoo
 from resynth_fast.candidates.engine import EngineCandidate
-from resynth_fast.devices.base import CPU, Device, device_of
+from resynth_fast.devices.base import CPU, Device
 from resynth_fast.extractors.space import open_space
 from resynth_fast.kernels.noise import normal_rows
 from resynth_fast.kernels.step import INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH
@@ -28,7 +28,7 @@ def invariance(s: Setting) -> Iterator[Row]:
         _, bundle = s.shaped(name)
         pool = s.pool(s.ours(name))
         candidate = EngineCandidate(bundle, pool)
-        device = device_of(pool.get(bundle.components["denoiser"]))
+        device = pool.get(bundle.components["denoiser"]).device
         seeds = list(range(16))
         noise = device.to_host(device.normal_rows(seeds, seeds, bundle.latents))
         if noise.tobytes() != normal_rows(seeds, seeds, bundle.latents).tobytes():

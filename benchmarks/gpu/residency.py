@@ -14,7 +14,6 @@ from gpu.rows import timed
 from gpu.setting import FLUX, SDXL, Setting
 from gpu.siblings import siblings
 from resynth_fast.bundle import Component
-from resynth_fast.devices.base import device_of
 from resynth_fast.engines.pool import EnginePool, engine_ref
 from resynth_fast.kernels.noise import normal_rows
 
@@ -71,7 +70,7 @@ def _turns(pool: EnginePool, components: Sequence[Component], inputs: dict[str, 
     pool.expect(components)
     for component in components:
         with pool.hold(component) as engine:
-            device = device_of(engine)
+            device = engine.device
             here = {name: device.to_device(values) for name, values in inputs.items()}
             for _ in range(STEPS):
                 if not device.all_finite(engine.run(here)["model_output"]):

@@ -14,8 +14,7 @@ import numpy as np
 from resynth_fast import zoo
 from resynth_fast.arrays import Doubles
 from resynth_fast.attributor import Attributor
-from resynth_fast.candidates import find
-from resynth_fast.candidates.engine import EngineCandidate
+from resynth_fast.candidates import ScheduledCandidate, find
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.evaluation import calibrate as calibration
@@ -48,7 +47,7 @@ def captions(count: int) -> list[str]:
 def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any]:
     """Write the `texture` bundle into `to`; returns what was measured on the calibration probes."""
     pool = EnginePool(threads=2)
-    candidates = [c for c in find(["zoo:"], pool) if isinstance(c, EngineCandidate)]
+    candidates = [c for c in find(["zoo:"], pool) if isinstance(c, ScheduledCandidate)]
     recipe_pixels, extractor = PixelRecipe(**PIXELS), TextureExtractor(PIXELS["working_size"])
     texts = captions(fit_on + probes)
 

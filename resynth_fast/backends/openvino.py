@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError, DeviceError
 from ..onnx_model import OnnxModel
 from . import Arrays
@@ -57,6 +58,8 @@ class OpenVino:
 
 class OpenVinoEngine:
     """A compiled model; each thread has its own request, which must not be shared."""
+
+    device: Device[Any] = CPU
 
     def __init__(self, compiled: Any, fallback: str) -> None:
         self.fallback = fallback

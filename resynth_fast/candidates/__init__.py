@@ -1,16 +1,23 @@
-"""Candidates: the generators in the running; one file a kind."""
+"""Candidates: the generators among which a picture is attributed. One module a kind, found by listing (see `plugins`).
+
+A module of a kind has `matches(text) -> bool`, whether a specification names a candidate of its kind, and
+`open(text, pool) -> Sequence[Candidate]`.
+"""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-from .. import zoo
+from .. import plugins, zoo
 from ..bundle import MANIFEST, Bundle
+from ..devices.base import Device
 from ..engines.pool import EnginePool
 from ..errors import ConfigError
+from ..scheduler import Work
 from ..types import Pixels
 
 if TYPE_CHECKING:
@@ -18,77 +25,94 @@ if TYPE_CHECKING:
     from .folder import Exemplars
 
 ZOO = "zoo:"
-_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
+NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
+"""NAME=SOURCE, for candidates that have no name of their own."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
-class Candidate(Protocol):
-    """A source in the running."""
+class Candidate(ABC):
+    """A possible source of a picture."""
 
     name: str
     family: str
     sha256: str
+    """Identity: of its bundle, its pictures or its description."""
     warnings: tuple[str, ...]
-    """What to keep in mind where it is in the running."""
+    """Warnings of every verdict in which it is a candidate."""
 
 
-@runtime_checkable
-class GenerativeCandidate(Candidate, Protocol):
-    """A candidate that can be asked for pictures."""
+class GenerativeCandidate(Candidate):
+    """A candidate that generates pictures."""
 
+    @abstractmethod
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
-        """One picture (H, W, 3) uint8 for each pair of prompt and seed, independent of the others in the call."""
+        """Generate one picture (H, W, 3) uint8 for each pair of prompt and seed, independent of the rest of the call."""
 
 
-@runtime_checkable
-class ExemplarCandidate(Candidate, Protocol):
-    """A candidate that has pictures and can make none."""
+class ScheduledCandidate(GenerativeCandidate):
+    """A candidate whose engines run in this process, so that the scheduler plans their order and memory."""
 
+    bundle: Bundle
+
+    @abstractmethod
+    def work(self, steps: int) -> Work:
+        """The engines and model calls that its pictures take."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> None:
+        """Encode prompts ahead of their pictures."""
+
+    @abstractmethod
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device[Any], Any]:
+        """As `make`: the device of the pictures, and the pictures (b, H, W, 3) uint8 on it."""
+
+
+class ExemplarCandidate(Candidate):
+    """A candidate that generates nothing, but has pictures known to come from it."""
+
+    @abstractmethod
     def describe(self, space: FeatureSpace) -> Exemplars:
-        """All its pictures in one feature space."""
+        """All its pictures as points of a feature space."""
 
 
 def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
-    """Candidates by the form of what is written, each of another name.
+    """Open candidates, each of a different name.
 
-    `zoo:` is the embedded zoo, `zoo:NAME` one of it; `NAME=FOLDER` given pictures; `NAME=https://HOST#model=MODEL` an
-    images API (see `http`); anything else a bundle's folder or a folder of bundles. A folder whose own name has an =
-    is written with a /, as in ./a=b.
+    `zoo:` is the embedded zoo and `zoo:NAME` one of its generators; `NAME=FOLDER` a folder of exemplars;
+    `NAME=https://HOST#model=MODEL` an images API (see `http`); anything else a bundle's folder or a folder of bundles. A
+    path that contains = or : must contain a / before it, as in ./a=b. Installed plug-ins add other forms.
     """
-    chosen = [candidate for text in specifications for candidate in _candidates(text, pool)]
-    if not chosen:
-        raise ConfigError("no candidates; name at least one, for example zoo:")
-    names = [candidate.name for candidate in chosen]
+    candidates = [candidate for text in specifications for candidate in _open(text, pool)]
+    if not candidates:
+        raise ConfigError("no candidates are given; name at least one, for example zoo:")
+    names = [candidate.name for candidate in candidates]
     if len(set(names)) < len(names):
         raise ConfigError(f"candidate {max(names, key=names.count)!r} is named twice; give each once")
-    return chosen
+    return candidates
 
 
-def _candidates(text: str, pool: EnginePool) -> Sequence[Candidate]:
-    if named := _NAMED.fullmatch(text):
-        name, source = named.groups()
-        if "://" in source:
-            from .http import HttpCandidate
+def _open(text: str, pool: EnginePool) -> Sequence[Candidate]:
+    kind = plugins.match(__name__, f"candidate {text!r}", lambda module: bool(module.matches(text)))
+    if kind is None:
+        raise ConfigError(
+            f"candidate is {text!r}; it must be zoo:, zoo:NAME, a bundle's folder, a folder of bundles, NAME=FOLDER or NAME=https://HOST"
+        )
+    candidates: Sequence[Candidate] = kind.open(text, pool)
+    return candidates
 
-            return [HttpCandidate(name, source)]
-        from .folder import FolderCandidate
 
-        return [FolderCandidate(name, Path(source))]
-    from .engine import EngineCandidate
-
-    found = bundles(text)
-    for bundle in found:
-        if bundle.kind != "generator":
-            raise ConfigError(f"candidate {bundle.name!r} is a bundle of kind {bundle.kind!r}; a candidate must be a generator")
-    return [EngineCandidate(bundle, pool) for bundle in found]
+def is_bundle(text: str) -> bool:
+    """Whether a specification has the form of the zoo or of a path, and so stands for bundles."""
+    return text.startswith(ZOO) or not (NAMED.fullmatch(text) or _SCHEME.match(text))
 
 
 def bundles(text: str) -> list[Bundle]:
-    """The bundles that one specification stands for."""
-    if _NAMED.fullmatch(text):
-        raise ConfigError(f"{text.partition('=')[0]!r} is no bundle; name zoo:, the folder of a bundle or a folder of bundles")
+    """The bundles of one specification: zoo:, zoo:NAME, a bundle's folder or a folder of bundles. ConfigError for another form."""
+    if not is_bundle(text):
+        raise ConfigError(f"{text!r} does not name a bundle; give zoo:, zoo:NAME, a bundle's folder or a folder of bundles")
     if text.startswith(ZOO):
-        wanted = text.removeprefix(ZOO)
-        return [zoo.bundle(wanted)] if wanted else zoo.candidates()
+        name = text.removeprefix(ZOO)
+        return [zoo.bundle(name)] if name else zoo.candidates()
     folder = Path(text)
     if (folder / MANIFEST).exists() or not folder.is_dir():
         return [Bundle.open(folder)]

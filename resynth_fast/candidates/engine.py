@@ -1,4 +1,4 @@
-"""A candidate that we can run: an engine bundle, walked by its step table. No code for any family."""
+"""A candidate whose bundle runs in this process: its step table is the sampler, so there is no code for any family."""
 
 from __future__ import annotations
 
@@ -12,17 +12,32 @@ from tokenizers import Tokenizer
 from ..arrays import Array
 from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
-from ..devices.base import CPU, Device, device_of, transfer
+from ..devices.base import CPU, Device, transfer
 from ..engines.pool import EnginePool, engine_ref
-from ..errors import BundleError
+from ..errors import BundleError, ConfigError
 from ..sampling import rescaled, walk
 from ..scheduler import BatchKey, Work
 from ..types import Pixels
+from . import ScheduledCandidate, bundles, is_bundle
 
 Conditions = dict[str, npt.NDArray[np.float32]]
 
 
-class EngineCandidate:
+def matches(text: str) -> bool:
+    """Whether `text` is zoo:, zoo:NAME or a path."""
+    return is_bundle(text)
+
+
+def open(text: str, pool: EnginePool) -> list[EngineCandidate]:
+    """The candidates of a bundle's folder or of a folder of bundles; ConfigError for a bundle of another kind."""
+    found = bundles(text)
+    for bundle in found:
+        if bundle.kind != "generator":
+            raise ConfigError(f"candidate {bundle.name!r} is a bundle of kind {bundle.kind!r}; a candidate must be a generator")
+    return [EngineCandidate(bundle, pool) for bundle in found]
+
+
+class EngineCandidate(ScheduledCandidate):
     """Text encoder, denoiser and decoder of one bundle."""
 
     warnings: tuple[str, ...] = ()
@@ -49,12 +64,12 @@ class EngineCandidate:
         scale = guidance.scale if guidance.mode == "batch-2" else None
         calls = len(seeds) * len(table.rows) * (2 if guidance.doubled else 1)
         with self._pool.hold(self.bundle.components["denoiser"], rows=calls) as engine:
-            device = device_of(engine)
+            device = engine.device
             denoise = self._denoiser(engine, device, conditions)
             latents = walk(table, lambda call: device.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, device)
             self._check(device.all_finite(latents), "denoiser")  # asked once, as a device waits for it: what is not finite stays so
         with self._pool.hold(self.bundle.components["decoder"], rows=len(seeds)) as engine:
-            there = device_of(engine)
+            there = engine.device
             image = engine.run({"latents": transfer(latents, device, there)})["image"]
             self._check(there.all_finite(image), "decoder")
             return there, there.to_uint8(image)

@@ -16,10 +16,12 @@ import numpy as np
 
 from .. import images
 from ..arrays import Doubles, Integers
+from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
 from ..kernels.topk import nearest_rows
 from ..types import Pixels
+from . import NAMED, ExemplarCandidate
 
 CHUNK = 16
 """Pictures in memory at once."""
@@ -27,7 +29,18 @@ SAMPLE = 16
 """Pictures of a sample; more were no better on the zoo."""
 
 
-class FolderCandidate:
+def matches(text: str) -> bool:
+    """Whether `text` is NAME=FOLDER."""
+    return bool(NAMED.fullmatch(text)) and "://" not in text
+
+
+def open(text: str, pool: EnginePool) -> list[FolderCandidate]:
+    """The candidate NAME=FOLDER."""
+    name, _, folder = text.partition("=")
+    return [FolderCandidate(name, Path(folder))]
+
+
+class FolderCandidate(ExemplarCandidate):
     """Given pictures, each distinct one once; read when they are described, and never kept in memory."""
 
     def __init__(self, name: str, folder: Path) -> None:

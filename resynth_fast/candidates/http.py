@@ -2,7 +2,7 @@
 
     NAME=https://HOST[/PATH][#KEY=VALUE,…]      for example  acme=https://api.acme.example#model=acme-2,key=ACME_KEY,limit=50
 
-What follows the # is never sent as part of the address; `images_api.Settings` lists it. Every picture is kept on disk
+Settings after the # are never sent as part of the address; `http_client.Settings` lists them. Every picture is kept on disk
 under a hash of all that it was asked with: a run that was cut off goes on where it stopped, and pays for nothing twice.
 """
 
@@ -20,14 +20,28 @@ from typing import Any
 import platformdirs
 
 from .. import files, images
+from ..engines.pool import EnginePool
 from ..errors import InputError, SourceError
 from ..http_client import Client, Settings
 from ..types import Pixels
+from . import NAMED, GenerativeCandidate
 
 KEY_VERSION = 1
 
 
-class HttpCandidate:
+def matches(text: str) -> bool:
+    """Whether `text` is NAME=http://… or NAME=https://…."""
+    named = NAMED.fullmatch(text)
+    return named is not None and named[2].startswith(("http://", "https://"))
+
+
+def open(text: str, pool: EnginePool) -> list[HttpCandidate]:
+    """The candidate NAME=ADDRESS."""
+    name, _, address = text.partition("=")
+    return [HttpCandidate(name, address)]
+
+
+class HttpCandidate(GenerativeCandidate):
     """Asks a server for pictures, and keeps them. Two runs at once may each pay for the same picture."""
 
     def __init__(self, name: str, address: str, *, store: Path | None = None, wait: Callable[[float], None] = time.sleep) -> None:

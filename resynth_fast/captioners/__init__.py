@@ -1,18 +1,18 @@
-"""Captioners: what says in words what a picture shows; one file a kind.
+"""Captioners: describe a picture in one sentence. One module a kind, found by listing (see `plugins`).
 
-A captioner that is a bundle is found by its family: the file of that name, with `_` for `-`, offers `of_bundle`.
+A module of a kind has `matches(source) -> bool` and `open(source, pool) -> Captioner`. A source is the text of
+`--captioner` or, where no kind matches the text, the bundle in the folder of that name. A module whose captioner sends
+pictures to another machine also has `notice(text) -> str`, a line that is shown before it is used.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from .. import zoo
+from .. import plugins, zoo
 from ..bundle import Bundle
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError
@@ -32,32 +32,30 @@ class Captioner(Protocol):
 
 
 def find(text: str, pool: EnginePool) -> Captioner:
-    """A captioner by name: `zoo:` is the zoo's tagger, an address an HTTP endpoint, else a bundle's folder."""
-    if "://" in text:
-        from .http import HttpCaptioner
-
-        return HttpCaptioner(text)
+    """Open a captioner: `zoo:` is the zoo's tagger, an address an HTTP endpoint, anything else a bundle's folder."""
+    if kind := _kind(text):
+        captioner: Captioner = kind.open(text, pool)
+        return captioner
     return of_bundle(zoo.bundle(zoo.TAGGER) if text == ZOO else Bundle.open(Path(text)), pool)
 
 
 def notice(text: str) -> str:
-    """What a user must know before the captioner called `text` is used; empty where there is nothing."""
-    return (
-        f"the pictures are sent to {urlsplit(text).netloc.rpartition('@')[2]} to be described, without their metadata"
-        if "://" in text
-        else ""
-    )
+    """A line to show before the captioner `text` is used; empty if there is none."""
+    tell = getattr(_kind(text), "notice", None)
+    return str(tell(text)) if tell else ""
 
 
 def of_bundle(bundle: Bundle, pool: EnginePool) -> Captioner:
-    """The captioner that a bundle describes; ConfigError if it is none, BundleError if this runtime has no code for its family."""
+    """The captioner of a bundle. ConfigError if the bundle is of another kind, BundleError if its family is not supported."""
     if bundle.kind != "captioner":
         raise ConfigError(f"captioner {bundle.name!r} is a bundle of kind {bundle.kind!r}; give one written by `resynth export captioner`")
-    module = f"{__name__}.{bundle.family.replace('-', '_')}"
-    if not bundle.family.replace("-", "").isalpha() or importlib.util.find_spec(module) is None:
+    kind = _kind(bundle)
+    if kind is None:
         raise BundleError(f"{bundle.folder}: this runtime has no captioner of family {bundle.family[:80]!r}; update resynth-fast")
-    make = getattr(importlib.import_module(module), "of_bundle", None)
-    if make is None:
-        raise BundleError(f"{bundle.folder}: captioner family {bundle.family!r} is not one of bundles; export the captioner again")
-    found: Captioner = make(bundle, pool)
-    return found
+    captioner: Captioner = kind.open(bundle, pool)
+    return captioner
+
+
+def _kind(source: str | Bundle) -> ModuleType | None:
+    what = f"captioner {source if isinstance(source, str) else source.name!r}"
+    return plugins.match(__name__, what, lambda module: bool(module.matches(source)))

@@ -17,9 +17,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from PIL import Image
 
+from ..bundle import Bundle
+from ..engines.pool import EnginePool
 from ..errors import SourceError
 from ..http_client import Client, EndpointSettings
 from ..images import cleaned
@@ -45,6 +48,22 @@ class Settings(EndpointSettings):
     timeout: float = 60.0
     temperature: bool = True
     """Whether temperature 0 is asked for; no, for a server that refuses it."""
+
+
+def matches(source: str | Bundle) -> bool:
+    """Whether `source` is an address."""
+    return isinstance(source, str) and source.startswith(("http://", "https://"))
+
+
+def open(text: str, pool: EnginePool) -> HttpCaptioner:
+    """The captioner at an address."""
+    return HttpCaptioner(text)
+
+
+def notice(text: str) -> str:
+    """Pictures leave this machine: which host gets them."""
+    host = urlsplit(text).netloc.rpartition("@")[2]
+    return f"the pictures are sent to {host} to be described, without their metadata"
 
 
 class HttpCaptioner:

@@ -14,8 +14,13 @@ from ..errors import BundleError
 from ..types import Pixels
 
 
-def of_bundle(bundle: Bundle, pool: EnginePool) -> Tagger:
-    """A captioner of family `tagger`."""
+def matches(source: str | Bundle) -> bool:
+    """Whether `source` is a bundle of family `tagger`."""
+    return isinstance(source, Bundle) and source.family == "tagger"
+
+
+def open(bundle: Bundle, pool: EnginePool) -> Tagger:
+    """The captioner of a bundle."""
     return Tagger(bundle, pool)
 
 

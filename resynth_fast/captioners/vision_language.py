@@ -26,8 +26,13 @@ VISION, DECODER, PAST, NEW, CONDITION = "vision", "decoder", "past_", "new_", "c
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def of_bundle(bundle: Bundle, pool: EnginePool) -> VisionLanguage:
-    """A captioner of family `vision-language`."""
+def matches(source: str | Bundle) -> bool:
+    """Whether `source` is a bundle of family `vision-language`."""
+    return isinstance(source, Bundle) and source.family == "vision-language"
+
+
+def open(bundle: Bundle, pool: EnginePool) -> VisionLanguage:
+    """The captioner of a bundle."""
     return VisionLanguage(bundle, pool)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..candidates.engine import EngineCandidate
+from ..candidates import ScheduledCandidate
 from ..engines.pool import EnginePool, engine_ref
 
 SIDES, ROUNDS = (512, 1024), 8
@@ -41,7 +41,7 @@ def shares(candidates: Iterable[object], pool: EnginePool) -> dict[str, Any]:
             "share_of_peak": component.flops / seconds / peak,
         }
         for candidate in candidates
-        if isinstance(candidate, EngineCandidate)
+        if isinstance(candidate, ScheduledCandidate)
         for part in PARTS
         if (component := candidate.bundle.components[part]).flops
         and (graph := engine_ref(component)) in pool.costs

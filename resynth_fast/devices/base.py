@@ -139,12 +139,6 @@ class CpuDevice:
 CPU = CpuDevice()
 
 
-def device_of(engine: object) -> Device[Any]:
-    """The device on which `engine` takes and returns arrays."""
-    device: Device[Any] = getattr(engine, "device", CPU)
-    return device
-
-
 def transfer(values: Array, source: Device[Any], target: Device[Any]) -> Any:
     """Move `values` from `source` to `target`: unchanged where the two are the same, else through the host."""
     return values if source is target else target.to_device(source.to_host(values))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Arrays, Engine
-from ..devices.base import CPU, device_of
+from ..devices.base import CPU
 from ..errors import DeviceError
 
 MOST_ROWS = 32
@@ -29,7 +29,7 @@ def dynamic_batching(engine: Engine, holders: Callable[[], int]) -> Engine:
 
     A processor gains nothing: `benchmarks/bench_scheduler.py`.
     """
-    return engine if device_of(engine) is CPU else DynamicBatcher(engine, holders)
+    return engine if engine.device is CPU else DynamicBatcher(engine, holders)
 
 
 def waiting_s(engine: Engine) -> float:
@@ -46,7 +46,7 @@ class DynamicBatcher:
     """
 
     def __init__(self, engine: Engine, holders: Callable[[], int], most_rows: int = MOST_ROWS) -> None:
-        self.fallback, self.device, self.clock = engine.fallback, device_of(engine), _Clock()
+        self.fallback, self.device, self.clock = engine.fallback, engine.device, _Clock()
         self._engine, self._holders, self._most = engine, holders, most_rows
         self._lock = threading.Lock()
         self._queue: list[_Call] = []

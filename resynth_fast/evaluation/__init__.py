@@ -75,7 +75,6 @@ def of_folder(
     from .. import zoo
     from ..bundle import Bundle
     from ..engines.pool import EnginePool
-    from ..extractors.network import NetworkExtractor
     from ..extractors.space import open_space
     from ..images import perturbations
     from .config import EvaluationConfig
@@ -99,7 +98,7 @@ def of_folder(
         space=space,
         config=config,
         cache=cache,
-        backend=pool.backend.version() if isinstance(space.extractor, NetworkExtractor) else "",
+        backend=space.extractor.backend,
         degradations=tuple(degradations) or perturbations.ROBUSTNESS,
         progress=progress,
     )

@@ -21,7 +21,6 @@ import platformdirs
 from .. import __version__, files, images
 from ..arrays import Booleans, Doubles, Floats, Integers
 from ..errors import BundleError, ConfigError, InputError
-from ..extractors.network import LAST, NetworkExtractor
 from ..extractors.space import FeatureSpace
 from ..images.perturbations import perturbation
 from . import baseline
@@ -209,7 +208,6 @@ def _write_cache(path: Path, data: DatasetFeatures, rows: Integers) -> None:
 def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, progress: Progress) -> tuple[DatasetFeatures, Integers]:
     """Features, and the rows of the pictures that could be read."""
     change = perturbation(degradation) if degradation else None
-    encoder = space.extractor if isinstance(space.extractor, NetworkExtractor) and space.extractor.has(LAST) else None
     rows: list[int] = []
     features: list[Floats] = []
     last: list[Floats] = []
@@ -230,8 +228,8 @@ def _describe(dataset: Dataset, space: FeatureSpace, degradation: str | None, pr
             chunk.append(i)
         if normalised:
             features.append(space.extractor.extract(np.stack(normalised)))
-            if encoder is not None:
-                last.append(encoder.extract_last(np.stack(normalised)))
+            if space.extractor.embeds:
+                last.append(space.extractor.embed(np.stack(normalised)))
         seconds += time.perf_counter() - start
         rows += chunk
         if not degradation:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..arrays import Doubles, Integers
 from ..attributor import Attributor
-from ..candidates.engine import EngineCandidate
+from ..candidates import ScheduledCandidate
 from ..scoring.decision import Decision
 from ..types import Request
 from . import metrics
@@ -59,7 +59,7 @@ def agreement(
 
     The agreement is of first candidates among probes that the exhaustive run attributes; None where it attributes none.
     """
-    works = [c.work(attributor.options.steps) for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
+    works = [c.work(attributor.options.steps) for c in attributor.candidates.values() if isinstance(c, ScheduledCandidate)]
     rows = np.array([work.calls * work.rows for work in works])
     first, expected = (np.array([d.order[0] for d in decisions]) for decisions in (raced, exhaustive))
     attributed, known = np.array([d.status == "attributed" for d in exhaustive]), truth >= 0

@@ -12,6 +12,7 @@ import numpy as np
 from .. import zoo
 from ..arrays import Doubles, Integers
 from ..attributor import Attributor
+from ..candidates import ScheduledCandidate
 from ..candidates.engine import EngineCandidate
 from ..errors import ConfigError
 from ..images import perturbations
@@ -64,7 +65,7 @@ class Labels:
 
 
 def generate_probes(
-    candidates: Sequence[EngineCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int
+    candidates: Sequence[ScheduledCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int
 ) -> list[Probe]:
     """One probe per caption, by the candidate `truth` gives for it, with its own noise. Probes come in another order than captions."""
     probes: list[Probe] = []
@@ -164,7 +165,7 @@ def evaluate(attributor: Attributor, *, probes: int, seed: int, probe_steps: int
 
 def _generate(attributor: Attributor, count: int, seed: int, steps: int) -> tuple[list[Probe], list[Probe]]:
     """`count` probes of held-out captions by the candidates in turn, and a quarter as many by the withheld generators."""
-    candidates = [c for c in attributor.candidates.values() if isinstance(c, EngineCandidate)]
+    candidates = [c for c in attributor.candidates.values() if isinstance(c, ScheduledCandidate)]
     if count < len(attributor.candidates):
         raise ConfigError(f"--probes is {count}; it must be at least {len(attributor.candidates)}, one for each candidate")
     unknown_count, prompts = max(1, count // 4), zoo.prompts()
@@ -202,7 +203,7 @@ def relatives(attributor: Attributor) -> dict[str, str]:
     """Each candidate's group: the first candidate with the same autoencoder."""
     first: dict[str, str] = {}
     return {
-        name: first.setdefault(c.bundle.lineage.get("autoencoder", name) if isinstance(c, EngineCandidate) else name, name)
+        name: first.setdefault(c.bundle.lineage.get("autoencoder", name) if isinstance(c, ScheduledCandidate) else name, name)
         for name, c in attributor.candidates.items()
     }
 

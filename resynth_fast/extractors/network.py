@@ -6,16 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..arrays import Array
+from ..arrays import Array, Bytes, Floats
 from ..bundle import Bundle, Component
-from ..devices.base import CPU, Device, device_of, transfer
+from ..devices.base import CPU, Device, transfer
 from ..engines.pool import EnginePool
 from ..errors import BundleError
 
 NETWORK, LAST = "network", "last"
 """Components: the graph cut after its last tap; and, for the paper's own score alone, the whole one."""
+
+
+def matches(bundle: Bundle) -> bool:
+    """Whether `bundle` is of family `image-encoder`."""
+    return bundle.family == "image-encoder"
+
+
+def open(bundle: Bundle, pool: EnginePool | None, working_size: int) -> NetworkExtractor:
+    """The extractor of a bundle, for squares of `working_size` px."""
+    return NetworkExtractor(bundle, pool or EnginePool(), working_size)
 
 
 class NetworkExtractor:
@@ -46,23 +55,30 @@ class NetworkExtractor:
 
     @property
     def device(self) -> Device[Any]:
-        return device_of(self._pool.get(self._component))
+        return self._pool.get(self._component).device
 
-    def extract(self, batch: Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
+    def extract(self, batch: Array, device: Device[Any] = CPU) -> Floats:
         """See `Extractor.extract`."""
         return self._run(self._component, batch, self.taps, device)
 
-    def extract_last(self, batch: Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
-        """(n, S, S, 3) uint8 → the encoder's own embedding (n, e); BundleError if it was not exported."""
+    @property
+    def backend(self) -> str:
+        """See `Extractor.backend`."""
+        return self._pool.backend.version()
+
+    @property
+    def embeds(self) -> bool:
+        """See `Extractor.embeds`."""
+        return LAST in self._bundle.components
+
+    def embed(self, batch: Bytes) -> Floats:
+        """See `Extractor.embed`."""
         component = self._get(LAST)
-        return self._run(component, batch, tuple(component.outputs), device)
+        return self._run(component, batch, tuple(component.outputs), CPU)
 
-    def has(self, component: str) -> bool:
-        return component in self._bundle.components
-
-    def _run(self, component: Component, batch: Array, taps: tuple[str, ...], device: Device[Any]) -> npt.NDArray[np.float32]:
+    def _run(self, component: Component, batch: Array, taps: tuple[str, ...], device: Device[Any]) -> Floats:
         engine = self._pool.get(component)
-        there = device_of(engine)
+        there = engine.device
         batch, rows = transfer(batch, device, there), []
         for start in range(0, len(batch), self._rows):
             found = engine.run({"pixels": there.resize_to_unit(batch[start : start + self._rows], self.side)})

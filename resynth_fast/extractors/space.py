@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
+from .. import plugins
 from ..arrays import Array, Doubles
 from ..bundle import Bundle
 from ..devices.base import CPU, Device
@@ -21,9 +22,7 @@ from ..scoring.prior import Prior, no_gallery
 from ..scoring.whitening import Constants, Moment, Whitening, whitening_of
 from ..types import Pixels
 from . import Extractor
-from .network import NetworkExtractor
 from .pixels import PixelRecipe
-from .texture import TextureExtractor
 
 NUISANCE = "nuisance."
 
@@ -95,11 +94,10 @@ def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:
     if bundle.kind != "extractor":
         raise BundleError(f"{bundle.folder} is a {bundle.kind}, not an extractor; name the folder of an extractor")
     pixels = PixelRecipe(**bundle.get("pixels", dict))
-    extractor: Extractor
-    if bundle.components:
-        extractor = NetworkExtractor(bundle, pool or EnginePool(), pixels.working_size)
-    else:
-        extractor = TextureExtractor(pixels.working_size)
+    kind = plugins.match(__package__, f"extractor {bundle.name!r}", lambda module: bool(module.matches(bundle)))
+    if kind is None:
+        raise BundleError(f"{bundle.folder}: this runtime has no extractor of family {bundle.family[:80]!r}; update resynth-fast")
+    extractor: Extractor = kind.open(bundle, pool, pixels.working_size)
     constants = _constants(bundle)
     if len(constants.mean) != extractor.dimension:
         raise BundleError(

@@ -15,10 +15,22 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, Bytes, Floats
+from ..bundle import Bundle
 from ..devices.base import CPU, Device
-from ..errors import ConfigError, InputError
+from ..engines.pool import EnginePool
+from ..errors import BundleError, ConfigError, InputError
 
 _MOST_WAVELET_LEVELS = 5
+
+
+def matches(bundle: Bundle) -> bool:
+    """Whether `bundle` is of family `texture`."""
+    return bundle.family == "texture"
+
+
+def open(bundle: Bundle, pool: EnginePool | None, working_size: int) -> TextureExtractor:
+    """The extractor of a bundle, for squares of `working_size` px."""
+    return TextureExtractor(working_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,20 @@ class TextureExtractor:
     def device(self) -> Device[Any]:
         """The CPU: the descriptor runs wherever its pictures lie."""
         return CPU
+
+    @property
+    def backend(self) -> str:
+        """See `Extractor.backend`: there is no network."""
+        return ""
+
+    @property
+    def embeds(self) -> bool:
+        """See `Extractor.embeds`."""
+        return False
+
+    def embed(self, batch: Bytes) -> Floats:
+        """See `Extractor.embed`."""
+        raise BundleError("the texture extractor has no embedding; choose an extractor exported with --last")
 
     def extract(self, batch: Array, device: Device[Any] = CPU) -> Floats:
         """(n, S, S, 3) uint8 at `device` -> (n, dimension) float32 on the host, finite, the blocks side by side and unscaled.

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..candidates import Candidate
-from ..candidates.engine import EngineCandidate
+from ..candidates import Candidate, ScheduledCandidate
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..errors import ConfigError
@@ -119,6 +118,6 @@ def open_cache(
     origins = {
         candidate.name: ResynthesisKey.of(candidate.bundle, "", seed=0, steps=steps, backend=pool.backend.version())
         for candidate in candidates
-        if isinstance(candidate, EngineCandidate)
+        if isinstance(candidate, ScheduledCandidate)
     }
     return space, ResynthesisCache(gallery=gallery, origins=origins, rows=rows)

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import scheduler
-from ..arrays import Array, Floats
-from ..bundle import Bundle, Component
-from ..candidates import GenerativeCandidate
+from ..arrays import Floats
+from ..bundle import Component
+from ..candidates import GenerativeCandidate, ScheduledCandidate
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..options import Options
-from ..scheduler import Plan, TextWave, Wave, Work
+from ..scheduler import Plan, TextWave, Wave
 from ..timing import Deadline, StageTimer
 from ..types import Pixels, Request
 from .preparation import FeatureExtraction
-
-
-@runtime_checkable
-class ScheduledCandidate(Protocol):
-    """A candidate whose engines this runtime schedules."""
-
-    bundle: Bundle
-
-    def work(self, steps: int) -> Work:
-        """The work of one picture, for the scheduler."""
-
-    def encode(self, prompts: list[str]) -> None:
-        """Encode prompts ahead of their pictures."""
-
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device[Any], Array]:
-        """Pictures (b, H, W, 3) uint8, left on the device that they were generated on."""
 
 
 class Generated(NamedTuple):

@@ -147,6 +147,7 @@ def _log_likelihoods(
     point: NDArray[np.float64], groups: Groups, known: GalleryPrior, energy: float, content: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """−|q − posterior|² / (energy · variance) − log variance, (C,)."""
+    assert known.means is not None  # `score` puts zeros there
     centre = known.weights[:, None] * known.means
     centre = content + centre - centre.mean(0)
     counts = np.array([len(r) for r in groups], np.float64)

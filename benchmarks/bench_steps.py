@@ -34,7 +34,7 @@ from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.evaluation import metrics
 from resynth_fast.evaluation.zoo import generate_probes, reference_points
 from resynth_fast.options import Options
-from resynth_fast.scoring.score import scores as recipe_scores
+from resynth_fast.scoring.score import score
 
 DEFAULT = Options().steps
 FIRST = "20 steps"
@@ -130,11 +130,12 @@ def judged(attributor: Attributor, probes: Mapping[str, Generated]) -> dict[str,
     for start in range(0, count, CHUNK):
         chunk = range(start, min(start + CHUNK, count))
         drawn = reference_points(attributor, list(dict.fromkeys(made.captions[i] for made in probes.values() for i in chunk)))
-        for (kind, made), i, k in itertools.product(probes.items(), chunk, COUNTS):
-            taken = [drawn[made.captions[i], name][:k] for name in attributor.candidates]
-            parts.setdefault(f"{kind}|{steps}|{k}", []).append(recipe_scores(made.points[i], taken, within_trace=within_trace))
+        for (kind, made), k in itertools.product(probes.items(), COUNTS):
+            taken = [[drawn[made.captions[i], name][:k] for name in attributor.candidates] for i in chunk]
+            found = score(made.points[chunk.start : chunk.stop, None], taken, within_trace=within_trace).scores[:, 0]
+            parts.setdefault(f"{kind}|{steps}|{k}", []).append(found)
         print(f"references of {steps} steps: {chunk.stop} of {count} probes", end="\r", file=sys.stderr)
-    return {key: np.stack(rows) for key, rows in parts.items()}
+    return {key: np.concatenate(rows) for key, rows in parts.items()}
 
 
 def changed(bundle: Bundle, steps: int, guidance: float | None) -> Bundle:

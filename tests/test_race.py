@@ -19,7 +19,7 @@ from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.resynthesis.race import FOREIGN, Race
 from resynth_fast.scoring.calibration import CalibrationPoint
 from resynth_fast.scoring.prior import Prior, no_gallery, remaining_variance
-from resynth_fast.scoring.score import consistency
+from resynth_fast.scoring.score import score
 from resynth_fast.timing import Deadline
 from resynth_fast.types import Request
 
@@ -117,7 +117,7 @@ def test_who_was_left_behind_may_contend_again():
 def threshold(world, above):
     """Calibration by which a probe's consistency with one reference each lies so far below the threshold; with more it does not."""
     ones = [world.picture(Request(name, "p", 7))[None] for name in NAMES]
-    found = consistency(world.probe, ones, no_gallery(len(NAMES), DIMENSION))
+    [[found]] = score(world.probe[None, None], [ones]).consistency
     return lambda count: CalibrationPoint(count, 8, 1.0, found + above if count == 1 else -1.0)
 
 

@@ -25,7 +25,7 @@ from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.images import perturbations
 from resynth_fast.options import Options
 from resynth_fast.scoring.calibration import Calibration
-from resynth_fast.scoring.score import consistency, scores
+from resynth_fast.scoring.score import score
 from resynth_fast.scoring.whitening import fit_constants
 from resynth_fast.types import Pixels
 
@@ -79,10 +79,9 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         resynthesised = reference_points(judge, list(dict.fromkeys(written)))
         for count in REFERENCES:
             references = [[resynthesised[text, candidate.name][:count] for candidate in candidates] for text in written]
-            rows = [scores(point, each, within_trace=within_trace) for point, each in zip(own, references, strict=True)]
-            consistencies = [consistency(point, each) for point, each in zip(own, references, strict=True)]
-            points.append(calibration.point(count, steps, rows, consistencies, truth))
-            hits[f"{count} references, {steps} steps"] = float(np.mean([row.argmax() == t for row, t in zip(rows, truth, strict=True)]))
+            scores, consistency = (values[:, 0] for values in score(own[:, None], references, within_trace=within_trace))
+            points.append(calibration.point(count, steps, scores, consistency, truth))
+            hits[f"{count} references, {steps} steps"] = float(np.mean(scores.argmax(1) == truth))
     fitted = Calibration(tuple(points), f"{probes} zoo probes of training captions")
     fields = {
         "kind": "extractor",

@@ -14,13 +14,24 @@ import numpy as np
 
 from ..arrays import Booleans, Doubles, Integers
 from ..errors import ConfigError
+from ..kernels.similarity import similarity
 from ..kernels.topk import nearest_rows
 from ..scoring.prior import Prior, batch_prior, no_gallery
-from ..scoring.score import consistency, nearest, scores
+from ..scoring.score import score_rows
 from ..scoring.whitening import Constants
 from .config import EvaluationConfig
 from .dataset import DatasetFeatures
 from .spaces import Space, Spaces, folds
+
+JUDGED_AT_ONCE = 256
+"""Judgements of one call of the kernel, whose probes are copied."""
+DRAWS_KEPT = 1 << 16
+"""Draws of references that are remembered, some 400 bytes each."""
+
+Asked = tuple[int, int, list[Integers]]
+"""Row of a probe, draw, and the rows of each candidate's references."""
+Judged = tuple[Integers, Doubles, Doubles]
+"""(row of a probe, draw) (m, 2), scores (m, C), consistency (m,)."""
 
 
 class NothingJudgedError(ConfigError):
@@ -84,16 +95,17 @@ class ProtocolRunner:
                 f"{len(self.candidates)} of the dataset's generators have pictures to compare with; attribution needs two at least"
             )
         self.fold = folds(self.data, setting.seed)
+        self._drawn = lru_cache(maxsize=DRAWS_KEPT)(self._draw)  # leaving candidates out asks for the same again
         self._deep = data.features if data.last is None else data.last
         if setting.recipe == "paper":
             if data.last is None:
                 raise ConfigError(
                     "the extractor was exported without its own last layer, which the paper's score is made of; export it again with --last"
                 )
-            self._reference, self._probe = (np.asarray(d.last, np.float64) for d in (data, probes or data))
+            self._reference, self._probe = (np.asarray(d.last, np.float32) for d in (data, probes or data))
         elif setting.recipe == "layer":
             block = _middle(block_sizes)
-            self._reference, self._probe = (d.features[:, block].astype(np.float64) for d in (data, probes or data))
+            self._reference, self._probe = (d.features[:, block].astype(np.float32) for d in (data, probes or data))
         else:
             self._reference = self._spaces.scaled(setting)
             self._probe = self._reference if probes is None else self._spaces.scaled(setting, probes)
@@ -127,24 +139,16 @@ class ProtocolRunner:
         candidates = list(self.candidates if candidates is None else candidates)
         rows = np.flatnonzero(self.data.probe) if probes is None else probes
         parts = [rows[self.fold[rows] == fold] for fold in np.unique(self.fold[rows])] if self.setting.gallery else [rows]
-        found = []
-        for part in parts:
-            judge = self._judge(part, candidates)
-            found += [(i, draw, *judge(int(i), draw)) for draw in range(self.setting.draws) for i in part]
-        found.sort(key=lambda row: (row[1], row[0]))
-        position = {g: c for c, g in enumerate(candidates)}
-        kept = [row for row in found if np.isfinite(row[2]).all()]
-        if not kept:
+        pairs, scores, consistency = (np.concatenate(of) for of in zip(*(self._judge(part, candidates) for part in parts), strict=True))
+        kept = np.flatnonzero(np.isfinite(scores).all(1))
+        if not len(kept):
             raise NothingJudgedError("no probe has a reference of every candidate beside itself; add pictures, or use --recipe default")
-        index = np.array([row[0] for row in kept])
-        return Judgements(
-            index,
-            np.array([row[1] for row in kept]),
-            np.array([position.get(int(g), -1) for g in self.data.generator[index]]),
-            np.stack([row[2] for row in kept]),
-            np.array([row[3] for row in kept]),
-            self.fold[index],
-        )
+        kept = kept[np.lexsort(pairs[kept].T)]  # by draw, then by row
+        index, draw = pairs[kept].T
+        position = np.full(len(self.data.generators), -1)
+        position[candidates] = np.arange(len(candidates))
+        truth = position[self.data.generator[index]]
+        return Judgements(index, draw, truth, scores[kept], consistency[kept], self.fold[index])
 
     def references_of(self, probe: int, draw: int, candidates: Sequence[int]) -> list[Integers]:
         """Rows of each candidate's references of a probe, drawn without it; the same for any order of asking.
@@ -152,27 +156,24 @@ class ProtocolRunner:
         The probe's own absence must not show: where it would make its generator's cell the smaller one, the other cells
         give one picture less too.
         """
-        most = self.setting.references
-        if most == 0:
+        if self.setting.references == 0:
             return [np.zeros(0, np.int64) for _ in candidates]
-        prompt, group = int(self.data.prompt[probe]), int(self.data.group[probe])
-        found = []
-        for g in candidates:
-            if self.setting.policy == "aligned":
-                nearest_of = self._aligned(group)[probe][g]
-                found.append(nearest_of[nearest_of >= 0])
-                continue
-            rng = np.random.default_rng([self.setting.seed, draw, probe, g])
-            if self.setting.policy == "arbitrary":
-                found.append(rng.choice(self._others(group, g), most, replace=False, shuffle=False))
-                continue
-            cell = self._cell(prompt, g)
-            others = cell[cell != probe]
-            if self.data.reference[probe] and len(others) == len(cell):
-                found.append(rng.permutation(others)[: min(most, max(1, len(cell) - 1))])
-            else:
-                found.append(rng.permutation(others)[:most])
-        return found
+        if self.setting.policy == "aligned":
+            nearest_of = self._aligned(int(self.data.group[probe]))[probe]
+            return [nearest_of[g][nearest_of[g] >= 0] for g in candidates]
+        return [self._drawn(probe, draw, g) for g in candidates]
+
+    def _draw(self, probe: int, draw: int, generator: int) -> Integers:
+        most = self.setting.references
+        rng = np.random.default_rng([self.setting.seed, draw, probe, generator])
+        if self.setting.policy == "arbitrary":
+            others = self._others(int(self.data.group[probe]), generator)
+            return rng.choice(others, most, replace=False, shuffle=False)
+        cell = self._cell(int(self.data.prompt[probe]), generator)
+        others = cell[cell != probe]
+        if self.data.reference[probe] and len(others) == len(cell):
+            most = min(most, max(1, len(cell) - 1))
+        return rng.permutation(others)[:most]
 
     def _cell(self, prompt: int, generator: int) -> Integers:
         return self._cells.get((prompt, generator), np.zeros(0, np.int64))
@@ -222,48 +223,60 @@ class ProtocolRunner:
             self._nearest[group] = dict(zip(rows.tolist(), found, strict=True))
         return self._nearest[group]
 
-    def _judge(self, probes: Integers, candidates: list[int]) -> Callable[[int, int], tuple[Doubles, float]]:
-        """(probe, draw) → scores (C,), NaN where a candidate has no reference, and consistency; `probes` are of one gallery."""
-        setting = self.setting
-        nothing = np.full(len(candidates), np.nan), np.nan
-        if setting.recipe in ("paper", "layer"):
+    def _judge(self, probes: Integers, candidates: list[int]) -> Judged:
+        """(row of a probe, draw) (m, 2), scores (m, C) and consistency (m,) of what can be judged; `probes` are of one gallery."""
+        judge = self._nearest_scores if self.setting.recipe in ("paper", "layer") else self._recipe_scores(probes, candidates)
+        asked = [(int(i), draw) for draw in range(self.setting.draws) for i in probes]
+        # Those of one draw and prompt are together: recipe together has one prior for them.
+        asked.sort(key=lambda pair: (pair[1], self.data.prompt[pair[0]]))
+        chunks = [asked[first : first + JUDGED_AT_ONCE] for first in range(0, len(asked), JUDGED_AT_ONCE)]
+        parts = [judge([(*pair, self.references_of(*pair, candidates)) for pair in chunk]) for chunk in chunks]
+        pairs, scores, consistency = (np.concatenate(of) for of in zip(*parts, strict=True))
+        return pairs, scores, consistency
 
-            def by_nearest(i: int, draw: int) -> tuple[Doubles, float]:
-                rows = self.references_of(i, draw, candidates)
-                if not all(len(r) for r in rows):
-                    return nothing
-                values = nearest(self._probe[i], [self._reference[r] for r in rows])
-                return values, float(values.max())
+    def _nearest_scores(self, asked: Sequence[Asked]) -> Judged:
+        """By the paper's score: a candidate's nearest reference, the best of which is the consistency."""
+        candidates = len(asked[0][2])
+        asked = [row for row in asked if all(map(len, row[2]))]
+        if not asked:
+            return _nothing(candidates)
+        rows, offsets = _ragged(asked)
+        index = np.array([row[0] for row in asked])
+        scores = similarity(self._probe[index], self._reference[rows], offsets).scores.astype(np.float64)
+        return _pairs(asked), scores, scores.max(1)
 
-            return by_nearest
+    def _recipe_scores(self, probes: Integers, candidates: list[int]) -> Callable[[Sequence[Asked]], Judged]:
+        """By the recipe's own score, in the space of the probes' gallery."""
+        space = self._spaces.get(self.setting, int(self.fold[probes[0]]), candidates)
+        points, place = space.points, space.place
+        if self._probe is not self._reference:
+            points, place = space.whitening(self._probe[probes]), np.zeros(len(self.data), np.int64)
+            place[probes] = np.arange(len(probes))
+        dimension = points.shape[1]
+        known = space.prior or no_gallery(len(candidates), dimension)
+        lent = self._lent(space, candidates) if self.setting.recipe == "together" else lambda draw, prompt: known
 
-        space = self._spaces.get(setting, int(self.fold[probes[0]]), candidates)
-        moved = None if self._probe is self._reference else dict(zip(probes.tolist(), space.whitening(self._probe[probes]), strict=True))
-        dimension = space.points.shape[1]
-        unfitted = space.prior or no_gallery(len(candidates), dimension)
-        lent = self._lent(space, candidates) if setting.recipe == "together" else None
+        def content_of(i: int) -> Doubles | None:
+            if "centring" in self.setting.without:
+                return np.zeros(dimension)
+            return self._content(i, space, candidates) if self.setting.references == 0 else None
 
-        def by_recipe(i: int, draw: int) -> tuple[Doubles, float]:
-            rows = self.references_of(i, draw, candidates)
-            references = [space(r) for r in rows]
-            known = unfitted if lent is None else lent(draw, int(self.data.prompt[i]))
-            content = None
-            if "centring" in setting.without:
-                content = np.zeros(dimension)
-            elif setting.references == 0:
-                content = self._content(i, space, candidates)
-            if not (space.prior or all(len(r) for r in rows)) or (content is None and not any(len(r) for r in rows)):
-                return nothing
-            probe = space.points[space.place[i]] if moved is None else moved[i]
-            values = scores(probe, references, known, space.whitening.within_trace, content)
-            return values, self._consistency(probe, references, known, space.whitening.within_trace)
+        def judge(asked: Sequence[Asked]) -> Judged:
+            asked = [row for row in asked if all(map(len, row[2])) or space.prior]
+            contents = [content_of(row[0]) for row in asked]
+            judged = [k for k, row in enumerate(asked) if contents[k] is not None or any(map(len, row[2]))]
+            if not judged:
+                return _nothing(len(candidates))
+            asked, contents = [asked[k] for k in judged], [contents[k] for k in judged]
+            rows, offsets = _ragged(asked)
+            content = None if contents[0] is None else np.array(contents)
+            priors = [lent(draw, int(self.data.prompt[i])) for i, draw, _ in asked]
+            own = points[place[[i for i, *_ in asked]]][:, None]
+            within_trace = space.whitening.within_trace
+            scores, consistency = score_rows(own, space.points, space.place[rows], offsets, priors, within_trace, content)
+            return _pairs(asked), scores[:, 0], consistency[:, 0]
 
-        return by_recipe
-
-    def _consistency(self, probe: Doubles, references: list[Doubles], known: Prior, within_trace: float) -> float:
-        if not any(len(r) for r in references):
-            return float("nan")
-        return consistency(probe, references, None if "centring" in self.setting.without else known, within_trace)
+        return judge
 
     def captions_together(self) -> int:
         """How many captions' resyntheses speak in a verdict, the probe's own included."""
@@ -323,6 +336,20 @@ class ProtocolRunner:
         same = self.data.reference & (self.data.prompt == self.data.prompt[i]) & np.isin(self.data.generator, candidates)
         same[i] = False
         return space(np.flatnonzero(same)).mean(0) if same.any() else None
+
+
+def _nothing(candidates: int) -> Judged:
+    return np.zeros((0, 2), np.int64), np.zeros((0, candidates)), np.zeros(0)
+
+
+def _pairs(asked: Sequence[Asked]) -> Integers:
+    return np.array([row[:2] for row in asked])
+
+
+def _ragged(asked: Sequence[Asked]) -> tuple[Integers, Integers]:
+    """All references' rows one after another, and where each group begins and the last ends."""
+    groups = [rows for *_, references in asked for rows in references]
+    return np.concatenate(groups), np.cumsum([0, *map(len, groups)])
 
 
 def _middle(sizes: Sequence[int]) -> slice:

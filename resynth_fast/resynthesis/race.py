@@ -19,7 +19,7 @@ from ..arrays import Booleans, Doubles, Integers
 from ..errors import DeadlineError
 from ..scoring.calibration import CalibrationPoint
 from ..scoring.prior import Prior, remaining_variance
-from ..scoring.score import consistency, scores
+from ..scoring.score import score
 from ..types import Request
 
 Fetch = Callable[[Sequence[Request]], Mapping[Request, Doubles]]
@@ -74,22 +74,34 @@ class Race:
         DeadlineError if time was too short for a single picture of a probe.
         """
         races = [_begin(len(self.names)) for _ in probes]
+        running = range(len(races))
         while True:
-            wanted = {i: self._wanted(captions[i], probes[i], known[i], race) for i, race in enumerate(races) if not race.stopped_by}
+            judged = self._judged([probes[i] for i in running], [races[i] for i in running], [known[i] for i in running])
+            wanted = {i: self._wanted(captions[i], known[i], races[i], *own) for i, own in zip(running, judged, strict=True)}
             requests = list(dict.fromkeys(request for asked in wanted.values() for request in asked))
             if not requests:
                 return races
             found = fetch(requests)
             for i, asked in wanted.items():
                 self._enter(races[i], asked, found)
+            running = [i for i, asked in wanted.items() if asked and not races[i].stopped_by]
             if any(not race.counts.any() for race in races):
                 raise DeadlineError(
                     "the deadline passed before a single picture was drawn for every probe; allow more time, or fewer steps"
                 )
 
-    def _wanted(self, caption: str, probe: Doubles, known: Prior, race: Standing) -> list[Request]:
+    def _judged(self, probes: Sequence[Doubles], races: Sequence[Standing], known: Sequence[Prior]) -> list[tuple[Doubles, float]]:
+        """Scores (C,) and consistency of each probe by what its race has drawn; nothing before anything is drawn."""
+        if not races or not all(race.counts.any() for race in races):
+            return [(np.zeros(0), 0.0)] * len(races)
+        references = [race.references(len(probe)) for race, probe in zip(races, probes, strict=True)]
+        scores, consistency = score(np.stack(probes)[:, None], references, known, self.within_trace)
+        return list(zip(scores[:, 0], consistency[:, 0].tolist(), strict=True))
+
+    def _wanted(self, caption: str, known: Prior, race: Standing, scores: Doubles, consistency: float) -> list[Request]:
         """The next round of one probe, the most promising for its cost first; fewer where the budget ends."""
-        contenders = self._contenders(probe, known, race) if race.counts.any() else np.argsort(self._handicap(), kind="stable")
+        drawn = race.counts.any()
+        contenders = self._contenders(known, race, scores, consistency) if drawn else np.argsort(self._handicap(), kind="stable")
         asked = [i for i in contenders if race.counts[i] < len(self.seeds)]
         asked = [i for i in asked if race.counts[i] == min(race.counts[j] for j in asked)]  # who is behind catches up
         if self.max_pictures is not None and (left := self.max_pictures - int(race.counts.sum())) < len(asked):
@@ -98,17 +110,17 @@ class Race:
                 race.stopped_by = f"{self.max_pictures} pictures"
         return [Request(self.names[i], caption, self.seeds[int(race.counts[i])]) for i in asked]
 
-    def _contenders(self, probe: Doubles, known: Prior, race: Standing) -> Integers:
+    def _contenders(self, known: Prior, race: Standing, scores: Doubles, consistency: float) -> Integers:
         """The leader and the challenger with the highest upper bound, while it reaches the leader; all of them without bounds."""
-        references, point = race.references(len(probe)), self.calibrated(int(race.counts.max()))
-        values = point.temperature * scores(probe, references, known, self.within_trace)
+        point = self.calibrated(int(race.counts.max()))
+        values = point.temperature * scores
         if math.isinf(self.reach):
             return np.argsort(self._handicap() - values, kind="stable")
         leader = int(values.argmax())
         variance = remaining_variance(known, race.counts, len(self.seeds))
         bounds = values + self.reach * np.sqrt(variance + variance[leader]) - self._handicap()
         bounds[leader] = np.inf
-        below = point.unknown_below - consistency(probe, references, known, self.within_trace)
+        below = point.unknown_below - consistency
         race.live = (bounds >= values[leader]) & (below <= FOREIGN)
         pair: Integers = np.argsort(-bounds, kind="stable")[:2]
         return pair if race.live.sum() > 1 or 0 < below <= FOREIGN else pair[:0]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..arrays import Doubles
 from ..errors import BundleError
+from ..kernels.similarity import Scores
 from ..types import Status
 from .calibration import CalibrationPoint
-from .prior import Prior
-from .score import consistency, probabilities, scores
+from .score import probabilities
 
 ATTRIBUTED_FROM = 0.5
 """The least probability of an attributed candidate: it must be likelier than all the others together."""
@@ -33,36 +32,23 @@ class Decision:
     flips: int
 
 
-def decide(
-    probes: Sequence[Doubles],
-    perturbed: Sequence[Sequence[Doubles]],
-    references: Sequence[Sequence[Doubles]],
-    known: Sequence[Prior],
-    calibration: CalibrationPoint,
-    within_trace: float,
-) -> Decision:
-    """Judge pictures by one generator, whose own points (d,) are `probes`, by candidates' references, all whitened.
+def decide(judged: Scores, calibration: CalibrationPoint) -> Decision:
+    """What the scores (P, n, C) and consistencies (P, n) of P pictures by one generator say.
 
-    `references` has, for each probe, C arrays (K, d), `known` what a gallery says; `perturbed` has, for each probe, its
-    mildly changed copies: where most of them point elsewhere the answer is inconclusive. Several probes are declared to
-    come from one source: their log-likelihoods add up.
+    The first of a picture's n points is its own, the others are those of mildly changed copies: where most of them point
+    elsewhere the answer is inconclusive. Several pictures are declared to come from one source: their log-likelihoods
+    add up. BundleError if a score is not finite.
     """
-
-    def judge(points: Sequence[Doubles]) -> Doubles:
-        total: Doubles = np.sum([scores(p, r, k, within_trace) for p, r, k in zip(points, references, known, strict=True)], axis=0)
-        return total
-
-    values = judge(probes)
+    values, *copies = judged.scores.sum(0)
     if not np.isfinite(values).all():
         raise BundleError("a score is not finite; verify the bundles (resynth candidates list --verify)")
     probability = probabilities(values, calibration.temperature)
     order = np.argsort(-probability, kind="stable")
     first = int(order[0])
-    copies = list(zip(*perturbed, strict=True))
-    flips = sum(int(judge(copy).argmax()) != first for copy in copies)
-    mean_consistency = float(np.mean([consistency(p, r, k, within_trace) for p, r, k in zip(probes, references, known, strict=True)]))
+    flips = sum(int(copy.argmax()) != first for copy in copies)
+    consistency = float(judged.consistency[:, 0].mean())
     status: Status
-    if mean_consistency < calibration.unknown_below:
+    if consistency < calibration.unknown_below:
         status = "unknown"
     elif probability[first] < ATTRIBUTED_FROM or 2 * flips > len(copies):
         status = "inconclusive"
@@ -70,4 +56,4 @@ def decide(
         status = "attributed"
     margin = float(probability[first] - probability[order[1]]) if len(order) > 1 else 1.0
     held = np.cumsum(probability[order]) - probability[order] < CREDIBLE
-    return Decision(status, tuple(map(int, order)), values, probability, margin, mean_consistency, tuple(map(int, order[held])), flips)
+    return Decision(status, tuple(map(int, order)), values, probability, margin, consistency, tuple(map(int, order[held])), flips)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..arrays import Doubles
+from ..kernels.similarity import Scores
 from ..options import Options
 from .calibration import Calibration, CalibrationPoint
 from .decision import Decision, decide
 from .prior import Prior, batch_priors
+from .score import score
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,12 @@ class Judge:
         unequal numbers of references, the calibration of the largest number holds.
         """
         priors = batch_priors(captions, references) if self.options.together else priors or [self.prior] * len(points)
+        each = np.array([[point, *copies] for point, copies in zip(points, perturbed, strict=True)])
+        scored = score(each, references, priors, self.within_trace)
         if self.options.same_source:
-            return [decide(points, perturbed, references, priors, self._at(references[0]), self.within_trace)] * len(points)
-        rows = zip(points, perturbed, references, priors, strict=True)
-        return [decide([p], [copies], [r], [prior], self._at(r), self.within_trace) for p, copies, r, prior in rows]
+            return [decide(scored, self._at(references[0]))] * len(points)
+        rows = [Scores(scored.scores[i : i + 1], scored.consistency[i : i + 1]) for i in range(len(points))]
+        return [decide(row, self._at(own)) for row, own in zip(rows, references, strict=True)]
 
     def _at(self, references: Sequence[Doubles]) -> CalibrationPoint:
         return self.calibration.at(max(map(len, references)), self.options.steps)

@@ -32,11 +32,23 @@ class Prior:
     """prior variance of what a generator does to one prompt and not to others"""
 
     @property
+    def weights(self) -> Doubles:
+        """(C,) how far each mean is trusted, 0 … 1: by the prompts that it is the mean of."""
+        certainty = self.prompts * BETWEEN
+        weights: Doubles = certainty / (certainty + self.interaction + 1 / self.pictures_per_cell)
+        return weights
+
+    @property
     def variance(self) -> Doubles:
         """(C,) variance of a candidate's pictures of the probe's prompt about what the gallery expects."""
         certainty, rest = self.prompts * BETWEEN, self.interaction + 1 / self.pictures_per_cell
         variance: Doubles = BETWEEN * rest / (certainty + rest) + self.interaction
         return variance
+
+    @property
+    def unknown(self) -> float:
+        """Variance of the mean of a generator that the gallery does not know; 0 where it does not know every candidate either."""
+        return BETWEEN + self.interaction if self.prompts.all() else 0.0
 
 
 def no_gallery(candidates: int, dimension: int) -> Prior:

@@ -1,4 +1,4 @@
-"""From whitened points to scores and probabilities: a Gaussian score on content-centred features. Pure, float64."""
+"""From whitened points to scores and probabilities: what the verdicts, races and evaluations ask of the score kernel."""
 
 from __future__ import annotations
 
@@ -6,87 +6,58 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arrays import Doubles
-from .prior import BETWEEN, Prior, no_gallery
+from ..arrays import Doubles, Integers
+from ..kernels import similarity
+from ..kernels.similarity import GalleryPrior, Scores
+from .prior import Prior, no_gallery
+
+PROBES_AT_ONCE = 64
+"""Probes whose references are copied into one array for a call of the kernel."""
 
 
-def scores(
-    probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, within_trace: float = 1.0, content: Doubles | None = None
-) -> Doubles:
-    """How well each candidate explains the probe: (d,) and C × (K, d), whitened → (C,), higher is closer.
+def score(
+    points: Doubles, references: Sequence[Sequence[Doubles]], known: Sequence[Prior] | None = None, within_trace: float = 1.0
+) -> Scores:
+    """How well each candidate explains each probe; see `kernels.similarity.score` for the formulas.
 
-    The references serve twice: their mean over candidates estimates the content, which is subtracted; and a
-    candidate's own mean, where the gallery's prior leaves room for it, is where its pictures should lie. The score has
-    the form of a log-likelihood: −|q − post|² / (within_trace · variance) − log variance. With one number of references and of
-    gallery prompts for all candidates only the first term differs; where they differ, the second keeps a candidate with
-    few references from being punished, or favoured, for it. A candidate without
-    references is judged by the gallery alone. `content` (d,) is given where it is known otherwise.
+    Args:
+        points: (P, n, d) whitened, n points of each of P probes: the picture and its perturbed copies.
+        references: for each probe, C arrays (K, d) of whitened references; some may be empty, not all.
+        known: for each probe, what a gallery says of the candidates; nothing unless given.
+        within_trace: trace of the whitened covariance within cells.
+
+    Returns:
+        Scores (P, n, C), higher is closer, and consistency (P, n), low for a picture that no candidate makes.
     """
-    known = known or no_gallery(len(references), len(probe))
-    means = [r.mean(0) if len(r) else None for r in references]
-    content = _content(references) if content is None else content
-    posterior, variance = _posterior(means, content, references, known)
-    distance: Doubles = ((probe - content - posterior) ** 2).sum(1)
-    return -distance / (within_trace * variance) - np.log(variance)
+    known = known or [no_gallery(len(references[0]), points.shape[2])] * len(points)
+    parts = []
+    for first in range(0, len(points), PROBES_AT_ONCE):
+        chunk = slice(first, first + PROBES_AT_ONCE)
+        groups = [group for each in references[chunk] for group in each]
+        pool, offsets = np.concatenate(groups), np.cumsum([0, *map(len, groups)])
+        parts.append(score_rows(points[chunk], pool, np.arange(len(pool)), offsets, known[chunk], within_trace))
+    return Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _content(references: Sequence[Doubles]) -> Doubles:
-    """What the pictures show, whoever made them: the mean over candidates of their mean references."""
-    content: Doubles = np.mean([r.mean(0) for r in references if len(r)], axis=0)
-    return content
+def score_rows(
+    points: Doubles,
+    references: Doubles,
+    rows: Integers,
+    offsets: Integers,
+    known: Sequence[Prior],
+    within_trace: float,
+    content: Doubles | None = None,
+) -> Scores:
+    """As `score`, with references that are `rows` of one array; arguments as of `kernels.similarity.score`."""
+    return similarity.score(np.ascontiguousarray(points), references, rows, offsets, _stacked(known), within_trace, content=content)
 
 
-def _posterior(means: Sequence[Doubles | None], content: Doubles, references: Sequence[Doubles], known: Prior) -> tuple[Doubles, Doubles]:
-    """Where each candidate's next picture lies, (C, d), and its variance (C,), in units of the variance within a cell."""
-    certainty = known.prompts * BETWEEN
-    centre = (certainty / (certainty + known.interaction + 1 / known.pictures_per_cell))[:, None] * known.means
-    centre = centre - centre.mean(0)
-    spread = known.variance
-    counts = np.array([len(r) for r in references], np.float64)
-    gain = spread * counts / (spread * counts + 1)  # spread / (spread + 1 / K)
-    shifts = np.stack([np.zeros_like(content) if m is None else m - content - c for m, c in zip(means, centre, strict=True)])
-    return centre + gain[:, None] * shifts, 1 + spread * (1 - gain)
-
-
-def nearest(probe: Doubles, references: Sequence[Doubles]) -> Doubles:
-    """The paper's score: the cosine with a candidate's nearest reference; (d,) and C × (K, d) → (C,)."""
-    own = probe / np.linalg.norm(probe)
-    return np.array([float((r @ own / np.linalg.norm(r, axis=1)).max()) for r in references])
-
-
-def consistency(probe: Doubles, references: Sequence[Doubles], known: Prior | None = None, within_trace: float = 1.0) -> float:
-    """How much a probe looks like a picture of one of the candidates; low for pictures that none of them makes.
-
-    The highest cosine with a candidate's mean reference, content not removed. With two references or more, half of what
-    the resyntheses have in common among themselves is subtracted: some captions leave more open than others. With a
-    gallery that knows every candidate, twice the best candidate's advantage over an unknown generator is added.
-    """
-    present = [r for r in references if len(r)]
-    means = np.stack([r.mean(0) for r in present])
-    best = float((means @ probe / (np.linalg.norm(means, axis=1) * np.linalg.norm(probe) + 1e-300)).max())
-    value = best - 0.5 * agreement(present)
-    if known is not None and known.prompts.all():
-        value += 2 * _advantage(probe, references, known, within_trace)
-    return value
-
-
-def agreement(references: Sequence[Doubles]) -> float:
-    """Mean cosine of a reference with the mean of the others of its candidate; 0 where no candidate has two."""
-    found: list[float] = []
-    for r in references:
-        if len(r) > 1:
-            others = (r.sum(0) - r) / (len(r) - 1)
-            lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(r, axis=1) + 1e-300
-            found += list((others * r).sum(1) / lengths)
-    return float(np.mean(found)) if found else 0.0
-
-
-def _advantage(probe: Doubles, references: Sequence[Doubles], known: Prior, within_trace: float) -> float:
-    """How much better the best candidate explains the probe than an unknown generator would, whose mean has the prior's variance."""
-    spread = 1 + BETWEEN + known.interaction
-    background = -float(((probe - _content(references)) ** 2).sum()) / (within_trace * spread) - float(np.log(spread))
-    best = float(scores(probe, references, known, within_trace).max())
-    return (best - 0.75 * background) / 2
+def _stacked(known: Sequence[Prior]) -> GalleryPrior:
+    """The priors of the probes, once where all have the same."""
+    distinct = known[:1] if all(prior is known[0] for prior in known) else known
+    means = np.stack([prior.means for prior in distinct]) if any(prior.prompts.any() for prior in distinct) else None
+    weights, spreads = (np.stack(rows) for rows in ([p.weights for p in distinct], [p.variance for p in distinct]))
+    return GalleryPrior(means, weights, spreads, np.array([prior.unknown for prior in distinct]))
 
 
 def probabilities(values: Doubles, temperature: float) -> Doubles:

@@ -47,16 +47,18 @@ def test_relative_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", TIMELESS, ids=name)
 def test_paths_named_exist(page: Path) -> None:
-    """From the repository's root, from the package, or from the page."""
-    named = PATH_NAMED.findall(page.read_text())
-    missing = [path for path in named if not any((base / path).exists() for base in (ROOT, ROOT / "resynth_fast", page.parent))]
+    """From the repository's root, the package, the headers or the page; NAME stands for any name."""
+    bases = (ROOT, ROOT / "resynth_fast", ROOT / "csrc" / "include", page.parent)
+    named = [path for path in PATH_NAMED.findall(page.read_text()) if "NAME" not in path]
+    missing = [path for path in named if not any((base / path).exists() for base in bases)]
     assert not missing, f"{name(page)} names {missing}"
 
 
 @pytest.fixture(scope="module")
 def source() -> str:
-    """All Python code of the package."""
-    return "\n".join(path.read_text() for folder in ("resynth_fast", "export", "tests") for path in ROOT.glob(f"{folder}/**/*.py"))
+    """All code, tests included."""
+    patterns = ("resynth_fast/**/*.py", "export/**/*.py", "tests/**/*.py", "csrc/**/*.h", "csrc/**/*.cpp")
+    return "\n".join(path.read_text() for pattern in patterns for path in ROOT.glob(pattern))
 
 
 @pytest.mark.parametrize("page", TIMELESS, ids=name)

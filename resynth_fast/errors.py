@@ -1,4 +1,4 @@
-"""What can go wrong, by whom it can be mended; every class carries the exit code of the command line."""
+"""Errors by who can repair them; every class carries the exit code of the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class ResynthError(Exception):
-    """Base of every error that a user, a file or a device can cause; its message names the value and the way out."""
+    """Base of every error that a user, a file or a device can cause. The message names the thing, its value, what is allowed and the way out."""
 
     exit_code: ClassVar[int] = 1
 
@@ -18,7 +18,7 @@ class ConfigError(ResynthError):
 
 
 class InputError(ResynthError):
-    """A given picture or data file cannot be used; other inputs may still be done."""
+    """An input picture or data file cannot be used; other inputs are not affected."""
 
     exit_code = 1
 
@@ -30,7 +30,7 @@ class BundleError(ResynthError):
 
 
 class SourceError(ResynthError):
-    """The server of a candidate or captioner cannot be reached, refuses, or answers with what is no picture, no caption."""
+    """The server of a candidate or captioner cannot be reached, refuses, or answers without a picture or caption."""
 
     exit_code = 3
 
@@ -42,6 +42,6 @@ class DeviceError(ResynthError):
 
 
 class DeadlineError(ResynthError):
-    """The time allowed has passed before the work was done."""
+    """The deadline passed before there was anything to answer with."""
 
     exit_code = 5

@@ -1,4 +1,4 @@
-"""Work side by side: as many threads as there are lanes, each with one item at a time."""
+"""Lanes: threads that work side by side, each with one item at a time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ Result = TypeVar("Result")
 
 
 class Lanes:
-    """Threads for small networks: each computes one with a core of its own, which loses nothing to waiting for the others."""
+    """Threads for small networks: each network runs on one core and loses nothing to synchronisation with the others."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """`work` of each item, in their order. An error ends it: what has not begun does not begin, and the error of the first is raised."""
+        """`work` of every item, in their order. After an error no further item begins, and the first item's error is raised."""
         with self.running(work, items) as results:
             return results()
 
     @contextmanager
     def running(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Callable[[], list[Result]]]:
-        """`map` that runs beside the block, which asks for the results; nothing of it runs when the block is left."""
+        """`map` in the background of the block, which calls the yielded function for the results; nothing runs after the block."""
         waiting = list(items)
         if self.count == 1 or not waiting:
             yield lambda: [work(item) for item in waiting]
             return
-        # Threads of the call: a few µs each, nothing to close, and a process that forks later has lost none.
+        # Threads per call: a few µs each, nothing to close, and a process that forks later has lost none.
         threads = ThreadPoolExecutor(min(self.count, len(waiting)), thread_name_prefix="resynth-lane")
         try:
             futures = [threads.submit(work, item) for item in waiting]

@@ -1,4 +1,4 @@
-"""The process's heap, where a memory budget is asked for: what is freed goes back to the system."""
+"""The process's heap under a memory budget: freed memory returns to the system."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _THRESHOLD_BYTES = 64 << 10
 
 
 def map_large_blocks() -> None:
-    """Weights get pages of their own, which go back when they are freed; glibc would rather keep them."""
+    """Give weights pages of their own, which return to the system when they are freed; glibc would keep them otherwise."""
     with suppress(AttributeError, OSError, TypeError):  # mallopt and malloc_trim are glibc's
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _THRESHOLD_BYTES)
 
 
 def trim() -> None:
-    """What lies free on the heap goes back."""
+    """Return free memory of the heap to the system."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Loaded components, shared by content, within a memory budget: the only state that outlives a call."""
+"""Loaded engines, shared by the content of their files, within a memory budget: the only state that outlives a call."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ from .lanes import Lanes
 from .text_cache import TextCache
 
 EXPANSION, STORED_SMALLER = 3, {"float16-stored": 2}
-"""How much more than its file a graph takes in memory: weights in two layouts and what was read; measured with ONNX Runtime.
-Weights that are stored in 16 bits are computed with in 32."""
+"""Memory of a loaded graph as a multiple of its file: weights in two layouts, and the file itself; measured with ONNX Runtime.
+Weights stored in 16 bits take twice that, as they are widened to 32."""
 MAPPED = 2
-"""The same where weights stand beside the graph: they are mapped, and one layer's at a time is widened."""
+"""The same for weights in files of their own: they are mapped, and widened one layer at a time."""
 
 SMALL_FLOPS = 1 << 30
-"""Of a row: below it one thread each. The zoo's networks, of less than half, gain 1.2 to 1.4 by a second thread and 1.9 side by side
-(`benchmarks/bench_end_to_end.py`, two threads); where large ones begin is chosen, not measured."""
+"""Networks with fewer operations per row run on one thread each, in lanes. The zoo's networks have less than half of it: a second
+thread makes them 1.2 to 1.4 times faster, two lanes 1.9 times (`benchmarks/bench_end_to_end.py`). The limit itself is chosen, not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What memory has cost so far."""
+    """Loads, evictions and waiting of a pool so far."""
 
     loads: int = 0
     evictions: int = 0
     load_ms: float = 0.0
-    """Loading, in the background too."""
+    """Milliseconds of all loads, those in the background included."""
     waited_ms: float = 0.0
-    """Of it, what the computing had to wait for."""
+    """Milliseconds that computation waited for weights."""
     peak_bytes: int = 0
+    """Memory of all loaded engines together, at most."""
 
     def since(self, earlier: Account) -> Account:
-        """The difference of two accounts; the peak is that of the later one."""
+        """The difference from an earlier account; the peak is that of this one."""
         return Account(
             self.loads - earlier.loads,
             self.evictions - earlier.evictions,
@@ -55,28 +56,44 @@ class Account:
         )
 
     def provenance(self, budget_bytes: int | None) -> dict[str, Any]:
-        """What a verdict says of it, where there was a budget."""
+        """The entry of a verdict's provenance; empty without a budget."""
         if budget_bytes is None:
             return {}
         return {"memory": {"budget_bytes": budget_bytes} | {name: round(value, 3) for name, value in asdict(self).items()}}
 
     def warnings(self, budget_bytes: int | None) -> tuple[str, ...]:
-        """What a budget has cost, in words."""
+        """The cost of a budget, as a warning; empty if no engine was evicted."""
         if budget_bytes is None or not self.evictions:
             return ()
-        cost = f"{self.loads} loads and drove out {self.evictions} engines; computing waited {self.waited_ms:.0f} ms"
+        cost = f"{self.loads} loads and {self.evictions} evictions of engines; computation waited {self.waited_ms:.0f} ms for weights"
         return (f"the memory budget of {budget_bytes / 1e6:.1f} MB cost {cost}",)
 
 
 class EnginePool:
     """Loads each distinct graph once, and never holds more than `budget_bytes` of them.
 
-    Two bundles that name a file of the same SHA-256 (twins share an autoencoder, most share a text encoder) get the
-    same engine. Who says what is coming (`expect`) has it loaded by a thread while others compute, if engines have more
-    than one thread: with one, it is understood that one thread is all there is to be used. Of several threads, a large
-    network gets all, and small ones get one each and run side by side in as many `lanes`, where memory is not short and
-    the backend computes on the calling thread.
-    `strict`: an engine that runs otherwise than was asked for is an error, else `fallbacks` tells of it.
+    Two bundles that name a file of the same SHA-256 share its engine: twins share an autoencoder, most bundles a text encoder.
+    Components announced with `expect` are prefetched on a background thread while others compute. With `threads=1`
+    nothing is prefetched. With several threads a large network gets all of them; small networks get one each and run
+    side by side in as many `lanes`, if there is no memory budget and the backend computes on the calling thread.
+    Methods may be called from several threads.
+
+    Args:
+        backend: Name of the backend, with its device if it has several, as in onnxruntime:cuda; or a backend.
+        threads: Threads of the engines together.
+        budget_bytes: Memory of all loaded engines together, in bytes; None: unlimited.
+        prefetch: Whether announced components are loaded in the background; by default if there is more than one thread.
+        strict: Whether an engine that cannot run as the backend says is an error. Otherwise `fallbacks` lists it.
+
+    Raises:
+        ConfigError: There is no such backend.
+        DeviceError: The device is missing.
+
+    Example:
+        >>> from resynth_fast.candidates import find
+        >>> from resynth_fast.engines.pool import EnginePool
+        >>> pool = EnginePool(threads=2, budget_bytes=500_000_000)
+        >>> [candidate] = find(["zoo:zoo-flux"], pool)  # its engines load on first use
     """
 
     def __init__(
@@ -101,30 +118,31 @@ class EnginePool:
         self.text_cache = TextCache()
         self._engines: dict[str, backends.Engine] = {}
         self._memory = Residency(budget_bytes)
-        self._known: dict[str, Component] = {}
+        self._announced: dict[str, Component] = {}
         self._account = Account()
         self._changed = threading.Condition()
         self._loader: threading.Thread | None = None
 
     @property
     def machine(self) -> str:
-        """What costs are measured on."""
+        """The backend, threads and machine that costs are measured on."""
         return f"{self.backend.version()}, {self.threads} threads, {platform.machine()} {platform.node()}"
 
     def in_lane(self, component: Component) -> bool:
-        """Whether calls of `component` run on one thread each, beside others."""
+        """Whether calls of `component` run on one thread each, side by side with others."""
         return self.lanes.count > 1 and 0 < component.flops < SMALL_FLOPS
 
     def get(self, component: Component) -> backends.Engine:
-        """The engine of `component`, loaded and verified if it is not there; it may go from memory while it is used: see `hold`."""
+        """The engine of `component`, loaded and verified if necessary. It may be evicted while it is used; `hold` prevents that."""
         with self.hold(component) as engine:
             return engine
 
     @contextmanager
     def hold(self, component: Component, rows: int | None = None) -> Iterator[backends.Engine]:
-        """The engine of `component`, in memory until the block ends. DeviceError if it is over the budget.
+        """The engine of `component`, in memory until the block ends. DeviceError if it alone exceeds the budget.
 
-        A block that runs `rows` is timed, without what its thread did for others. A thread holds one at a time: two that each held one and waited for room would wait for ever.
+        A block that runs `rows` is timed for the cost table, without the time that its thread spent on others' rows. A thread
+        holds one engine at a time: two threads that each held one and waited for memory would wait for ever.
         """
         graph = engine_ref(component)
         engine = self._obtain(component, graph)
@@ -140,35 +158,30 @@ class EnginePool:
             self._load_ahead()
 
     def expect(self, components: Iterable[Component], pinned: Collection[str] = ()) -> None:
-        """Say which components will be held, in order; `pinned` are hashes of graphs that stay as long as there is room."""
+        """Announce the components that will be held, in order. `pinned`: hashes of graphs that are evicted last."""
         coming = list(components)
         with self._changed:
-            self._known = {component.file.sha256: component for component in coming}
+            self._announced = {component.file.sha256: component for component in coming}
             self._memory.expect([engine_ref(component) for component in coming], pinned)
         self._load_ahead()
 
     def release(self, component: Component) -> None:
-        """`component` will not be needed soon."""
+        """Evict `component` if it is idle: it will not be needed soon."""
         with self._changed:
-            self._forget(self._memory.release([component.file.sha256]))
+            self._evict(self._memory.release([component.file.sha256]))
         self._load_ahead()
 
     @property
     def resident(self) -> frozenset[str]:
-        """Hashes of the graphs that are loaded."""
+        """SHA-256 of each loaded graph."""
         with self._changed:
             return self._memory.resident
 
     @property
     def account(self) -> Account:
-        """What memory has cost since the pool was made."""
+        """Loads, evictions and waiting since the pool was created."""
         with self._changed:
             return replace(self._account, peak_bytes=self._memory.peak_bytes)
-
-    def loaded_bytes(self) -> int:
-        """What the loaded graphs take."""
-        with self._changed:
-            return self._memory.used_bytes
 
     def _obtain(self, component: Component, graph: EngineRef) -> backends.Engine:
         start = time.perf_counter()
@@ -196,14 +209,14 @@ class EnginePool:
         except ValueError:
             raise DeviceError(
                 f"{component.file.path.name} ({graph.sha256[:12]}…) takes {graph.size_bytes / 1e6:.1f} MB in memory, "
-                f"the memory budget is {(self.budget_bytes or 0) / 1e6:.1f} MB; raise it to that at least"
+                f"more than the memory budget of {(self.budget_bytes or 0) / 1e6:.1f} MB; raise the budget to that at least"
             ) from None
 
     def _begin(self, load: Load) -> None:
-        self._forget(load.evict)
+        self._evict(load.evict)
         self._memory.begin(load)
 
-    def _forget(self, shas: Collection[str]) -> None:
+    def _evict(self, shas: Collection[str]) -> None:
         for sha in shas:
             del self._engines[sha]
         if shas:
@@ -212,12 +225,12 @@ class EnginePool:
 
     def _note(self, fallback: str) -> None:
         if fallback and self.strict:
-            raise DeviceError(f"{fallback}; install or choose another backend, or allow it without --strict-backend")
+            raise DeviceError(f"{fallback}; install or choose another backend, or allow the fallback by leaving out --strict-backend")
         if fallback and fallback not in self.fallbacks:
             self.fallbacks.append(fallback)
 
     def _load(self, component: Component, graph: EngineRef) -> None:
-        """Outside the lock; the graph is resident afterwards, or nowhere."""
+        """Load without holding the lock. Afterwards the graph is resident; after an error it is not there at all."""
         start = time.perf_counter()
         try:
             engine = self.backend.load(component.onnx_model(), threads=1 if self.in_lane(component) else self.threads)
@@ -237,7 +250,7 @@ class EnginePool:
             self._changed.notify_all()
 
     def _load_ahead(self) -> None:
-        """See that a thread is loading, if there is something to load and room for it."""
+        """Start the loading thread if a component is to be loaded and there is room for it."""
         if not self.prefetch:
             return
         with self._changed:
@@ -249,7 +262,7 @@ class EnginePool:
         while component:
             try:
                 self._load(component, engine_ref(component))
-            except Exception:  # who needs it will load it itself, and hear of it
+            except Exception:  # the thread that needs it loads it again and gets the error
                 component = None
             with self._changed:
                 component = self._next() if component and threading.main_thread().is_alive() else None
@@ -257,19 +270,19 @@ class EnginePool:
                     self._loader = None
 
     def _next(self) -> Component | None:
-        """What is to be loaded ahead of its use: its loading has been begun."""
+        """The next component to load ahead of its use, whose load has been booked; None if there is none."""
         try:
             load = self._memory.next_load()
-        except ValueError:  # larger than the budget: an error only for who needs it
+        except ValueError:  # larger than the budget: an error only for the thread that needs it
             return None
         if load is None:
             return None
         self._begin(load)
-        return self._known[load.graph.sha256]
+        return self._announced[load.graph.sha256]
 
 
 def engine_ref(component: Component) -> EngineRef:
-    """A component as the scheduler sees it."""
+    """Hash and memory of a component, for the scheduler."""
     sha = component.file.sha256
     if sha not in _sizes:
         factor = MAPPED if component.data else EXPANSION * STORED_SMALLER.get(component.precision, 1)

@@ -1,4 +1,4 @@
-"""Rows that were run before are not run again: text states, shared by all candidates with the same text component."""
+"""The cache of text states, shared by all candidates with the same text component."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT_BYTES = 64 << 20
 
 
 class TextCache:
-    """Outputs by graph and input row, for components whose rows are independent; the longest unused go first."""
+    """Outputs by graph and input row, for components whose rows are independent; the least recently used go first."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self.limit_bytes = limit_bytes
@@ -25,22 +25,23 @@ class TextCache:
         self._lock = threading.Lock()
 
     def __call__(self, sha256: str, inputs: Arrays, run: Callable[[Arrays], Outputs]) -> Outputs:
-        """What the graph `sha256` makes of `inputs`, arrays (n, ...); `run` is called at most once, with the distinct unknown rows."""
+        """Outputs of the graph `sha256` for `inputs`, arrays (n, ...). `run` is called at most once, with the distinct rows not cached."""
         count = len(next(iter(inputs.values())))
         keys = [(sha256, b"".join(array[i].tobytes() for array in inputs.values())) for i in range(count)]
         with self._lock:
-            found = {key: self._rows[key] for key in dict.fromkeys(keys) if key in self._rows}
-            for key in found:
+            outputs = {key: self._rows[key] for key in dict.fromkeys(keys) if key in self._rows}
+            for key in outputs:
                 self._rows.move_to_end(key)
-        unknown = {key: i for i, key in enumerate(keys) if key not in found}
-        if unknown:
-            rows = list(unknown.values())
-            made = run({name: np.ascontiguousarray(array[rows]) for name, array in inputs.items()})
-            found |= {key: {name: values[j].copy() for name, values in made.items()} for j, key in enumerate(unknown)}
-            self._keep({key: found[key] for key in unknown})
-        return {name: np.stack([found[key][name] for key in keys]) for name in found[keys[0]]}
+        missing = {key: i for i, key in enumerate(keys) if key not in outputs}
+        if missing:
+            rows = list(missing.values())
+            computed = run({name: np.ascontiguousarray(array[rows]) for name, array in inputs.items()})
+            new = {key: {name: values[j].copy() for name, values in computed.items()} for j, key in enumerate(missing)}
+            self._add(new)
+            outputs |= new
+        return {name: np.stack([outputs[key][name] for key in keys]) for name in outputs[keys[0]]}
 
-    def _keep(self, new: dict[tuple[str, bytes], Outputs]) -> None:
+    def _add(self, new: dict[tuple[str, bytes], Outputs]) -> None:
         with self._lock:
             for key, outputs in new.items():
                 if key not in self._rows:

@@ -1,6 +1,6 @@
-"""The request scheduler: which pictures are made together, in which order, and which weights are in memory meanwhile.
+"""The request scheduler: which pictures are generated together, in which order, and which weights are in memory meanwhile.
 
-Pure: no engine, no clock, no thread. `executor` carries a plan out, `engines` keeps to its residency.
+Pure: no engine, no clock, no thread. `resynthesis.executor` carries a plan out, `engines.pool` keeps to its residency.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a graph costs: seconds a call and a row, seconds to load; measured, else guessed from its size."""
+"""The cost table: seconds per row and seconds to load of each graph, measured, or else guessed from its size."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ from .. import files
 from .residency import EngineRef
 
 GUESSED_ROW_S = 8e-10
-"""Seconds a row and byte in memory, of the zoo's denoisers on one core."""
+"""Seconds per row and byte in memory, for the zoo's denoisers on one core."""
 GUESSED_LOAD_S = 2e-8
-"""Seconds a byte, of ONNX Runtime's sessions; with its graph optimisation."""
+"""Seconds per byte, for sessions of ONNX Runtime, graph optimisation included."""
 SHARE = 0.2
-"""Weight of a new measurement beside the older ones."""
+"""Weight of a new measurement in the running mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one graph on one backend and device."""
+    """Seconds of one graph, or of one extractor, on one backend and device."""
 
     row_s: float
     load_s: float
 
 
 class CostTable:
-    """Costs by the graph's hash. What is measured changes the order of work and forecasts, never a picture."""
+    """Costs by the hash of a graph, or of an extractor. Measurements change the order of work and forecasts, never a picture."""
 
-    def __init__(self, known: Mapping[str, Cost] | None = None) -> None:
-        self._known = dict(known or {})
+    def __init__(self, measured: Mapping[str, Cost] | None = None) -> None:
+        self._measured = dict(measured or {})
 
     def of(self, graph: EngineRef) -> Cost:
-        return self._known.get(graph.sha256) or Cost(GUESSED_ROW_S * graph.size_bytes, GUESSED_LOAD_S * graph.size_bytes)
+        return self._measured.get(graph.sha256) or Cost(GUESSED_ROW_S * graph.size_bytes, GUESSED_LOAD_S * graph.size_bytes)
 
     def __contains__(self, graph: EngineRef) -> bool:
         """Whether `graph` was measured."""
-        return graph.sha256 in self._known
+        return graph.sha256 in self._measured
 
     def ran(self, graph: EngineRef, rows: int, seconds: float) -> None:
-        """A call with `rows` took `seconds`."""
+        """Enter a call with `rows` that took `seconds`."""
         old = self.of(graph)
         row_s = seconds / rows
-        self._known[graph.sha256] = Cost(_blend(old.row_s, row_s, graph.sha256 in self._known), old.load_s)
+        self._measured[graph.sha256] = Cost(_blend(old.row_s, row_s, graph.sha256 in self._measured), old.load_s)
 
     def loaded(self, graph: EngineRef, seconds: float) -> None:
-        """Loading took `seconds`."""
+        """Enter a load that took `seconds`."""
         old = self.of(graph)
-        self._known[graph.sha256] = Cost(old.row_s, _blend(old.load_s, seconds, graph.sha256 in self._known))
+        self._measured[graph.sha256] = Cost(old.row_s, _blend(old.load_s, seconds, graph.sha256 in self._measured))
 
     def write(self, path: Path, device: str) -> None:
-        """Store the table; `device` says what it was measured on."""
-        entry = {"device": device, "costs": {sha: asdict(cost) for sha, cost in sorted(self._known.items())}}
+        """Store the table. `device`: the backend and machine that it was measured on."""
+        entry = {"device": device, "costs": {sha: asdict(cost) for sha, cost in sorted(self._measured.items())}}
         with files.write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write(path, json.dumps(entry, indent=1).encode())
 
     @classmethod
     def read(cls, path: Path, device: str) -> CostTable:
-        """A stored table; empty if there is none for `device`. A broken one is put aside: it is only a forecast."""
+        """The stored table; empty if there is none for `device`. A broken file is renamed and ignored, since costs are only forecasts."""
         try:
             entry = json.loads(path.read_text())
             if entry["device"] != device:
@@ -82,9 +82,9 @@ class CostTable:
 
 
 def stored() -> Path:
-    """Where `resynth bench` keeps what it has measured."""
+    """The file in which `resynth bench` stores its measurements."""
     return Path(platformdirs.user_cache_dir("resynth-fast")) / "costs.json"
 
 
-def _blend(old: float, new: float, known: bool) -> float:
-    return (1 - SHARE) * old + SHARE * new if known else new
+def _blend(old: float, new: float, measured: bool) -> float:
+    return (1 - SHARE) * old + SHARE * new if measured else new

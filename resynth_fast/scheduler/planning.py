@@ -1,4 +1,4 @@
-"""`plan`: requests to waves, in an order that keeps computing and loading abreast."""
+"""`plan`: from requests to waves, in an order that overlaps computing with loading."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .simulation import simulate
 # Where batching saturates on a CPU for the zoo's denoisers; a GPU wants more.
 MAX_ROWS = 8
 NEGLIGIBLE = 0.02
-"""Share of the computing under which loading is not worth a search for a better order."""
+"""If loading takes a smaller share of computing, no better order is searched for."""
 EXCHANGED, PASSES = 16, 3
-"""Candidates up to which pairs are tried in each other's place, and how often."""
+"""Maximum number of candidates for which exchanges of pairs are tried, and maximum number of passes over all pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Who may share a wave; seed and prompt never enter it."""
+    """Requests with equal keys may share a wave; seed and prompt are not part of it."""
 
     bundle: str
     resolution_px: tuple[int, int]
@@ -34,28 +34,28 @@ class BatchKey:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one candidate's pictures take, at one number of steps."""
+    """The work of one candidate's pictures, at one number of steps."""
 
     key: BatchKey
     text: EngineRef
     denoiser: EngineRef
     decoder: EngineRef
     calls: int
-    """Model calls of a walk."""
+    """Denoiser calls of one walk."""
     rows: int
-    """Denoiser rows a sample: 2 where guidance doubles them."""
+    """Denoiser rows per sample: 2 if guidance doubles them, else 1."""
     in_lane: bool = False
-    """Whether its waves run on one thread each, beside others."""
+    """Whether its waves run on one thread each, side by side with others."""
 
     def uses(self, pictures: int, costs: CostTable) -> tuple[Use, Use]:
-        """Denoising and decoding of so many pictures."""
+        """Denoising and decoding of `pictures` pictures."""
         walk = self.calls * self.rows * pictures * costs.of(self.denoiser).row_s
         return Use(self.denoiser, walk), Use(self.decoder, pictures * costs.of(self.decoder).row_s)
 
 
 @dataclass(frozen=True, slots=True)
 class TextWave:
-    """Prompts to be encoded, for all candidates that share a text component; afterwards it may go."""
+    """Prompts to encode for all candidates that share a text component, which may be evicted afterwards."""
 
     candidates: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -64,7 +64,7 @@ class TextWave:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One batch to one candidate; `key` is None for a candidate that is not ours to run."""
+    """One batch of one candidate; `key` is None for a candidate that a server runs."""
 
     candidate: str
     requests: tuple[Request, ...]
@@ -74,12 +74,12 @@ class Wave:
 
     @property
     def seconds(self) -> float:
-        """Forecast of the computing."""
+        """Forecast of the computing, in seconds."""
         return sum(use.seconds for use in self.uses)
 
 
 class Parts(NamedTuple):
-    """A plan's waves by how they run: texts before those that run side by side, a server's beside them, the others after them."""
+    """A plan's waves by how they run: first texts, then waves in lanes and, beside them, calls of servers; the others run last."""
 
     lane_waves: tuple[Wave, ...]
     text_waves: tuple[TextWave, ...]
@@ -89,19 +89,19 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, in order, and what to keep in memory after it."""
+    """Waves in their order, and the graphs to keep in memory."""
 
     waves: tuple[TextWave | Wave, ...]
     pinned: frozenset[str] = frozenset()
-    """Hashes of the graphs whose loading hides worst behind their computing, as many as fit beside what is streamed."""
+    """Hashes of the graphs with the lowest compute-to-load ratio, as many as fit beside the two that are streamed."""
 
     def uses(self) -> list[Use]:
-        """All of it, graph by graph."""
+        """All uses of graphs, in order."""
         return [use for wave in self.waves for use in wave.uses]
 
     @property
     def parts(self) -> Parts:
-        """The waves, each in one part; where none run side by side, the texts are among the others, in order."""
+        """The waves, each in one part. Without waves in lanes, texts are in `sequential`, in order."""
         waves = [wave for wave in self.waves if isinstance(wave, Wave)]
         lane_waves = tuple(wave for wave in waves if wave.in_lane)
         text_waves = tuple(wave for wave in self.waves if isinstance(wave, TextWave) and lane_waves)
@@ -110,7 +110,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Forecast of the computing."""
+        """Forecast of the computing, in seconds."""
         return sum(use.seconds for use in self.uses())
 
 
@@ -125,35 +125,35 @@ def plan(
     cheapest_first: bool = False,
     lanes: int = 1,
 ) -> Plan:
-    """Waves of at most `max_rows`, a candidate's one after another so that its weights are loaded once.
+    """Waves of at most `max_rows`. The waves of one candidate follow each other, so that its weights are loaded once.
 
-    Equal requests are made once. Noise belongs to the request, so what a wave holds changes the speed, never a picture.
-    Candidates without `works` (a server's, for example) come first, in the order of their requests. The others follow
-    the order that a fake clock finds the shortest, among a few rules and their pairwise exchanges: what is `resident`
-    (hashes) first; Johnson's rule for loading, then computing (Naval Research Logistics Quarterly 1, 1954). A prompt is
-    encoded once for all candidates that share a text component, just before the first of them. `cheapest_first` is for
-    who may have to stop before the end. With several `lanes`, small candidates' waves are no larger than fills them all,
-    and the longest begin, so that the lanes end together (Graham, Bounds on Multiprocessing Timing Anomalies, 1969).
+    Equal requests are planned once. Noise belongs to the request, so the composition of a wave changes the speed, never a
+    picture. Candidates without `works` (run by a server, for example) come first, in the order of their requests. The
+    others follow the shortest order by a fake clock, among a few rules and their pairwise exchanges: `resident` graphs
+    (hashes) first; then Johnson's rule for loading before computing (Naval Research Logistics Quarterly 1, 1954). A prompt
+    is encoded once for all candidates that share a text component, just before the first of them. `cheapest_first` is for
+    runs that a deadline may stop. With several `lanes`, waves of small candidates are small enough to fill all lanes, and
+    the longest begin, so that the lanes end together (Graham, Bounds on Multiprocessing Timing Anomalies, 1969).
     """
     by_candidate: dict[str, list[Request]] = {}
     for request in dict.fromkeys(requests):
         by_candidate.setdefault(request.candidate, []).append(request)
     works, costs = works or {}, costs or CostTable()
-    foreign = [Wave(name, tuple(part)) for name, rows in by_candidate.items() if name not in works for part in _parts(rows, max_rows)]
-    mine = {name: rows for name, rows in by_candidate.items() if name in works}
-    if not mine:
-        return Plan(tuple(foreign))
-    jobs = _Jobs(mine, works, costs, budget_bytes, frozenset(resident), lanes)
+    remote = [Wave(name, tuple(part)) for name, rows in by_candidate.items() if name not in works for part in _parts(rows, max_rows)]
+    scheduled = {name: rows for name, rows in by_candidate.items() if name in works}
+    if not scheduled:
+        return Plan(tuple(remote))
+    jobs = _Jobs(scheduled, works, costs, budget_bytes, frozenset(resident), lanes)
     order = jobs.cheapest_first() if cheapest_first else jobs.order()
     waves = list(jobs.waves(order, max_rows))
     if lanes > 1:
         waves.sort(key=lambda wave: (isinstance(wave, Wave), 0.0 if cheapest_first or isinstance(wave, TextWave) else -wave.seconds))
-    return Plan((*foreign, *waves), jobs.pinned())
+    return Plan((*remote, *waves), jobs.pinned())
 
 
 @dataclass(frozen=True, slots=True)
 class _Jobs:
-    """Candidates to be put into an order, each with its requests."""
+    """Candidates to order, each with its requests."""
 
     requests: Mapping[str, Sequence[Request]]
     works: Mapping[str, Work]
@@ -167,7 +167,7 @@ class _Jobs:
         return sorted(computing, key=lambda name: computing[name] / len(self.requests[name]))
 
     def order(self) -> list[str]:
-        """The order that the fake clock finds the shortest."""
+        """The shortest order by the fake clock."""
         computing = self._computing()
         loading = {name: self._load_s((self.works[name].denoiser, self.works[name].decoder)) for name in self.requests}
         graphs = {graph for name in self.requests for work in [self.works[name]] for graph in (work.text, work.denoiser, work.decoder)}
@@ -197,7 +197,7 @@ class _Jobs:
                 yield Wave(name, tuple(part), work.key, work.uses(len(part), self.costs), work.in_lane and self.lanes > 1)
 
     def pinned(self) -> frozenset[str]:
-        """Small ones with little to compute first: their loading hides behind nothing."""
+        """Pin graphs with the lowest compute-to-load ratio first: their loading cannot be overlapped."""
         if self.budget_bytes is None:
             return frozenset()
         computing: dict[EngineRef, float] = {}
@@ -206,16 +206,16 @@ class _Jobs:
             for use in (*work.uses(len(rows), self.costs), self._text_use(work.text, len(rows))):
                 computing[use.graph] = computing.get(use.graph, 0.0) + use.seconds
         sizes = sorted((graph.size_bytes for graph in computing), reverse=True)
-        room = self.budget_bytes - sum(sizes[:2])  # one computes while the next one comes
-        kept = []
+        room = self.budget_bytes - sum(sizes[:2])  # one computes while the next one loads
+        pinned = []
         for graph in sorted(computing, key=lambda graph: computing[graph] / (self.costs.of(graph).load_s + 1e-12)):
             if graph.size_bytes <= room:
-                kept.append(graph.sha256)
+                pinned.append(graph.sha256)
                 room -= graph.size_bytes
-        return frozenset(kept)
+        return frozenset(pinned)
 
     def _exchanged(self, order: list[str], bound: float) -> list[str]:
-        """Two change places wherever that is shorter, until it is as short as it can be."""
+        """Exchange pairs as long as that shortens the order; stop near `bound`, the least time of any order."""
         seconds = self._seconds(order)
         for _ in range(PASSES):
             before = seconds
@@ -224,14 +224,14 @@ class _Jobs:
                     return order
                 other = list(order)
                 other[i], other[j] = other[j], other[i]
-                if (found := self._seconds(other)) < seconds:
-                    order, seconds = other, found
+                if (shorter := self._seconds(other)) < seconds:
+                    order, seconds = other, shorter
             if seconds == before:
                 break
         return order
 
     def _seconds(self, order: Sequence[str]) -> float:
-        """What the fake clock says of an order, from what is resident now."""
+        """Seconds of an order by the fake clock, from the graphs that are resident now."""
         uses = [use for wave in self.waves(order, NEVER) for use in wave.uses]
         memory = Residency(self.budget_bytes, {u.graph for u in uses if u.graph.sha256 in self.resident})
         memory.expect([use.graph for use in uses], self.pinned())

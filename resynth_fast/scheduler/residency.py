@@ -1,8 +1,8 @@
-"""Which graphs are in memory, which comes next, and which goes to make room. Bookkeeping alone: no engine, no clock.
+"""Which graphs are in memory, which is loaded next, and which is evicted for it. Bookkeeping alone: no engine, no clock.
 
-Where the coming uses are known, the graph goes whose next use is farthest away (Belády: A study of replacement
-algorithms for a virtual-storage computer, 1966), and the next one comes while others compute; where nothing is known,
-the longest unused goes, and a graph comes when it is asked for.
+If the coming uses are announced, the graph whose next use is farthest away is evicted (Belády: A study of replacement
+algorithms for a virtual-storage computer, 1966), and the next one is loaded while others compute. Otherwise the least
+recently used graph is evicted, and a graph is loaded on request.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ NEVER = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class EngineRef:
-    """A component as memory sees it: equal hashes are one graph."""
+    """The hash and memory of a component; equal hashes are one graph."""
 
     sha256: str
     size_bytes: int
-    """What it takes in memory once it is loaded."""
+    """Memory of the loaded graph."""
 
 
 class Use(NamedTuple):
@@ -33,18 +33,18 @@ class Use(NamedTuple):
 
 
 class Load(NamedTuple):
-    """A graph to be loaded, after `evict` have gone."""
+    """A graph to load after the hashes in `evict` are evicted."""
 
     graph: EngineRef
     evict: tuple[str, ...]
 
 
 class Residency:
-    """State of a memory of `budget_bytes` (None: without limit). Graphs that are held or being loaded never go."""
+    """State of a memory of `budget_bytes` (None: unlimited). Graphs that are held or loading are never evicted."""
 
     def __init__(self, budget_bytes: int | None = None, resident: Iterable[EngineRef] = ()) -> None:
         self.budget_bytes = budget_bytes
-        self._sizes = {graph.sha256: graph.size_bytes for graph in resident}  # longest unused first
+        self._sizes = {graph.sha256: graph.size_bytes for graph in resident}  # least recently used first
         self.peak_bytes = self.used_bytes
         self._loading: set[str] = set()
         self._held: Counter[str] = Counter()
@@ -56,19 +56,19 @@ class Residency:
 
     @property
     def used_bytes(self) -> int:
-        """Of graphs that are in memory or on their way."""
+        """Memory of all graphs that are resident or loading."""
         return sum(self._sizes.values())
 
     @property
     def resident(self) -> frozenset[str]:
-        """Hashes of the graphs that can be used now."""
+        """Hashes of the loaded graphs."""
         return frozenset(self._sizes.keys() - self._loading)
 
     def __contains__(self, graph: EngineRef) -> bool:
         return graph.sha256 in self._sizes and graph.sha256 not in self._loading
 
     def expect(self, coming: Iterable[EngineRef], pinned: Collection[str] = ()) -> None:
-        """Say what will be used, in order. `pinned` hashes go last: they will be used again after the end of it."""
+        """Announce the coming uses, in order. `pinned` hashes are evicted last: they will be used again after the end of the list."""
         self._coming = list(coming)
         self._pinned = frozenset(pinned)
         self._position = self._scan = 0
@@ -77,7 +77,7 @@ class Residency:
             self._at.setdefault(graph.sha256, []).append(i)
 
     def hold(self, graph: EngineRef) -> None:
-        """A use of `graph`, which is resident, begins."""
+        """Begin a use of `graph`, which is resident."""
         sha = graph.sha256
         assert sha in self._sizes
         assert sha not in self._loading
@@ -86,18 +86,18 @@ class Residency:
         self._position = max(self._position, min(self._next_use(sha) + 1, len(self._coming)) if sha in self._at else 0)
 
     def holders(self, graph: EngineRef) -> int:
-        """How many hold `graph` now."""
+        """Number of uses of `graph` that have begun and not ended."""
         return self._held[graph.sha256]
 
     def drop(self, graph: EngineRef) -> None:
-        """A use of `graph` ends."""
+        """End a use of `graph`."""
         self._held[graph.sha256] -= 1
         if not self._held[graph.sha256]:
             del self._held[graph.sha256]
         self._scan = min(self._scan, self._position)
 
     def next_load(self) -> Load | None:
-        """What to load ahead of its use, if there is room for it that nothing needs sooner."""
+        """The next graph to load ahead of its use, if no graph that is used sooner has to be evicted for it."""
         i = max(self._position, self._scan)
         while i < len(self._coming) and self._coming[i].sha256 in self._sizes:
             i += 1
@@ -105,7 +105,7 @@ class Residency:
         return self.room(self._coming[i], before=i) if i < len(self._coming) else None
 
     def room(self, graph: EngineRef, before: int = -1) -> Load | None:
-        """How to make room for `graph`, or None while there is none; only graphs whose next use is after `before` go.
+        """The load of `graph` with its evictions, or None while there is no room. Only graphs whose next use is after `before` are evicted.
 
         ValueError if the graph alone is larger than the memory.
         """
@@ -117,7 +117,7 @@ class Residency:
         victims: list[str] = []
         if wanted > 0:
             idle = [sha for sha in self._sizes if sha not in self._loading and sha not in self._held]
-            for sha in sorted(idle, key=lambda sha: (sha in self._pinned, -self._next_use(sha))):  # stable: then the longest unused
+            for sha in sorted(idle, key=lambda sha: (sha in self._pinned, -self._next_use(sha))):  # stable: then the least recently used
                 if self._next_use(sha) <= before:
                     continue
                 victims.append(sha)
@@ -127,7 +127,7 @@ class Residency:
         return Load(graph, tuple(victims)) if wanted <= 0 else None
 
     def begin(self, load: Load) -> None:
-        """A load begins: what has to go has gone."""
+        """Begin a load; its evictions are done."""
         for sha in load.evict:
             del self._sizes[sha]
         self._sizes[load.graph.sha256] = load.graph.size_bytes
@@ -136,31 +136,27 @@ class Residency:
         self._scan = min(self._scan, self._position)
 
     def loaded(self, graph: EngineRef) -> None:
-        """A load has ended: `graph` is resident."""
+        """End a load: `graph` is resident."""
         self._loading.discard(graph.sha256)
 
     def failed(self, graph: EngineRef) -> None:
-        """A load has failed: nothing is there."""
+        """End a load that failed: `graph` is not in memory."""
         self._loading.discard(graph.sha256)
         del self._sizes[graph.sha256]
 
     def loading(self, graph: EngineRef) -> bool:
-        """Whether `graph` is on its way."""
+        """Whether `graph` is loading."""
         return graph.sha256 in self._loading
 
-    def held(self) -> bool:
-        """Whether anything is held or on its way, so that room may come."""
-        return bool(self._held or self._loading)
-
     def release(self, shas: Collection[str]) -> tuple[str, ...]:
-        """Those of `shas` that are neither held nor on their way go now; which ones they were."""
-        gone = tuple(sha for sha in shas if sha in self._sizes and sha not in self._held and sha not in self._loading)
-        for sha in gone:
+        """Evict the idle graphs among `shas`; return the evicted hashes."""
+        evicted = tuple(sha for sha in shas if sha in self._sizes and sha not in self._held and sha not in self._loading)
+        for sha in evicted:
             del self._sizes[sha]
         self._scan = min(self._scan, self._position)
-        return gone
+        return evicted
 
     def _next_use(self, sha: str) -> int:
-        places: Sequence[int] = self._at.get(sha, ())
-        i = bisect_left(places, self._position)
-        return places[i] if i < len(places) else NEVER
+        uses: Sequence[int] = self._at.get(sha, ())
+        i = bisect_left(uses, self._position)
+        return uses[i] if i < len(uses) else NEVER

@@ -1,4 +1,4 @@
-"""A fake clock: how long a sequence of uses takes, with one processor, one transfer channel and one memory."""
+"""A fake clock: the time of a sequence of uses, with one processor, one transfer channel and one memory."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from .residency import EngineRef, Load, Residency, Use
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Seconds, of the fake clock."""
+    """Seconds by the fake clock, and peak memory."""
 
     makespan_s: float
     compute_s: float
     transfer_s: float
-    """Of all loads, repeated ones included."""
+    """Seconds of all loads, repeated ones included."""
     peak_bytes: int
 
 
 def simulate(uses: Sequence[Use], memory: Residency, load_s: Callable[[EngineRef], float], *, prefetch: bool = True) -> Trace:
-    """Carry out `uses` in order. With `prefetch` the next graph is loaded while others compute, as `memory` was told to expect.
+    """Simulate `uses` in order. With `prefetch` the next graph that `memory` expects is loaded while others compute.
 
     ValueError if a graph alone is larger than the memory.
     """
     now = transfer_s = 0.0
-    done, free_at, here_at = 0, -1.0, -1.0  # negative: idle
-    coming: EngineRef | None = None
+    done, computed_at, loaded_at = 0, -1.0, -1.0  # negative: idle
+    loading: EngineRef | None = None
     while done < len(uses):
         use = uses[done]
-        if free_at < 0 and use.graph in memory:
+        if computed_at < 0 and use.graph in memory:
             memory.hold(use.graph)
-            free_at = now + use.seconds
-        if coming is None and (load := _load(use, memory, idle=free_at < 0, prefetch=prefetch)):
+            computed_at = now + use.seconds
+        if loading is None and (load := _load(use, memory, idle=computed_at < 0, prefetch=prefetch)):
             memory.begin(load)
-            coming, here_at = load.graph, now + load_s(load.graph)
+            loading, loaded_at = load.graph, now + load_s(load.graph)
             transfer_s += load_s(load.graph)
-        now = min(t for t in (free_at, here_at) if t >= 0)
-        if here_at == now and coming:
-            memory.loaded(coming)
-            coming, here_at = None, -1.0
-        if free_at == now:
+        now = min(t for t in (computed_at, loaded_at) if t >= 0)
+        if loaded_at == now and loading:
+            memory.loaded(loading)
+            loading, loaded_at = None, -1.0
+        if computed_at == now:
             memory.drop(use.graph)
-            done, free_at = done + 1, -1.0
+            done, computed_at = done + 1, -1.0
     return Trace(now, sum(use.seconds for use in uses), transfer_s, memory.peak_bytes)
 
 

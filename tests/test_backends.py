@@ -119,13 +119,13 @@ def test_weights_that_cannot_be_read_are_refused(name: str, tmp_path: Path, spoi
         installed(name).load(model, threads=1)
 
 
-def test_weights_that_the_graph_seeks_beyond_their_file_are_refused(name: str, tmp_path: Path) -> None:
+def test_weights_beyond_the_end_of_their_file_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot load the graph"):
         installed(name).load(apart(tmp_path, offset_by=1), threads=1)
 
 
 @pytest.mark.parametrize("known", [{}, {"0" * 64 + ".safetensors": Path("elsewhere")}], ids=["none", "another"])
-def test_a_graph_that_takes_weights_from_a_file_nobody_named_is_refused(
+def test_a_graph_that_takes_weights_from_an_unlisted_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict[str, Path]
 ) -> None:
     """Even where it lies in the working directory, from which libraries would take it."""
@@ -155,7 +155,7 @@ def test_a_row_does_not_depend_on_its_batch_mates(name: str, engine: backends.En
         near(name, alone[key], first[key][:1])
 
 
-def test_inputs_that_are_not_contiguous_are_read_right(name: str, engine: backends.Engine) -> None:
+def test_non_contiguous_inputs_are_read_correctly(name: str, engine: backends.Engine) -> None:
     given = inputs(4)
     turned = np.ascontiguousarray(given["x"].T).T
     near(name, engine.run({**given, "x": turned})["scaled"], np.tanh(given["x"] @ WEIGHTS))
@@ -191,7 +191,7 @@ def test_inputs_that_the_graph_does_not_take_are_refused(engine: backends.Engine
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", graph()[:-40]], ids=["empty", "text", "cut short"])
-def test_what_is_no_graph_is_refused(name: str, content: bytes) -> None:
+def test_a_file_that_is_no_graph_is_refused(name: str, content: bytes) -> None:
     with pytest.raises(BundleError, match="export the bundle again"):
         installed(name).load(OnnxModel(content), threads=1)
 
@@ -242,7 +242,7 @@ def without_cuda() -> None:
 
 
 @pytest.mark.usefixtures("without_cuda")
-def test_a_fallback_is_told_and_where_strict_an_error() -> None:
+def test_a_fallback_is_a_warning_or_an_error_where_strict() -> None:
     tagger = zoo.bundle(zoo.TAGGER).components["tagger"]
     pool = EnginePool("onnxruntime:cuda")
     pool.get(tagger)
@@ -251,7 +251,7 @@ def test_a_fallback_is_told_and_where_strict_an_error() -> None:
         EnginePool("onnxruntime:cuda", strict=True).get(tagger)
 
 
-def test_torch_without_a_gpu_falls_back_as_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_without_a_gpu_reports_its_fallback_too(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tagger = zoo.bundle(zoo.TAGGER).components["tagger"]

@@ -22,7 +22,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("deadline", [None, 1000.0])
-def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, monkeypatch, deadline):
+def test_results_are_in_order_and_the_next_chunk_is_prepared_meanwhile(files, monkeypatch, deadline):
     attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1, deadline=deadline)
     monkeypatch.setattr(batch, "CHUNK", 8)
     prepare, attribute, prepared, chunks = attributor.prepare, attributor.attribute_prepared, threading.Semaphore(0), []
@@ -50,7 +50,7 @@ def test_results_are_in_order_and_the_next_chunk_is_looked_at_meanwhile(files, m
     assert told == [(0, 19), (8, 19), (16, 19), (19, 19)]
 
 
-def test_an_error_of_what_was_looked_at_ahead_is_raised(files, monkeypatch):
+def test_an_error_in_a_chunk_prepared_ahead_is_raised(files, monkeypatch):
     attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1)
     monkeypatch.setattr(batch, "CHUNK", 8)
     prepare = attributor.prepare

@@ -77,14 +77,14 @@ def until(done):
 
 
 @pytest.mark.parametrize("holders", [1, 2])
-def test_one_alone_runs_ahead_of_the_device_and_several_let_it_finish(holders):
+def test_a_single_caller_runs_ahead_of_the_device_and_several_wait_for_it(holders):
     engine, waited = Engine(), []
     engine.device.synchronize = lambda: waited.append(engine.calls[-1])
     DynamicBatcher(engine, lambda: holders).run(rows(3))
     assert waited == [[3]][: holders - 1]
 
 
-def test_calls_that_meet_are_run_in_their_order_as_far_as_they_are_alike_and_fit():
+def test_queued_calls_of_equal_shape_run_in_order_as_one_batch():
     engine = Engine()
     merged = DynamicBatcher(engine, several, most_rows=4)
     calls = [
@@ -104,14 +104,14 @@ def test_calls_that_meet_are_run_in_their_order_as_far_as_they_are_alike_and_fit
     assert engine.calls == [[1, 2, 4, 6], [3], [5], [7, 8], [9, 10, 11], [12, 13, 14]]
 
 
-def test_rows_of_a_call_are_the_first_ones_doubled_so_that_devices_see_few_sizes():
+def test_a_batch_is_its_first_call_times_a_power_of_two_so_that_devices_see_few_sizes():
     engine = Engine()
     for future in meet(DynamicBatcher(engine, several), engine, [rows(i, i) for i in range(7)]):
         future.result()
     assert [len(call) for call in engine.calls] == [8, 4]
 
 
-def test_who_gets_an_error_alone_gets_it_and_nobody_else():
+def test_an_error_reaches_only_the_call_that_causes_it():
     engine = Engine()
     calls = [rows(0), rows(1), rows(np.nan), rows(3), {}, rows(5)]
     futures = meet(DynamicBatcher(engine, several), engine, calls)
@@ -123,7 +123,7 @@ def test_who_gets_an_error_alone_gets_it_and_nobody_else():
         futures[4].result()
 
 
-def test_what_memory_is_too_small_for_is_run_call_by_call_and_not_tried_again():
+def test_a_batch_that_does_not_fit_into_memory_runs_call_by_call_from_then_on():
     engine = Engine(holds=2)
     merged = DynamicBatcher(engine, several)
     for tries in (1, 0):
@@ -132,7 +132,7 @@ def test_what_memory_is_too_small_for_is_run_call_by_call_and_not_tried_again():
         assert sum(len(call) > engine.holds for call in engine.calls) == tries
 
 
-def test_an_engine_whose_outputs_are_not_rows_answers_each_call_alone():
+def test_an_engine_whose_outputs_are_not_rows_runs_call_by_call():
     engine = Engine()
     merged = DynamicBatcher(
         SimpleNamespace(fallback="", device=engine.device, run=lambda inputs: {"sum": engine.run(inputs)["y"].sum(0)}), several
@@ -141,7 +141,7 @@ def test_an_engine_whose_outputs_are_not_rows_answers_each_call_alone():
         np.testing.assert_array_equal(future.result()["sum"], [2 * i] * 3)
 
 
-def test_an_interrupt_inside_the_engine_is_of_its_own_thread():
+def test_an_interrupt_inside_the_engine_is_raised_in_its_own_thread():
     engine = Engine()
     merged = DynamicBatcher(engine, several)
 
@@ -183,7 +183,7 @@ class Interrupt(BaseException):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer to interrupt with")
-def test_interrupts_at_any_moment_leave_nobody_waiting():
+def test_interrupts_at_any_moment_leave_no_call_waiting():
     """The main thread is interrupted again and again, in its queueing, waiting, running and leaving; the others get all their rows."""
     engine = Engine()
     merged = DynamicBatcher(engine, several)
@@ -224,7 +224,7 @@ def test_interrupts_at_any_moment_leave_nobody_waiting():
     assert not merged._queue
 
 
-def test_many_calls_of_many_threads_are_all_answered_with_their_own_rows():
+def test_many_calls_of_many_threads_each_get_their_own_rows():
     engine = Engine()
 
     def run(inputs):
@@ -269,7 +269,7 @@ class Device:
         return SimpleNamespace(fallback="", device=CpuDevice(), run=run)
 
 
-def test_walks_of_one_candidate_share_calls_at_different_steps_and_draw_what_they_draw_alone():
+def test_walks_at_different_steps_share_batches_and_give_the_same_pictures_as_alone():
     steps, prompts, timesteps, begun = 8, zoo.prompts()[:4], [], threading.Event()
 
     def watch(inputs):
@@ -297,7 +297,7 @@ def test_walks_of_one_candidate_share_calls_at_different_steps_and_draw_what_the
     assert len(timesteps) == 4 * steps
 
 
-def test_the_time_of_a_call_is_shared_by_its_rows_and_waiting_is_nobodys(monkeypatch):
+def test_the_time_of_a_batch_is_divided_by_rows_and_waiting_is_not_counted(monkeypatch):
     """By a clock that a call puts forward by 10 s and 1 s a row."""
     clock, engine, told = 0.0, Engine(), []
 
@@ -326,7 +326,7 @@ def test_the_time_of_a_call_is_shared_by_its_rows_and_waiting_is_nobodys(monkeyp
     assert sorted(told) == [(1, 3.5), (1, 11.0), (3, 10.5)]
 
 
-def test_a_processor_runs_calls_side_by_side():
+def test_on_a_cpu_calls_run_concurrently():
     pool, component = EnginePool(), zoo.bundle(zoo.TAGGER).components["tagger"]
     assert not isinstance(pool.get(component), DynamicBatcher)
     assert isinstance(EnginePool(Device(lambda inputs: None)).get(component), DynamicBatcher)

@@ -27,7 +27,7 @@ def test_three_windows_that_agree_are_stable():
         [window([100] * 10), window([100] * 10), window([])],
     ],
 )
-def test_fewer_or_others_are_not(windows):
+def test_fewer_or_other_windows_are_not_stable(windows):
     assert not settled(windows)
 
 
@@ -51,7 +51,7 @@ def run(*arguments, cache):
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "XDG_CACHE_HOME": str(cache)})
 
 
-def test_the_command_measures_and_keeps_what_graphs_cost(tmp_path):
+def test_the_command_measures_graphs_and_stores_their_costs(tmp_path):
     done = run("--concurrency", "1,2", "--window", "0.05", "--references", "1", "--steps", "1", "--threads", "1", "--json", cache=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -72,7 +72,7 @@ def test_the_command_measures_and_keeps_what_graphs_cost(tmp_path):
     ("arguments", "message"),
     [(("--concurrency", "x"), "--concurrency is 'x'"), (("--concurrency", "0"), "concurrency is 0"), (("--window", "0"), "window is 0.0")],
 )
-def test_nonsense_is_refused_by_name(tmp_path, arguments, message):
+def test_wrong_options_of_bench_are_named(tmp_path, arguments, message):
     done = run(*arguments, "--steps", "1", cache=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

@@ -173,7 +173,7 @@ def test_weights_behind_a_link_that_leaves_are_refused(apart, tmp_path_factory):
         ([{"file": "weights.bin"}], "holds only"),
     ],
 )
-def test_weights_that_are_named_wrongly_are_refused(apart, data, message):
+def test_weights_with_a_wrong_name_are_refused(apart, data, message):
     path, manifest, write = apart
     entry = manifest["components"]["denoiser"]
     entry["data"] = [{"sha256": path.stem, **item} if isinstance(item, dict) else item for item in data] if isinstance(data, list) else data
@@ -203,11 +203,11 @@ def test_a_manifest_that_is_no_json_is_refused(copy):
         Bundle.open(folder)
 
 
-def test_a_missing_bundle_says_what_to_give(tmp_path):
+def test_a_missing_bundle_is_named_with_the_way_out(tmp_path):
     with pytest.raises(BundleError, match="resynth export"):
         Bundle.open(tmp_path / "nowhere")
 
 
-def test_a_step_count_without_table_names_those_there_are():
+def test_a_step_count_without_a_table_names_the_available_ones():
     with pytest.raises(BundleError, match="has tables for 1, 2, 4, 8, 20"):
         zoo.bundle(NAME).step_table(3)

@@ -34,7 +34,7 @@ class Describes:
         return ["a thing"] * len(pictures)
 
 
-def test_a_recorded_prompt_is_the_caption_where_there_is_one(tmp_path: Path) -> None:
+def test_a_recorded_prompt_is_the_caption_where_the_picture_has_one(tmp_path: Path) -> None:
     with_prompt, without = picture(tmp_path, parameters=A1111), picture(tmp_path, parameters="no such thing")
     captioner = Describes()
     said = choice.captions("metadata", [without, with_prompt, without], captioner)

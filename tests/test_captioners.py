@@ -125,7 +125,7 @@ def test_a_caption_does_not_depend_on_its_batch(bundle: Bundle) -> None:
     assert captioner.caption([]) == []
 
 
-def test_the_manifest_says_how_a_caption_begins_and_ends(bundle: Bundle, model: Any, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_manifest_holds_the_tokens_that_begin_and_end_a_caption(bundle: Bundle, model: Any, checkpoint: Path, tmp_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     prefix = [START, *tokenizer("a picture of", add_special_tokens=False).input_ids]
     prompted = changed(bundle, tmp_path, decoding={"prefix": prefix, "end": END, "max_tokens": MOST})
@@ -261,7 +261,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__)
-def test_what_cannot_be_exported_is_refused_and_nothing_written(spoil: Any, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_no_captioner_is_refused_and_nothing_written(spoil: Any, checkpoint: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
     spoil(folder)
     with pytest.raises(ConfigError, match=WRONG[spoil]):
@@ -269,7 +269,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_written(spoil: Any, chec
     assert not (tmp_path / "to").exists()
 
 
-def test_an_export_that_writes_something_else_is_not_published(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
+def test_an_export_whose_captions_differ_is_not_published(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     """The check that guards publishing: a bundle whose captions end elsewhere differs from transformers'."""
     other = VisionLanguage(bundle, EnginePool(threads=1)).tokens(exporter.probes())[0][3]
     spoilt = changed(bundle, tmp_path, decoding={"prefix": [START], "end": other, "max_tokens": MOST})

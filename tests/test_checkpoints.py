@@ -233,7 +233,7 @@ def test_links_inside_the_folder_and_into_the_hubs_own_store_are_followed(saved:
         checkpoints.check(snapshot)
 
 
-def test_what_looks_at_the_pictures_of_a_pipeline_is_left_out(checkpoint: Path) -> None:
+def test_a_safety_checker_of_a_pipeline_is_left_out(checkpoint: Path) -> None:
     edit(checkpoint / "model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"], requires_safety_checker=True)
     with checkpoints.quiet():
         pipeline = checkpoints.load(checkpoint, type(tiny.stable_diffusion()))

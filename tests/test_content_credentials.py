@@ -82,14 +82,14 @@ def credentials(tmp_path: Path, content: bytes) -> metadata.Credentials:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_manifest_is_told_with_the_hash_apart_from_the_certificate(tmp_path: Path, signer: Any, kind: str) -> None:
+def test_a_manifest_is_reported_with_its_hash_and_its_certificate_apart(tmp_path: Path, signer: Any, kind: str) -> None:
     found = credentials(tmp_path, signed(signer, kind))
     assert (found.status, found.hash) == ("present", "matches")
     assert (found.issuer, found.common_name, found.generator) == ("Example <b>Pictures", "Signer", "example")
     assert found.codes == ("signingCredential.untrusted",)
 
 
-def test_bytes_that_were_not_signed_differ(tmp_path: Path, signer: Any) -> None:
+def test_bytes_added_after_signing_are_reported(tmp_path: Path, signer: Any) -> None:
     content = signed(signer)
     at = content.rindex(b"IEND") - 4
     text = io.BytesIO()
@@ -128,7 +128,7 @@ def test_damage_in_a_manifest_never_raises(tmp_path: Path, signer: Any) -> None:
     assert "unreadable" in seen or "present" in seen
 
 
-def test_a_manifest_elsewhere_is_not_fetched(tmp_path: Path, signer: Any) -> None:
+def test_a_remote_manifest_is_not_fetched(tmp_path: Path, signer: Any) -> None:
     asked = []
 
     class Notes(BaseHTTPRequestHandler):

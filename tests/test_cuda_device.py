@@ -61,7 +61,7 @@ def test_views_are_those_of_numpy_and_keep_their_memory(host_device: Any) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int64", "uint64"])
-def test_others_read_an_array_without_a_copy(host_device: Any, dtype: str) -> None:
+def test_other_libraries_read_an_array_without_a_copy(host_device: Any, dtype: str) -> None:
     values = (100 * np.abs(floats(4, 3))).astype(dtype)
     array = CudaArray.of(host_device, values)
     read = np.from_dlpack(array[1:])
@@ -73,7 +73,7 @@ def test_others_read_an_array_without_a_copy(host_device: Any, dtype: str) -> No
     assert not host_device.memory
 
 
-def test_another_stream_is_given_what_is_done(host_device: Any) -> None:
+def test_another_stream_reads_only_finished_work(host_device: Any) -> None:
     array = CudaArray.of(host_device, floats(3))
     array.__dlpack__(max_version=(1, 0), stream=None)
     assert host_device.waited == 0
@@ -101,7 +101,7 @@ def test_kernels_of_cuda_take_arrays_of_a_device(host_device: Any, monkeypatch: 
             work()
 
 
-def test_rows_at_odd_addresses_are_moved_to_even_ones(host_device: Any) -> None:
+def test_misaligned_rows_are_copied_to_aligned_addresses(host_device: Any) -> None:
     array = CudaArray.of(host_device, floats(5, 3))
     assert array.aligned() is array
     moved = array[1:].aligned()
@@ -120,12 +120,12 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("work", OPERATIONS.values(), ids=OPERATIONS)
-def test_operations_give_what_the_host_gives(device: CudaDevice, work: Any) -> None:
+def test_operations_on_a_device_agree_with_the_host(device: CudaDevice, work: Any) -> None:
     x = np.abs(floats(4, 3, 8, 8))
     np.testing.assert_array_equal(device.to_host(work(device, device.to_device(x))), work(CPU, x))
 
 
-def test_what_is_not_finite_is_seen(device: CudaDevice) -> None:
+def test_values_that_are_not_finite_are_detected(device: CudaDevice) -> None:
     for i, harm in enumerate((np.nan, np.inf, -np.inf)):
         x = floats(2, 3, 5, 7)
         assert device.all_finite(device.to_device(x))
@@ -138,11 +138,11 @@ def of_bundle(name: str, device: CudaDevice | None = None) -> EngineCandidate:
 
 
 @pytest.mark.parametrize("name", [bundle.name for bundle in zoo.candidates()])
-def test_pictures_are_the_same_wherever_their_arrays_are(device: CudaDevice, name: str) -> None:
+def test_pictures_are_the_same_on_every_device(device: CudaDevice, name: str) -> None:
     np.testing.assert_array_equal(of_bundle(name, device).make(PROMPTS, SEEDS, 4), of_bundle(name).make(PROMPTS, SEEDS, 4))
 
 
-def test_nothing_but_conditions_goes_up_and_nothing_but_pictures_and_features_comes_down(device: CudaDevice) -> None:
+def test_only_conditions_are_uploaded_and_only_pictures_and_features_downloaded(device: CudaDevice) -> None:
     """Beside a few numbers: weights of the steps, seeds, and whether what was made is finite."""
     candidate, space = of_bundle("zoo-sd", device), open_space(zoo.bundle(zoo.TEXTURE))
     candidate.make(PROMPTS, SEEDS, 1)  # text states are kept on the host, once for all candidates
@@ -158,7 +158,7 @@ def test_nothing_but_conditions_goes_up_and_nothing_but_pictures_and_features_co
     np.testing.assert_array_equal(space.features(device.to_device(np.stack(pictures)), device), space.features(pictures))
 
 
-def test_a_verdict_is_the_same_wherever_its_arrays_are(device: CudaDevice, tmp_path: Path) -> None:
+def test_a_verdict_is_the_same_on_every_device(device: CudaDevice, tmp_path: Path) -> None:
     Image.fromarray(of_bundle("zoo-sd").make(PROMPTS[:1], SEEDS[:1], 8)[0]).save(tmp_path / "probe.png")
     verdicts = [
         Attributor.open(["zoo:zoo-sd", "zoo:zoo-flux"], backend=OnnxRuntime(PROVIDERS["cpu"], where), threads=1, references=2, steps=2)(
@@ -171,7 +171,7 @@ def test_a_verdict_is_the_same_wherever_its_arrays_are(device: CudaDevice, tmp_p
     assert not device.context.memory
 
 
-def test_memory_is_given_back_after_each_picture(device: CudaDevice) -> None:
+def test_memory_is_freed_after_each_picture(device: CudaDevice) -> None:
     of_bundle("zoo-sd", device).make(PROMPTS, SEEDS, 2)
     assert not device.context.memory
 
@@ -186,7 +186,7 @@ def test_an_engine_takes_arrays_of_the_host_too(device: CudaDevice) -> None:
 
 
 @pytest.mark.parametrize("variant", ["cuda", "tensorrt"])
-def test_a_gpu_is_asked_to_work_on_our_stream(device: CudaDevice, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+def test_a_provider_is_told_to_work_on_our_stream(device: CudaDevice, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     import onnxruntime
 
     if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
@@ -236,7 +236,7 @@ def test_without_kernels_or_a_device_arrays_go_through_the_host(monkeypatch: pyt
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("work", OPERATIONS.values(), ids=OPERATIONS)
-def test_operations_of_a_gpu_give_what_the_host_gives(work: Any) -> None:
+def test_operations_of_a_gpu_agree_with_the_host(work: Any) -> None:
     device = cuda.cuda_device()
     assert device
     x = np.abs(floats(4, 3, 8, 8))

@@ -46,7 +46,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     return made
 
 
-def test_freed_memory_is_taken_by_who_next_asks_for_as_much(driver: Driver) -> None:
+def test_freed_memory_is_reused_by_the_next_allocation_of_its_size(driver: Driver) -> None:
     device = cuda_driver.CudaContext()
     first, other = device.allocate(3000), device.allocate(3000)
     assert first != other
@@ -57,7 +57,7 @@ def test_freed_memory_is_taken_by_who_next_asks_for_as_much(driver: Driver) -> N
     assert sorted(driver.taken.values()) == [4096, 4096, 8192]
 
 
-def test_what_is_kept_is_given_back_before_there_is_too_little(driver: Driver) -> None:
+def test_cached_memory_is_freed_before_an_allocation_fails(driver: Driver) -> None:
     device = cuda_driver.CudaContext()
     driver.room = 8192
     for address in [device.allocate(1024) for _ in range(8)]:
@@ -68,7 +68,9 @@ def test_what_is_kept_is_given_back_before_there_is_too_little(driver: Driver) -
         device.allocate(1)
 
 
-def test_what_is_uploaded_may_be_changed_at_once_and_is_kept_until_it_is_there(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_uploaded_array_may_be_changed_at_once_and_its_copy_lives_until_the_upload_ends(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The fake driver looks at the source when the stream is waited for, as late as a real one may."""
     device, sources, read = cuda_driver.CudaContext(), [], []
 

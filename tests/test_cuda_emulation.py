@@ -81,7 +81,7 @@ def test_invalid_offsets_read_nothing_and_give_nan(emulated: Kernel) -> None:
         assert np.isnan(margin)
 
 
-def test_all_groups_empty(emulated: Kernel) -> None:
+def test_empty_groups_have_no_label(emulated: Kernel) -> None:
     result = emulated(rows(0, 1, 7), rows(0, 0, 7), np.zeros(3, np.int64), "max")
     assert np.isneginf(result.scores).all()
     assert result.best == -1

@@ -55,14 +55,14 @@ def floats(*shape: int) -> Any:
     ],
     ids=["noise", "joined", "full", "deviation", "rescaled"],
 )
-def test_operations_give_what_the_host_gives(work: Callable[..., Any]) -> None:
+def test_operations_on_a_device_agree_with_the_host(work: Callable[..., Any]) -> None:
     x = np.abs(floats(4, 3, 8, 8)) + 1
     found, expected = work(DEVICE, DEVICE.to_device(x)), work(CPU, x)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_what_is_not_finite_is_seen_and_levels_are_rounded_alike() -> None:
+def test_values_that_are_not_finite_are_detected_and_levels_are_rounded_alike() -> None:
     x = floats(2, 3, 4, 4)
     np.testing.assert_array_equal(DEVICE.to_host(DEVICE.to_uint8(DEVICE.to_device(x))), CPU.to_uint8(x))
     for harm in (np.nan, np.inf):
@@ -73,7 +73,7 @@ def test_what_is_not_finite_is_seen_and_levels_are_rounded_alike() -> None:
 
 
 @pytest.mark.parametrize("name", ["zoo-sd", "zoo-flux"])
-def test_pictures_are_the_same_wherever_their_arrays_are(name: str) -> None:
+def test_pictures_are_the_same_on_every_device(name: str) -> None:
     away, here = (
         EngineCandidate(zoo.bundle(name), EnginePool(backend)).make(PROMPTS, SEEDS, 4) for backend in (AWAY, backends.get("torch"))
     )
@@ -99,7 +99,7 @@ def encoder(folder: Path, pool: EnginePool) -> FeatureSpace:
 
 
 @pytest.mark.parametrize("jpeg_quality", [90, None])
-def test_descriptors_made_at_a_place_are_the_hosts(jpeg_quality: int | None) -> None:
+def test_descriptors_computed_on_a_device_are_those_of_the_host(jpeg_quality: int | None) -> None:
     here = replace(TEXTURE, pixels=replace(TEXTURE.pixels, jpeg_quality=jpeg_quality))
     pictures = np.random.default_rng(0).integers(0, 256, (3, 97, 80, 3), np.uint8)
     expected = here.features(list(pictures))
@@ -117,7 +117,7 @@ def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path: Path, storage
         assert gallery.nearest(x[:5], blocks, device=DEVICE) == gallery.nearest(x[:5], blocks)
 
 
-def test_squares_are_fitted_alike() -> None:
+def test_squares_are_resized_alike() -> None:
     squares = np.random.default_rng(2).integers(0, 2, (2, 30, 30, 3), np.uint8) * 255  # black beside white: bicubic goes beyond both
     expected = CPU.resize_to_unit(squares, 41)
     np.testing.assert_array_equal(DEVICE.to_host(DEVICE.resize_to_unit(DEVICE.to_device(squares), 41)), expected)
@@ -126,7 +126,7 @@ def test_squares_are_fitted_alike() -> None:
 
 @pytest.mark.parametrize("backend", [AWAY, backends.get("torch")], ids=["away", "here"])
 @pytest.mark.parametrize("device", [DEVICE, CPU], ids=["away", "here"])
-def test_an_encoder_is_given_its_pixels_where_it_runs(backend: Torch, device: Any, tmp_path: Path) -> None:
+def test_an_encoder_gets_its_pixels_on_its_device(backend: Torch, device: Any, tmp_path: Path) -> None:
     pictures = np.random.default_rng(1).integers(0, 256, (4, 50, 60, 3), np.uint8)
     expected = encoder(tmp_path, EnginePool(backends.get("onnxruntime"))).features(list(pictures))
     found = encoder(tmp_path, EnginePool(backend)).features(device.to_device(pictures), device)
@@ -168,7 +168,7 @@ def test_nothing_but_features_and_pictures_is_copied_to_the_host(tmp_path: Path,
     np.testing.assert_array_equal(found, candidate.make(PROMPTS, SEEDS, 4))
 
 
-def test_recorded_calls_are_one_for_each_shape_and_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_graph_is_captured_for_each_shape_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is recorded reads and writes its own memory alone; here a function takes the part of a GPU's recording."""
     recorded: list[int] = []
 
@@ -204,7 +204,7 @@ def test_pictures_of_a_gpu_are_those_of_the_cpu(name: str) -> None:
 
 
 @pytest.mark.gpu
-def test_pictures_are_described_on_a_gpu_as_on_the_host() -> None:
+def test_features_on_a_gpu_are_those_of_the_host() -> None:
     from resynth_fast.kernels import _cuda
 
     gpu, image = TorchDevice(torch.device("cuda"), _cuda), floats(2, 3, 80, 80)

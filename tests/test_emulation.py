@@ -150,7 +150,7 @@ def test_a_count_of_blocks_that_no_grid_holds_is_an_error(wrong: Emulation, coun
     assert wrong.blocks(count) == INVALID_CONFIGURATION
 
 
-def test_threads_that_wait_for_ever_are_an_error_and_the_next_launch_runs(wrong: Emulation) -> None:
+def test_a_deadlock_of_threads_is_an_error_and_the_next_launch_runs(wrong: Emulation) -> None:
     assert wrong.parted() == LAUNCH_TIMEOUT
     out = np.zeros(64, np.int32)
     assert wrong.reversed(out, 1) == 0

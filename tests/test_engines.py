@@ -78,7 +78,7 @@ def components(tmp_path):
 
 @pytest.mark.parametrize("prefetch", [False, True])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_engines_never_take_more_than_the_budget_whoever_asks(components, prefetch, threads):
+def test_engines_never_exceed_the_memory_budget(components, prefetch, threads):
     backend = Backend(load_s=0.001)
     largest = engine_ref(components[-1]).size_bytes
     pool = EnginePool(backend, budget_bytes=2 * largest, prefetch=prefetch)
@@ -100,7 +100,7 @@ def test_engines_never_take_more_than_the_budget_whoever_asks(components, prefet
     assert pool.account.loads >= len(components)
 
 
-def test_engines_that_went_are_freed(components):
+def test_evicted_engines_are_freed(components):
     backend = Backend()
     pool = EnginePool(backend, budget_bytes=engine_ref(components[-1]).size_bytes)
     for chosen in components * 2:
@@ -111,7 +111,7 @@ def test_engines_that_went_are_freed(components):
     assert len(backend.alive) == len(pool.resident)
 
 
-def test_what_is_coming_is_loaded_while_others_compute(components):
+def test_announced_engines_are_loaded_while_others_compute(components):
     backend = Backend(load_s=0.03)
     pool = EnginePool(backend, budget_bytes=1 << 20, prefetch=True)
     pool.expect(components)
@@ -143,7 +143,7 @@ def test_an_engine_over_the_budget_names_both_sizes(components):
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
-def test_a_graph_that_does_not_load_is_heard_of_by_who_needs_it_and_by_nobody_else(components, prefetch):
+def test_a_graph_that_does_not_load_is_an_error_only_to_the_caller_that_needs_it(components, prefetch):
     components[1].file.path.write_bytes(b"broken")
     pool = EnginePool(Backend(), budget_bytes=1 << 20, prefetch=prefetch)
     pool.expect(components)
@@ -156,7 +156,7 @@ def test_a_graph_that_does_not_load_is_heard_of_by_who_needs_it_and_by_nobody_el
         pass
 
 
-def test_rows_are_run_once_and_come_in_the_order_asked_for():
+def test_equal_rows_run_once_and_come_back_in_order():
     asked = []
 
     def run(inputs):
@@ -172,7 +172,7 @@ def test_rows_are_run_once_and_come_in_the_order_asked_for():
     np.testing.assert_array_equal(np.concatenate(asked), [[1, 2], [3, 4], [5, 6], [1, 2]])
 
 
-def test_a_full_memo_forgets_the_longest_unused_and_still_answers():
+def test_a_full_text_cache_forgets_the_least_recently_used_rows():
     calls = []
 
     def run(inputs):
@@ -202,12 +202,12 @@ def test_a_text_is_encoded_once_for_all_candidates_that_share_the_encoder():
 
 
 @pytest.mark.parametrize(("text", "size"), [("500MB", 500_000_000), ("8 GB", 8 * 10**9), ("1.5GiB", 3 << 29), ("1000", 1000), ("2k", 2000)])
-def test_sizes_are_read(text, size):
+def test_sizes_of_memory_are_parsed(text, size):
     assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "8TB", "1e9", "nan"])
-def test_what_is_no_size_is_refused(text):
+def test_a_text_that_is_no_size_is_refused(text):
     with pytest.raises(ConfigError, match="as in 500MB or 8GB"):
         parse_bytes(text)
 
@@ -239,7 +239,7 @@ def expected(probes):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_half_the_memory_gives_the_same_answers_and_says_what_it_cost(probes, expected, threads):
+def test_half_the_memory_gives_the_same_pictures_and_reports_the_extra_loads(probes, expected, threads):
     free = Attributor.open(references=2, steps=2, threads=threads)
     free(probes)
     budget = free.pool.account.peak_bytes // 2
@@ -255,7 +255,7 @@ def test_half_the_memory_gives_the_same_answers_and_says_what_it_cost(probes, ex
     assert tight.pool.account.waited_ms > 0
 
 
-def test_answers_are_the_same_for_any_order_and_concurrency(probes, expected):
+def test_results_are_the_same_for_any_order_and_concurrency(probes, expected):
     by_order = dict(
         zip((2, 0, 1), answers(Attributor.open(references=2, steps=2, threads=1), [probes[2], probes[0], probes[1]]), strict=True)
     )

@@ -29,12 +29,12 @@ from resynth_fast.evaluation.protocols import ProtocolRunner
         ({"policy": "aligned"}, "recipe one-shot"),
     ],
 )
-def test_settings_that_say_nothing_are_refused(setting, message):
+def test_settings_without_effect_or_out_of_range_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         EvaluationConfig(**setting)
 
 
-def test_an_extractor_may_lack_what_a_recipe_needs(gaussian_data):
+def test_an_extractor_without_the_layers_of_a_recipe_is_refused(gaussian_data):
     with pytest.raises(ConfigError, match="without its own last layer"):
         runner(replace(gaussian_data, last=None), recipe="paper")
     with pytest.raises(ConfigError, match="compares one tap"):

@@ -176,7 +176,7 @@ def test_the_same_weights_exported_twice_give_the_same_bundle(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_graphs_tell_nothing_of_the_machine(name: str, bundle_of: Callable[[str], Bundle]) -> None:
+def test_graphs_hold_no_path_or_name_of_the_machine(name: str, bundle_of: Callable[[str], Bundle]) -> None:
     bundle = bundle_of(name)
     for file in bundle.files():
         content = file.read()
@@ -189,7 +189,7 @@ def test_graphs_tell_nothing_of_the_machine(name: str, bundle_of: Callable[[str]
     assert str(Path.home()) not in json.dumps(dict(bundle.manifest))
 
 
-def test_files_stand_among_the_objects_and_are_shared(bundle_of: Callable[[str], Bundle]) -> None:
+def test_bundles_share_files_through_the_object_store(bundle_of: Callable[[str], Bundle]) -> None:
     bundle = bundle_of("pixart-sigma")
     assert [path.name for path in bundle.folder.iterdir()] == ["bundle.json"]
     assert all(file.path.parent.name == OBJECTS for file in bundle.files())
@@ -231,7 +231,9 @@ FAMILY_OF = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variants_of_guidance_and_sampler_draw_as_diffusers_does(name: str, bundle_of: Callable[[str], Bundle], tmp_path: Path) -> None:
+def test_variants_of_guidance_and_sampler_give_the_pictures_of_diffusers(
+    name: str, bundle_of: Callable[[str], Bundle], tmp_path: Path
+) -> None:
     make, settings, guidance = VARIANTS[name]
     bundle_of(FAMILY_OF.get(type(make()).__name__, "stable-diffusion"))
     parity = Parity()
@@ -252,7 +254,7 @@ def test_variants_of_guidance_and_sampler_draw_as_diffusers_does(name: str, bund
         ("stable-diffusion", {"precision": "int8"}, "precision is 'int8'; it must be fp16 or fp32"),
     ],
 )
-def test_guidance_and_precision_that_cannot_be_are_refused_by_name(
+def test_impossible_guidance_and_precision_are_refused_by_name(
     name: str, settings: dict[str, Any], named: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=named):

@@ -105,7 +105,7 @@ def test_the_same_weights_give_the_same_files_and_others_another_identity(
     other.verify()
 
 
-def test_weights_rest_in_16_bits_and_are_widened_only_while_they_are_used(module: Module) -> None:
+def test_weights_are_stored_in_16_bits_and_widened_only_in_use(module: Module) -> None:
     def kinds() -> list[Any]:
         return [parameter.dtype for parameter in module.parameters()]
 

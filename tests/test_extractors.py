@@ -148,7 +148,7 @@ def quantised(tmp_path_factory):
     return folder / "exact.onnx", folder / "int8.onnx"
 
 
-def test_dequantising_takes_batch_mates_out_of_the_features(quantised):
+def test_after_dequantisation_features_do_not_depend_on_the_batch(quantised):
     exact, small = quantised
     pixels = pictures(4)
     pixels[1:] *= 3  # mates of another range move a shared scale
@@ -163,7 +163,7 @@ def test_dequantising_takes_batch_mates_out_of_the_features(quantised):
     np.testing.assert_allclose(run(undone.network, pixels)["tap_2"], reference, atol=0.05 * np.abs(reference).max())
 
 
-def test_a_bundle_that_keeps_its_quantisation_is_run_picture_by_picture(quantised, tmp_path):
+def test_a_quantised_bundle_runs_picture_by_picture(quantised, tmp_path):
     bundle = extractors.export(
         quantised[1], tmp_path, name="kept", licence="MIT", taps=[2], dequantise=False, constants_from=dataset(tmp_path / "pictures")
     )
@@ -207,7 +207,7 @@ def test_a_tap_outside_the_encoder_is_refused(encoder):
         extractors.read(encoder[1], [2, 9])
 
 
-def test_what_is_no_encoder_is_refused(tmp_path):
+def test_a_graph_that_is_no_encoder_is_refused(tmp_path):
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(ConfigError, match="cannot be read as an ONNX graph"):
         extractors.read(tmp_path / "text.onnx", [1])

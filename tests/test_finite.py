@@ -28,7 +28,7 @@ def faults(request: pytest.FixtureRequest, emulated_cuda: Callable[[str], Emulat
 
 
 @pytest.mark.parametrize("size", [1, 33, 255, 256, 2049])
-def test_one_number_anywhere_is_enough(faults: Faults, size: int) -> None:
+def test_one_value_that_is_not_finite_is_found_anywhere(faults: Faults, size: int) -> None:
     largest = np.finfo(np.float32).max
     values = np.resize(np.array([0.0, -0.0, 1e-45, -largest, largest], np.float32), size)
     found = np.zeros(1, np.int32)
@@ -42,7 +42,7 @@ def test_one_number_anywhere_is_enough(faults: Faults, size: int) -> None:
             values[at] = kept
 
 
-def test_of_nothing_all_is_finite(faults: Faults) -> None:
+def test_an_empty_array_is_finite(faults: Faults) -> None:
     found = np.full(1, 3, np.int32)
     faults(np.zeros((0, 4), np.float32), found)
     assert found == 3

@@ -25,7 +25,7 @@ def mixed(exemplar_folders: Path) -> Attributor:
     return Attributor.open([f"acme={exemplar_folders / 'zoo-flux'}", "zoo:zoo-sd", "zoo:zoo-sd-v"], references=2, steps=4, threads=1)
 
 
-def test_folders_alone_are_told_apart_by_their_own_pictures(tmp_path: Path) -> None:
+def test_candidates_that_are_all_folders_are_told_apart_by_their_exemplars(tmp_path: Path) -> None:
     """A grainy and a smooth source of pictures that show much the same."""
     rng = np.random.default_rng(0)
 
@@ -47,12 +47,12 @@ def test_folders_alone_are_told_apart_by_their_own_pictures(tmp_path: Path) -> N
         assert all((len(c.resyntheses), len(c.exemplars)) == (0, 4) for v in verdicts for c in v.candidates)
 
 
-def test_a_folder_is_named_beside_candidates_that_can_be_run(mixed: Attributor, zoo_probes: dict[str, list[Path]]) -> None:
+def test_a_folder_wins_its_own_probes_among_generative_candidates(mixed: Attributor, zoo_probes: dict[str, list[Path]]) -> None:
     assert sum(v.candidates[0].name == "acme" for v in mixed(zoo_probes["zoo-flux"])) >= 2
     assert sum(v.candidates[0].name == "zoo-sd-v" for v in mixed(zoo_probes["zoo-sd-v"])) >= 2
 
 
-def test_the_record_and_the_page_tell_given_from_made(mixed: Attributor, zoo_probes: dict[str, list[Path]]) -> None:
+def test_the_record_and_the_page_distinguish_exemplars_from_resyntheses(mixed: Attributor, zoo_probes: dict[str, list[Path]]) -> None:
     [result] = run(mixed, [str(zoo_probes["zoo-flux"][0])], lambda done, of: None)
     counts = {c["name"]: (c["resyntheses"], c["references"]) for c in result.record["candidates"]}
     assert counts == {"acme": (0, 12), "zoo-sd": (2, 2), "zoo-sd-v": (2, 2)}
@@ -82,7 +82,7 @@ def test_a_probe_is_never_its_own_reference(exemplar_folders: Path, others: list
     assert any("not compared with itself" in warning for warning in verdict.warnings)
 
 
-def test_given_pictures_are_resynthesised_once_and_verdicts_do_not_depend_on_company(
+def test_exemplars_are_resynthesised_once_and_verdicts_do_not_depend_on_other_probes(
     mixed: Attributor, zoo_probes: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = mixed([zoo_probes["zoo-flux"][0], zoo_probes["zoo-sd-v"][0]])
@@ -126,7 +126,7 @@ def test_the_hash_of_a_folder_is_that_of_its_pictures(tmp_path: Path, zoo_pool: 
     assert sha256(["red", "blue"]) == sha256(["blue", "red", "red"]) != sha256(["red"])
 
 
-def test_bad_folders_say_what_is_wrong(tmp_path: Path, exemplar_folders: Path, zoo_pool: EnginePool) -> None:
+def test_a_bad_folder_is_refused_with_its_fault(tmp_path: Path, exemplar_folders: Path, zoo_pool: EnginePool) -> None:
     with pytest.raises(ConfigError, match=r"candidate acme: .*nowhere is no folder; name the folder"):
         find(["acme=/nowhere"], zoo_pool)
     (tmp_path / "empty").mkdir()

@@ -33,7 +33,7 @@ def test_the_same_picture_twice_is_one_entry(gallery):
     np.testing.assert_array_equal(gallery.features([1]), features(3)[2:])
 
 
-def test_one_picture_claimed_for_two_generators_is_found(gallery):
+def test_one_picture_under_two_generators_is_found_under_both(gallery):
     gallery.add([given(1, "one"), given(1, "two")], features(2))
     assert {entry.generator for entry in gallery.contains(f"{1:064x}")} == {"one", "two"}
 
@@ -46,7 +46,7 @@ def test_adding_nothing_changes_nothing(gallery):
 
 
 @pytest.mark.parametrize("prompt", ["ein Gesicht 🙂", "写真", "a\n'b\" %s ; DROP TABLE entry; --", "", "e\u0301 \u202e"])
-def test_any_unicode_prompt_is_kept_and_found(gallery, prompt):
+def test_any_unicode_prompt_is_stored_and_found(gallery, prompt):
     gallery.add([given(1, "Генератор №1", prompt), given(2, "Генератор №1")], features(2))
     [found] = gallery.select(prompt=prompt)
     assert (found.prompt, found.generator, found.row) == (prompt, "Генератор №1", 0)
@@ -80,7 +80,7 @@ def test_selecting_joins_all_conditions(filled):
         (np.full((1, DIMENSION), np.inf, np.float32), "not finite"),
     ],
 )
-def test_features_that_do_not_fit_are_refused_and_nothing_is_kept(gallery, values, message):
+def test_features_of_a_wrong_shape_or_value_are_refused_and_nothing_is_stored(gallery, values, message):
     with pytest.raises(ConfigError, match=message):
         gallery.add([given(1)], values)
     assert len(gallery) == 0
@@ -123,7 +123,7 @@ def test_a_resynthesis_is_found_by_its_exact_key_and_by_no_other(gallery):
     assert set(different) == set(ResynthesisKey.__slots__)
 
 
-def test_the_key_of_a_bundle_names_all_that_decides_the_picture():
+def test_the_key_of_a_resynthesis_names_everything_that_decides_its_pixels():
     bundle = zoo.bundle("zoo-sd")
     key = ResynthesisKey.of(bundle, "a face", seed=3, steps=8, backend="b")
     assert (key.resolution_px, key.guidance_scale, key.bundle_sha256) == ((64, 64), bundle.guidance.scale, bundle.sha256)
@@ -131,7 +131,7 @@ def test_the_key_of_a_bundle_names_all_that_decides_the_picture():
     assert key.table_sha256 != ResynthesisKey.of(bundle, "a face", seed=3, steps=4, backend="b").table_sha256
 
 
-def test_a_damaged_resynthesis_is_made_again_once(gallery):
+def test_a_damaged_resynthesis_is_stored_again_once(gallery):
     entry = Entry.resynthesis("g", "d" * 64, origin())
     gallery.add([entry], features(1))
     flip(block_file(gallery), 10)
@@ -156,7 +156,7 @@ def test_pixels_of_a_resynthesis_come_back_and_damage_shows(gallery):
         gallery.picture(entry)
 
 
-def test_pixels_must_be_what_the_entry_says(gallery):
+def test_pixels_must_match_the_hash_of_their_entry(gallery):
     pixels = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(ConfigError, match="is not the hash of the pixels"):
         gallery.add([Entry.resynthesis("g", "d" * 64, origin())], features(1), pixels=[pixels])
@@ -172,7 +172,7 @@ def test_an_entry_must_not_contradict_its_origin():
 # Snapshots and fits
 
 
-def test_a_snapshot_is_the_same_in_whatever_order_entries_came(tmp_path):
+def test_a_snapshot_does_not_depend_on_the_order_of_insertion(tmp_path):
     x, entries = features(6), [given(i, f"g{i % 2}", "p") for i in range(6)]
     hashes = set()
     for name, order in (("a", [0, 1, 2, 3, 4, 5]), ("b", [5, 3, 1, 0, 2, 4])):
@@ -206,7 +206,7 @@ def test_a_snapshot_changes_with_every_fact_and_every_feature(tmp_path):
     assert len(hashes) == 6
 
 
-def test_pictures_of_a_probe_enter_a_fit_only_where_named(gallery):
+def test_pictures_of_a_group_enter_a_fit_only_where_it_is_named(gallery):
     gallery.add([given(1)], features(1))
     before = gallery.snapshot().sha256
     gallery.add([given(2)], features(1, 2), group="probe 17")

@@ -100,13 +100,13 @@ def test_prompts_come_from_folders_also_where_several_generators_share_them(resy
         assert {entry.prompt for entry in gallery.select()} == {"a red café", "写真"}
 
 
-def test_where_all_folders_are_another_generators_nothing_is_taken(resynth, tmp_path):
+def test_where_every_folder_is_anothers_nothing_is_added(resynth, tmp_path):
     paint(tmp_path / "matrix" / "a prompt" / "other" / "0.png", 1)
     code, _, err = resynth("add", "mine", tmp_path / "matrix", "--prompts-from-folders")
     assert (code, "no picture by mine found" in err) == (1, True)
 
 
-def test_a_group_is_kept_apart(resynth, pictures, tmp_path):
+def test_a_group_is_fitted_apart(resynth, pictures, tmp_path):
     resynth("add", "g", pictures / "0.png")
     resynth("add", "g", pictures / "1.png", "--group", "held back")
     with Gallery.open(tmp_path / "gallery") as gallery:
@@ -131,14 +131,14 @@ def test_damage_is_found_taken_out_and_mended(resynth, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "prune"])
-def test_without_a_gallery_the_code_is_3_and_nothing_is_made(resynth, command, tmp_path):
+def test_without_a_gallery_the_exit_code_is_3_and_none_is_created(resynth, command, tmp_path):
     code, out, err = resynth(command)
     assert (code, out) == (3, "")
     assert "no gallery at" in err
     assert not (tmp_path / "gallery").exists()
 
 
-def test_a_broken_gallery_is_code_3(resynth, pictures, tmp_path):
+def test_a_broken_gallery_has_exit_code_3(resynth, pictures, tmp_path):
     resynth("add", "g", pictures)
     for leftover in (tmp_path / "gallery").glob("index.sqlite*"):
         leftover.write_bytes(b"x" * 5000)
@@ -163,7 +163,7 @@ def test_a_broken_gallery_is_code_3(resynth, pictures, tmp_path):
         ["verify", "--format", "xml"],
     ],
 )
-def test_a_wrong_call_is_code_2_and_leaves_no_gallery(resynth, pictures, arguments, tmp_path):
+def test_a_wrong_call_has_exit_code_2_and_leaves_no_gallery(resynth, pictures, arguments, tmp_path):
     code, out, err = resynth(*(argument.replace("{}", str(pictures)) for argument in arguments))
     assert (code, out) == (2, "")
     assert err.startswith("resynth: ")
@@ -192,7 +192,7 @@ def test_a_named_extractor_must_be_the_gallerys(resynth, pictures, tmp_path):
     assert resynth("add", "g", pictures, "--extractor", tmp_path / "mine", "--gallery", tmp_path / "second")[0] == 0
 
 
-def test_real_pictures_are_described_as_the_extractor_describes_them(resynth, tmp_path):
+def test_stored_features_are_those_of_the_extractor(resynth, tmp_path):
     from resynth_fast import images, zoo
     from resynth_fast.extractors.space import open_space
 

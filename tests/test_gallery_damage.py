@@ -32,7 +32,7 @@ def test_a_flipped_bit_anywhere_in_a_vector_is_found_pruned_and_mended(filled):
     np.testing.assert_array_equal(gallery.features([12]), x[4:5])
 
 
-def test_quarantine_keeps_what_was_said(filled):
+def test_quarantine_preserves_the_record_of_an_entry(filled):
     gallery, _ = filled
     flip(block_file(gallery), 0)
     gallery.prune()
@@ -76,7 +76,7 @@ def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled):
         gallery.features([0])
 
 
-def test_what_lies_behind_the_last_entry_is_nothing_but_is_never_overwritten(filled):
+def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled):
     gallery, x = filled
     with open(block_file(gallery, "deep"), "ab") as file:
         file.write(b"\xff" * (4 * BLOCKS["deep"] + 1))  # a whole row and a part, and in the other block nothing
@@ -159,7 +159,7 @@ def test_a_missing_file_is_named(filled, missing):
             Gallery.create(gallery.folder, layout())
 
 
-def test_a_gallery_without_manifest_is_not_begun_anew_over_its_vectors(filled):
+def test_a_gallery_without_manifest_is_not_created_over_its_vectors(filled):
     gallery, _ = filled
     gallery.close()
     (gallery.folder / "gallery.json").unlink()

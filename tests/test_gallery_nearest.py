@@ -36,14 +36,14 @@ def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed)
         np.testing.assert_allclose([n.similarity for n in found[name]], [-cosine for cosine, _ in values], rtol=1e-6)
 
 
-def test_many_queries_are_answered_as_each_alone(filled):
+def test_many_queries_have_the_results_of_each_alone(filled):
     gallery, x = filled
     together = gallery.nearest(x, ["deep"], per_generator=2)
     assert together == [nearest(gallery, query, ["deep"], per_generator=2) for query in x]
     assert gallery.nearest(x[:0], ["deep"]) == []
 
 
-def test_neighbours_that_float32_confuses_are_told_apart(tmp_path):
+def test_neighbours_that_are_equal_in_float32_are_told_apart(tmp_path):
     """Rows of a large mean that differ in the last bits, and equal ones, of which the first go first."""
     with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 100.0))) as gallery:
         x = 100 + features(1) + np.float32(1e-4) * features(30, seed=1)
@@ -100,7 +100,7 @@ def test_a_damaged_neighbour_is_an_error_not_an_answer(filled):
         nearest(gallery, x[7], ["deep"])
 
 
-def test_a_stored_nan_is_an_error_not_the_last_place(filled):
+def test_a_stored_nan_is_an_error_not_the_last_neighbour(filled):
     gallery, x = filled
     with open(block_file(gallery), "r+b") as file:
         file.write(np.array([np.nan], "<f4").tobytes())
@@ -128,6 +128,6 @@ def test_the_mean_itself_has_similarity_zero(tmp_path):
         (lambda g: nearest(g, features(1)[0], ["deep"], rows=np.array([12])), "this gallery has 12"),
     ],
 )
-def test_a_question_that_cannot_be_answered_is_refused(filled, call, message):
+def test_a_query_with_wrong_arguments_is_refused(filled, call, message):
     with pytest.raises(ConfigError, match=message):
         call(filled[0])

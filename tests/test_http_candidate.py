@@ -60,9 +60,7 @@ def candidate(server: Server, tmp_path: Path) -> Callable[..., HttpCandidate]:
     return make
 
 
-def test_a_request_is_what_the_interface_asks_for(
-    server: Server, candidate: Callable[..., HttpCandidate], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_follows_the_interface(server: Server, candidate: Callable[..., HttpCandidate], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_KEY", SECRET)
     acme = candidate("model=acme-2,size=64x64,key=ACME_KEY,seed=yes,quality=low")
     [picture] = acme.make(["a cup"], [7], 8)
@@ -123,7 +121,7 @@ def test_a_wrong_address_or_setting_is_refused_by_name(address: str, said: str) 
     assert "secret" not in str(caught.value)
 
 
-def test_pictures_are_kept_and_not_paid_for_twice(server: Server, candidate: Callable[..., HttpCandidate], tmp_path: Path) -> None:
+def test_pictures_are_cached_and_not_paid_for_twice(server: Server, candidate: Callable[..., HttpCandidate], tmp_path: Path) -> None:
     first = candidate("model=m").make(["a", "a", "b"], [0, 1, 0], 8)
     assert len(server.requests) == 3
     again = candidate("model=m,limit=1,timeout=5").make(["b", "a", "a"], [0, 1, 0], 20)
@@ -143,7 +141,7 @@ def test_pictures_are_kept_and_not_paid_for_twice(server: Server, candidate: Cal
     assert not [path for path in (tmp_path / "store").iterdir() if path.suffix in (".part", ".tmp")]
 
 
-def test_a_run_that_was_cut_off_goes_on_where_it_stopped(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+def test_an_interrupted_run_continues_where_it_stopped(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     prompts = [str(i) for i in range(8)]
     with pytest.raises(
         ConfigError, match=r"candidate acme: the cap of 5 requests a run is reached \(the pictures so far are cached\); run again"
@@ -155,7 +153,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(server: Server, candida
     assert len({body["prompt"] for _, _, body in server.requests}) == 8
 
 
-def test_a_budget_is_a_cap_too_and_repeated_requests_count(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+def test_a_budget_caps_requests_and_repetitions_count(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     server.respond = lambda body, number: (500, {}, b"")
     with pytest.raises(ConfigError, match="cap of 3 requests"):
         candidate("price=0.04,budget=0.12").make(["a"], [0], 8)
@@ -164,7 +162,7 @@ def test_a_budget_is_a_cap_too_and_repeated_requests_count(server: Server, candi
     assert Settings(price=0.1, budget=100.0, limit=7).cap == 7
 
 
-def test_what_may_pass_is_repeated_after_a_pause(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+def test_a_transient_error_is_repeated_after_a_pause(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     answers: list[Answer] = [(429, {"Retry-After": "17"}, b"{}"), (503, {}, b""), (502, {}, b"<html>")]
     server.respond = lambda body, number: answers[number - 1] if number <= 3 else good(body, number)
     wait = Waits()
@@ -176,7 +174,7 @@ def test_what_may_pass_is_repeated_after_a_pause(server: Server, candidate: Call
     assert max(long[1:]) < 17
 
 
-def test_what_does_not_pass_is_an_error_with_the_servers_words(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+def test_a_lasting_error_quotes_the_server(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     server.respond = lambda body, number: (503, {}, json.dumps({"error": {"message": "all\x1b[31m busy"}}).encode())
     with pytest.raises(SourceError, match=r"candidate acme: 127\.0\.0\.1 answered 503: all\\x1b\[31m busy, 5 times; try again later"):
         candidate().make(["a"], [0], 8)
@@ -213,7 +211,7 @@ def test_a_refusal_is_not_repeated_and_never_shows_the_key(
         (b'{"data": [{"url": "http://127.0.0.1/x.png"}]}', "sent a link, which is not opened"),
     ],
 )
-def test_an_answer_that_is_no_picture_is_an_error_and_not_kept(
+def test_an_answer_that_is_no_picture_is_an_error_and_not_cached(
     server: Server, candidate: Callable[..., HttpCandidate], content: bytes, said: str
 ) -> None:
     server.respond = lambda body, number: (200, {}, content)
@@ -231,7 +229,7 @@ def test_a_redirect_is_not_followed(server: Server, candidate: Callable[..., Htt
     assert [path for path, _, _ in server.requests] == ["/v1/images/generations"]
 
 
-def test_a_server_that_is_late_is_not_asked_again(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+def test_a_request_that_timed_out_is_not_repeated(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     def late(body: dict[str, Any], number: int) -> Answer:
         time.sleep(0.6)
         return good(body, number)
@@ -242,7 +240,7 @@ def test_a_server_that_is_late_is_not_asked_again(server: Server, candidate: Cal
     assert len(server.requests) == 1
 
 
-def test_an_answer_in_drops_has_no_more_time_than_another(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+def test_a_slowly_dripping_answer_meets_the_same_time_limit(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     server.piece, server.pause_s = 1, 0.02
     start = time.monotonic()
     with pytest.raises(SourceError, match=r"took more than 0\.3 s; raise timeout="):
@@ -262,7 +260,7 @@ def test_a_server_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
         HttpCandidate("acme", "http://127.0.0.1:9", store=tmp_path, wait=Waits()).make(["a"], [0], 8)
 
 
-def test_requests_keep_to_the_rate_and_to_those_under_way(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
+def test_requests_respect_the_rate_and_the_limit_of_parallel_ones(server: Server, candidate: Callable[..., HttpCandidate]) -> None:
     def slow(body: dict[str, Any], number: int) -> Answer:
         time.sleep(0.05)
         return good(body, number)

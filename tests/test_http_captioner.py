@@ -49,7 +49,7 @@ def grey(level: int, height: int = 8, width: int = 8) -> Any:
     return np.full((height, width, 3), level, np.uint8)
 
 
-def test_a_request_is_what_the_interface_asks_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_follows_the_interface(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_KEY", SECRET)
     acme = captioner(server, "model=see-1,key=ACME_KEY")
     assert acme.caption([grey(7)]) == ["grey 7"]
@@ -106,7 +106,7 @@ def test_an_answer_that_is_no_caption_is_an_error(server: Server, content: bytes
         captioner(server).caption([grey(0)])
 
 
-def test_what_may_pass_is_repeated_and_what_does_not_is_an_error(server: Server) -> None:
+def test_a_transient_error_is_repeated_and_a_lasting_one_is_raised(server: Server) -> None:
     server.respond = lambda _, number: (503, {}, b"") if number < 3 else (200, {}, says("a cat"))
     assert captioner(server).caption([grey(0)]) == ["a cat"]
     assert len(server.requests) == 3
@@ -124,7 +124,7 @@ def test_a_refusal_never_shows_the_key(server: Server, monkeypatch: pytest.Monke
     assert len(server.requests) == 1
 
 
-def test_a_server_that_is_silent_is_given_up(server: Server) -> None:
+def test_a_silent_server_meets_the_time_limit(server: Server) -> None:
     release = threading.Event()
     server.respond = lambda *_: (200, {}, says("late") if release.wait(10) else b"")
     try:
@@ -150,7 +150,7 @@ def test_a_wrong_address_is_refused(address: str, said: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_the_user_is_told_and_no_metadata_leaves(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_is_warned_and_no_metadata_is_sent(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_KEY", SECRET)
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", "a private prompt")
@@ -169,6 +169,6 @@ def test_the_user_is_told_and_no_metadata_leaves(server: Server, tmp_path: Path,
     assert "secret" not in captioners.notice("https://user:secret@a.example")
 
 
-def test_what_is_asked_is_its_identity() -> None:
+def test_the_request_decides_the_identity_of_the_captioner() -> None:
     one, same, other = (HttpCaptioner(f"https://a.example#model={m},timeout={t}") for m, t in (("x", 1), ("x", 2), ("y", 1)))
     assert one.sha256 == same.sha256 != other.sha256

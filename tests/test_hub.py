@@ -95,7 +95,7 @@ def fetched(server: ThreadingHTTPServer, home: Path, *arguments: object, **envir
 
 
 @pytest.mark.slow
-def test_what_the_exporter_reads_is_fetched_and_no_pickle(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_only_files_that_the_exporter_reads_are_fetched_and_no_pickle(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     done = fetched(server, tmp_path, "hub:org/model")
     assert done.returncode == 0, done.stderr[-1000:]
     folder = Path(done.stdout.splitlines()[-1])
@@ -118,20 +118,20 @@ def test_what_the_exporter_reads_is_fetched_and_no_pickle(server: ThreadingHTTPS
         ("hub:org/model@v9", "org/model has no revision 'v9'"),
     ],
 )
-def test_what_cannot_be_had_is_named(server: ThreadingHTTPServer, tmp_path: Path, checkpoint: str, message: str) -> None:
+def test_a_checkpoint_that_cannot_be_fetched_is_named(server: ThreadingHTTPServer, tmp_path: Path, checkpoint: str, message: str) -> None:
     done = fetched(server, tmp_path, checkpoint)
     assert f"ConfigError: {message}" in done.stderr, done.stderr[-1000:]
 
 
 @pytest.mark.slow
-def test_without_a_network_the_way_out_is_told(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_without_a_network_the_error_names_the_way_out(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     done = fetched(server, tmp_path, "hub:org/model", HF_HUB_OFFLINE="1")
     assert "ConfigError: org/model cannot be fetched" in done.stderr
     assert "unset HF_HUB_OFFLINE" in done.stderr
     assert not Hub.asked
 
 
-def test_a_folder_that_is_not_there_is_never_asked_of_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_is_never_looked_up_on_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="no folder org/model; for a checkpoint on a hub write hub:org/model"):
         hub.folder("org/model")
@@ -142,5 +142,5 @@ def test_a_folder_that_is_not_there_is_never_asked_of_a_hub(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("checkpoint", "name"), [("hub:org/model", "model"), ("hub:org/a.b-c@main", "a.b-c"), ("some/folder/", "folder"), ("x.onnx", "x.onnx")]
 )
-def test_a_bundle_is_called_as_its_checkpoint_is(checkpoint: str, name: str) -> None:
+def test_a_bundle_takes_the_name_of_its_checkpoint(checkpoint: str, name: str) -> None:
     assert hub.name_of(checkpoint) == name

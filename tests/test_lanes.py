@@ -9,7 +9,7 @@ from resynth_fast.engines.lanes import Lanes
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_results_are_in_the_order_of_the_items_whoever_is_done_first(count):
+def test_results_are_in_the_order_of_the_items(count):
     def late_first(i):
         time.sleep(0.01 * (5 - i))
         return 10 * i
@@ -18,7 +18,7 @@ def test_results_are_in_the_order_of_the_items_whoever_is_done_first(count):
     assert Lanes(count).map(late_first, []) == []
 
 
-def test_as_many_run_at_once_as_there_are_lanes_and_no_more():
+def test_exactly_as_many_items_run_at_once_as_there_are_lanes():
     three = threading.Barrier(3)
     running, most = set(), 0
 
@@ -36,7 +36,7 @@ def test_as_many_run_at_once_as_there_are_lanes_and_no_more():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_error_of_the_first_is_raised_and_what_has_not_begun_never_begins(count):
+def test_the_first_error_is_raised_and_no_further_item_starts(count):
     begun = []
 
     def work(i):
@@ -55,7 +55,7 @@ def test_the_error_of_the_first_is_raised_and_what_has_not_begun_never_begins(co
     assert len(begun) == after
 
 
-def test_the_block_runs_beside_the_lanes_and_its_error_stops_them():
+def test_the_caller_runs_beside_the_lanes_and_its_error_stops_them():
     reached, begun = threading.Event(), []
     with Lanes(2).running(lambda _: reached.wait(timeout=10), [0, 1]) as results:
         reached.set()  # were the lanes run first, this would never be reached

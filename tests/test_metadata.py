@@ -181,12 +181,12 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(KEYS), JSON)
-def test_no_json_whatever_raises(key: str, value: object) -> None:
+def test_no_json_raises(key: str, value: object) -> None:
     assert generation({key: json.dumps(value)}).status in ("parsed", "unparsed", "absent")
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
-def test_no_parameters_whatever_raise(before: str, after: str) -> None:
+def test_no_parameters_raise(before: str, after: str) -> None:
     assert generation({"parameters": f"{before}\nSteps: {after}"}).status in ("parsed", "unparsed")
 
 

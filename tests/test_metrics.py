@@ -72,7 +72,7 @@ def test_ccr_and_fpr_at_given_rates():
     assert metrics.fpr_at_tpr(known, np.array([0.0, 0.04, 0.06, 0.5])) == 0.5
 
 
-def test_calibration_error_is_nought_for_the_calibrated_and_right_for_the_overconfident():
+def test_calibration_error_is_zero_if_calibrated_and_correct_if_overconfident():
     probability, truth = calibrated(4000, 5, seed=1)
     assert metrics.ece(probability, truth) < 0.008
     sure = np.full((4000, 2), [0.9, 0.1])

@@ -149,12 +149,12 @@ def test_distribution_is_standard_normal(backend: str) -> None:
     ],
 )
 @backends
-def test_what_is_no_seed_or_call_is_named(backend: str, seeds: list[int], calls: list[int], message: str) -> None:
+def test_a_wrong_seed_or_call_is_named(backend: str, seeds: list[int], calls: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         normal_rows(seeds, calls, (3,))
 
 
-def test_the_kernel_names_what_does_not_fit() -> None:
+def test_the_kernel_names_arguments_that_do_not_fit() -> None:
     seeds, calls, out = np.zeros(2, np.uint64), np.zeros(2, np.uint32), np.zeros((2, 3), np.float32)
     for arguments, message in (
         ((seeds[:1], calls, out), "seeds has length 1; it must have 2"),

@@ -86,7 +86,7 @@ def test_an_earlier_jpeg_is_nearly_forgotten() -> None:
     assert difference(recipe.normalise(pixels), recipe.normalise(np.asarray(Image.open(buffer)))).mean() < 1
 
 
-def test_views_and_read_only_arrays_are_welcome_and_unchanged() -> None:
+def test_views_and_read_only_arrays_are_accepted_and_unchanged() -> None:
     pixels = scene(100, 100)
     mirrored = pixels[:, ::-1]
     mirrored.setflags(write=False)
@@ -100,7 +100,7 @@ def test_views_and_read_only_arrays_are_welcome_and_unchanged() -> None:
     ("field", "value"),
     [("working_size", 7), ("working_size", 5000), ("border", -0.1), ("border", 0.3), ("border", float("nan")), ("jpeg_quality", 0)],
 )
-def test_a_wrong_setting_is_named(field: str, value: float) -> None:
+def test_a_setting_out_of_range_is_named(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"{field} is {value}; it must be"):
         PixelRecipe(**{"working_size": 64, field: value})
 

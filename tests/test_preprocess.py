@@ -126,7 +126,7 @@ def test_a_step_of_one_pixel_and_less_is_sampled_and_not_skipped() -> None:
     np.testing.assert_allclose(resize(pixels, 1, 1, filter="box").ravel(), pixels.mean((0, 1)), atol=0.51)
 
 
-def test_crops_mirrored_and_read_only_arrays_are_taken_alike_and_left_alone() -> None:
+def test_cropped_mirrored_and_read_only_arrays_give_the_same_and_stay_unchanged() -> None:
     whole = picture("noise", 80, 90, 0)
     for view in (whole[5:60, 7:70], whole[:, ::-1], whole[::-1], whole[::2, ::3], whole[..., ::-1], whole.transpose(1, 0, 2)):
         view.setflags(write=False)
@@ -169,7 +169,7 @@ def test_settings_that_are_not_allowed_are_named() -> None:
         preprocess.preprocess([pixels], 8, std=(1, 0, 1))
 
 
-def test_the_kernels_refuse_what_does_not_fit() -> None:
+def test_the_kernels_refuse_arguments_that_do_not_fit() -> None:
     pixels, out = picture("noise", 8, 9, 0), np.empty((3, 4, 5), np.float32)
     three, two = np.ones(3, np.float32), np.ones(2, np.float32)
     with pytest.raises(ValueError, match=r"^pixels has strides \(27, -3, 1\); within a row they must be \(3, 1\)$"):

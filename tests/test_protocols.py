@@ -12,7 +12,7 @@ from resynth_fast.evaluation.config import RECIPES, STEPS
 from resynth_fast.evaluation.spaces import Spaces, folds
 
 
-def test_every_part_of_the_recipe_earns_its_keep():
+def test_every_part_of_the_recipe_improves_accuracy():
     worlds = [dataset_features(*world(seed)) for seed in range(3)]
     mean = {name: np.mean([accuracy(w, recipe=name) for w in worlds]) for name in ("default", "together", "one-shot", "paper")}
     assert mean["default"] > mean["together"] + 0.01
@@ -26,7 +26,7 @@ def test_more_references_are_better(gaussian_data):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_verdict_does_not_depend_on_what_is_asked_beside_it(gaussian_data, name):
+def test_a_verdict_does_not_depend_on_the_other_probes(gaussian_data, name):
     whole = runner(gaussian_data, recipe=name, references=2).judge()
     rows = np.array([150, 3, 77])
     some = runner(gaussian_data, recipe=name, references=2).judge(probes=rows)
@@ -51,7 +51,7 @@ def test_references_are_pictures_of_the_prompt_without_the_probe(gaussian_data):
     assert len({key[:1] + key[2:] for key in seen}) > len(gaussian_data.dataset) * 4  # draws differ
 
 
-def test_the_probes_absence_from_its_cell_does_not_show(gaussian_data):
+def test_every_candidate_has_as_many_references_as_the_probes_own_generator(gaussian_data):
     """Four pictures a cell and four references: the maker's cell has three without the probe, and so must the others."""
     for i in (0, 50, 191):
         assert [len(rows) for rows in runner(gaussian_data, references=4).references_of(i, 0, range(4))] == [3] * 4
@@ -91,7 +91,7 @@ def test_the_open_protocol_never_sees_the_unknown_generator(gaussian_data, name)
     assert (before.truth < 0).sum() == 2  # two draws of one probe
 
 
-def test_unknown_generators_look_less_known():
+def test_probes_of_unknown_generators_have_lower_consistency():
     far = dataset_features(*world(1, spread=0.8))
     found = harness.strict(runner(far, references=3))
     assert found["auroc"] > 0.8
@@ -101,7 +101,7 @@ def test_unknown_generators_look_less_known():
     assert harness.strict(runner(far, references=0)) is None
 
 
-def test_cells_of_any_size():
+def test_cells_may_have_any_number_of_pictures():
     x, g, p = world(2)
     keep = np.random.default_rng(0).random(len(g)) < 0.45
     keep &= ~((p == 0) & (g == 1))  # one cell is empty
@@ -119,7 +119,7 @@ def test_cells_of_any_size():
     assert every["accuracy"]["balanced"] > 0.6
 
 
-def test_sources_that_nobody_resynthesised_are_unknown_and_no_candidates():
+def test_sources_without_references_are_unknown_and_no_candidates():
     x, g, p = world(3, spread=0.6)
     outsider = dataset_features(x, g, p, reference=g < 3)
     b = runner(outsider, references=2)
@@ -165,7 +165,7 @@ def test_only_the_probe_is_degraded(gaussian_data):
         runner(gaussian_data, fewer)
 
 
-def test_no_generation_at_all(gaussian_data):
+def test_without_references_probes_are_judged_by_the_gallery(gaussian_data):
     b = runner(gaussian_data, references=0)
     assert [len(r) for r in b.references_of(5, 0, range(4))] == [0] * 4
     result = harness.closed(b, b.judge())
@@ -175,7 +175,7 @@ def test_no_generation_at_all(gaussian_data):
     assert accuracy(lonely, references=0) > 0.4
 
 
-def test_gallery_pictures_in_place_of_resyntheses(gaussian_data):
+def test_gallery_pictures_can_replace_resyntheses(gaussian_data):
     arbitrary = runner(gaussian_data, recipe="one-shot", references=5, policy="arbitrary")
     for rows in arbitrary.references_of(7, 0, range(4)):
         assert len(set(rows)) == 5
@@ -189,7 +189,7 @@ def test_gallery_pictures_in_place_of_resyntheses(gaussian_data):
         assert set(gaussian_data.dataset.prompt[rows]) == {6}
 
 
-def test_captions_that_lend_each_other_their_resyntheses(gaussian_data):
+def test_more_captions_in_a_batch_prior_improve_accuracy(gaussian_data):
     alone, one_shot = (runner(gaussian_data, **s).judge().scores for s in ({"recipe": "together", "together": 1}, {"recipe": "one-shot"}))
     np.testing.assert_allclose(alone, one_shot)
     few, many = (accuracy(gaussian_data, recipe="together", together=n) for n in (2, None))
@@ -199,7 +199,7 @@ def test_captions_that_lend_each_other_their_resyntheses(gaussian_data):
     assert [runner(gaussian_data, recipe="together", together=n).captions_together() for n in (None, 5, 99)] == [12, 5, 12]
 
 
-def test_shared_spaces_change_nothing(gaussian_data):
+def test_shared_spaces_do_not_change_a_score(gaussian_data):
     spaces = Spaces(gaussian_data, CONSTANTS)
     settings = [{}, {"without": ("own",)}, {"references": 2}, {"recipe": "one-shot"}, {"leave_out": ("jpeg",)}, {"seed": 3}, {}]
     for setting in settings:

@@ -64,7 +64,7 @@ def run(world, captions=("p",), **changes):
 
 
 @given(st.integers(0, 200), st.floats(0.1, 4))
-def test_every_candidate_draws_once_and_seeds_are_taken_in_their_order(seed, apart):
+def test_every_candidate_generates_once_and_seeds_are_used_in_order(seed, apart):
     world = World(seed, apart=apart)
     [standing] = run(world)
     assert [r.candidate for r in world.asked[0]] == list(NAMES)
@@ -77,13 +77,13 @@ def test_every_candidate_draws_once_and_seeds_are_taken_in_their_order(seed, apa
 
 
 @given(st.integers(0, 100))
-def test_without_bounds_everybody_draws_everything(seed):
+def test_without_bounds_every_candidate_generates_all_references(seed):
     [standing] = run(World(seed, apart=9), reach=np.inf)
     assert standing.counts.tolist() == [4, 4, 4]
 
 
 @given(st.integers(0, 100), st.floats(0.5, 3))
-def test_a_wider_reach_never_ends_with_fewer_in_the_running_after_the_first_round(seed, apart):
+def test_a_wider_reach_never_leaves_fewer_contenders_after_the_first_round(seed, apart):
     first = {}
     for reach in (1.0, 5.5, 20.0):
         world = World(seed, apart=apart)
@@ -93,7 +93,7 @@ def test_a_wider_reach_never_ends_with_fewer_in_the_running_after_the_first_roun
 
 
 @given(st.integers(0, 100), st.floats(0.5, 3))
-def test_after_the_first_round_two_contend_and_who_is_behind_catches_up(seed, apart):
+def test_after_the_first_round_two_contend_and_the_one_behind_catches_up(seed, apart):
     world = World(seed, apart=apart)
     run(world)
     drawn = dict.fromkeys(NAMES, 1)
@@ -104,7 +104,7 @@ def test_after_the_first_round_two_contend_and_who_is_behind_catches_up(seed, ap
             drawn[r.candidate] += 1
 
 
-def test_who_was_left_behind_may_contend_again():
+def test_a_candidate_that_fell_behind_can_contend_again():
     again = 0
     for seed in range(40):
         world = World(seed, apart=0.3)
@@ -122,7 +122,7 @@ def threshold(world, above):
 
 
 @pytest.mark.parametrize(("above", "draws_on"), [(0.9 * FOREIGN, True), (1.1 * FOREIGN, False)])
-def test_a_probe_that_is_like_nobody_draws_once(above, draws_on):
+def test_a_probe_unlike_every_candidate_has_one_picture_of_each(above, draws_on):
     world = World(3, apart=0.3)
     [standing] = run(world, calibrated=threshold(world, above))
     assert (standing.counts.sum() > 3) == draws_on
@@ -130,20 +130,20 @@ def test_a_probe_that_is_like_nobody_draws_once(above, draws_on):
     assert standing.stopped_by == ""
 
 
-def test_near_the_threshold_of_the_unknown_a_leader_far_ahead_draws_again():
+def test_near_the_unknown_threshold_even_a_clear_leader_generates_again():
     for above, drawn in ((-0.01, 3), (0.5 * FOREIGN, 5)):
         world = World(0, apart=30)
         [standing] = run(world, calibrated=threshold(world, above))
         assert standing.counts.sum() == drawn
 
 
-def test_candidates_far_apart_are_told_apart_by_one_picture_each():
+def test_clearly_different_candidates_need_one_picture_each():
     [standing] = run(World(0, apart=30))
     assert standing.counts.tolist() == [1, 1, 1]
 
 
 @given(st.integers(0, 50))
-def test_a_probe_beside_others_races_as_it_does_alone(seed):
+def test_a_race_does_not_depend_on_the_other_probes(seed):
     world = World(seed, apart=1.5)
     alone = [run(world, (caption,))[0] for caption in "pqr"]
     together = run(world, tuple("rpq"))
@@ -152,7 +152,7 @@ def test_a_probe_beside_others_races_as_it_does_alone(seed):
 
 
 @given(st.integers(0, 100), st.integers(3, 12))
-def test_the_budget_of_pictures_is_kept_and_told(seed, most):
+def test_the_budget_of_pictures_is_respected_and_reported(seed, most):
     world = World(seed, apart=0.3)
     [standing] = run(world, max_pictures=most)
     assert standing.counts.sum() <= most
@@ -161,7 +161,7 @@ def test_the_budget_of_pictures_is_kept_and_told(seed, most):
     )
 
 
-def test_who_costs_more_must_be_likelier_to_draw_again():
+def test_a_costlier_candidate_must_be_likelier_to_generate_again():
     drawn = []
     for costs in ([1.0, 1.0, 1.0], [0.01, 0.01, 2.98]):
         worlds = [World(seed, apart=1.5) for seed in range(60)]
@@ -169,7 +169,7 @@ def test_who_costs_more_must_be_likelier_to_draw_again():
     assert drawn[1] < drawn[0]
 
 
-def test_time_that_ends_between_two_pictures_leaves_what_was_drawn():
+def test_a_deadline_between_two_pictures_leaves_the_finished_ones():
     world = World(1, apart=0.3)
     [standing] = race()(
         ["p"], [world.probe], [no_gallery(3, DIMENSION)], lambda wanted: {r: world.picture(r) for r in wanted[:2] if r.seed == 7}
@@ -178,13 +178,13 @@ def test_time_that_ends_between_two_pictures_leaves_what_was_drawn():
     assert standing.stopped_by == "the deadline"
 
 
-def test_no_picture_at_all_is_an_error():
+def test_a_deadline_before_any_picture_is_an_error():
     world = World(1)
     with pytest.raises(DeadlineError, match="before a single picture"):
         race()(["p"], [world.probe], [no_gallery(3, DIMENSION)], lambda wanted: {})
 
 
-def test_less_is_to_be_learned_of_who_has_drawn_more_and_of_who_is_in_the_gallery():
+def test_a_further_picture_tells_less_of_a_candidate_with_more_pictures_or_a_gallery():
     left = remaining_variance(no_gallery(4, 2), np.array([1, 2, 3, 4]), 4)
     assert (np.diff(left) < 0).all()
     assert left[-1] == 0
@@ -204,7 +204,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose([c.score for c in a.candidates], [c.score for c in b.candidates], rtol=1e-9)
 
 
-def test_with_nobody_out_a_race_is_the_exhaustive_run(probes):
+def test_a_race_without_eliminations_is_the_exhaustive_run(probes):
     exhaustive = Attributor.open(references=3, steps=1, threads=1)(probes)
     by_rounds = Attributor.open(references=3, steps=1, threads=1, max_pictures=99)(probes)
     assert_same(by_rounds, exhaustive)
@@ -217,7 +217,7 @@ def test_a_raced_verdict_does_not_depend_on_the_others_nor_on_their_captions(pro
     assert_same(together, [*alone[::-1], alone[0]])
 
 
-def test_a_raced_verdict_says_what_it_rests_on(probes):
+def test_a_raced_verdict_reports_its_references(probes):
     attributor = Attributor.open(references=3, steps=1, threads=1, race=True, max_pictures=5)
     for verdict in attributor(probes):
         drawn = sum(len(c.resyntheses) for c in verdict.candidates)
@@ -228,7 +228,7 @@ def test_a_raced_verdict_says_what_it_rests_on(probes):
         assert any(w.startswith("generation was cut short by 5 pictures") for w in verdict.warnings) == bool(cut)
 
 
-def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch):
+def test_a_candidate_without_a_picture_leaves_the_verdict_open(probes, monkeypatch):
     attributor = Attributor.open(references=2, steps=1, threads=1, deadline=1000)
     make = Executor.__call__
 
@@ -243,7 +243,7 @@ def test_a_candidate_that_never_drew_leaves_the_answer_open(probes, monkeypatch)
         assert np.isfinite([c.score for c in verdict.candidates]).all()
 
 
-def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
+def test_generation_ends_near_its_deadline(probes, monkeypatch):
     attributor = Attributor.open(references=64, steps=1, threads=1, deadline=5.0)
     make = Executor._make
 
@@ -259,7 +259,7 @@ def test_a_deadline_ends_the_drawing_near_its_time(probes, monkeypatch):
     assert any(w.startswith("generation was cut short by the deadline") for w in verdict.warnings)
 
 
-def test_the_request_of_a_wave_that_would_be_late_is_not_begun():
+def test_a_wave_that_would_miss_the_deadline_is_not_started():
     attributor = Attributor.open(references=1, steps=1, threads=1)
     assert attributor.references.executor([Request("zoo-sd", "p", 0)], deadline=Deadline(-1)) == {}
 
@@ -273,7 +273,7 @@ def test_the_request_of_a_wave_that_would_be_late_is_not_begun():
         ({"max_pictures": 3}, "max_pictures is 3; each of the 4 candidates"),
     ],
 )
-def test_limits_that_cannot_be_kept_are_refused(options, message):
+def test_impossible_limits_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Attributor.open(**options)
 
@@ -287,7 +287,7 @@ def test_limits_that_cannot_be_kept_are_refused(options, message):
         (["--memory-budget", "much"], 2),
     ],
 )
-def test_the_command_line_keeps_to_the_limits(extra, code):
+def test_the_command_line_respects_the_limits(extra, code):
     command = [sys.executable, "-P", "-m", "resynth_fast.cli", "attribute", str(EXAMPLES[0]), "--steps", "1", "--format", "json", *extra]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr

@@ -195,7 +195,7 @@ def test_a_jpeg_of_several_pictures_is_still_a_jpeg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"format": "JPEG"}, {"format": "JPEG", "progressive": True}, {"format": "PNG"}, {"format": "WEBP"}])
-def test_a_tail_is_accepted_with_a_warning(tmp_path: Path, options: dict[str, object]) -> None:
+def test_trailing_bytes_are_accepted_with_a_warning(tmp_path: Path, options: dict[str, object]) -> None:
     thumbnail = io.BytesIO()
     Image.new("RGB", (8, 8)).save(thumbnail, "JPEG")  # its end marker is not the picture's
     exif = Image.Exif()
@@ -208,7 +208,7 @@ def test_a_tail_is_accepted_with_a_warning(tmp_path: Path, options: dict[str, ob
     assert np.abs(picture.pixels.astype(int) - scene()).max() <= 40
 
 
-def test_text_is_kept_within_its_caps_and_cleaned(tmp_path: Path) -> None:
+def test_text_is_cleaned_and_capped(tmp_path: Path) -> None:
     text = PngInfo()
     text.add_text("parameters", "a cat, steps: 4\nSampler: Euler")
     text.add_text("evil", "<script>\x00\x1b[31m\u202edoc.exe</script>", zip=True)

@@ -158,7 +158,7 @@ def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert "is a socket" in refusal(Path("s.png"))
 
 
-def test_a_pipe_that_takes_the_place_of_a_file_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_that_replaces_a_file_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, pipe = saved(tmp_path / "a.png", scene()), tmp_path / "pipe"
     os.mkfifo(pipe)
     opened = os.open

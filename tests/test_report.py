@@ -155,12 +155,12 @@ def page(*records: dict[str, Any]) -> Page:
         ),
     ],
 )
-def test_a_verdict_is_said_in_words(status: str, words: str, said: list[str]) -> None:
+def test_a_verdict_is_stated_in_a_sentence(status: str, words: str, said: list[str]) -> None:
     text = page(answered(status, (0.96, 0.03, 0.01), words)).text
     assert all(sentence in text for sentence in said)
 
 
-def test_the_numbers_and_what_they_rest_on_are_shown() -> None:
+def test_the_numbers_and_their_provenance_are_shown() -> None:
     shown = page(answered())
     for words in (
         "90.0 %",
@@ -227,14 +227,14 @@ def test_pictures_carry_no_metadata() -> None:
     assert all(opened(image["src"]).info == {} for image in page(answered()).images)
 
 
-def test_an_error_is_shown_and_others_are_not_touched() -> None:
+def test_an_error_of_one_picture_is_shown_and_the_others_are_complete() -> None:
     shown = page(answered(), failed())
     assert "Could not be examined" in shown.text
     assert failed()["error"]["message"] in shown.text
     assert "Most consistent with zoo-flux" in shown.text
 
 
-def test_several_probes_have_a_summary_that_leads_to_each() -> None:
+def test_several_probes_have_a_summary_with_links() -> None:
     shown = page(answered(), failed(), answered("inconclusive", words="Inconclusive: zoo-sd or zoo-sd-twin"))
     links = [value for name, value in shown.attributes if name == "href" and value.startswith("#probe")]
     anchors = [value for name, value in shown.attributes if name == "id" and re.fullmatch(r"probe-\d+", value)]
@@ -243,7 +243,7 @@ def test_several_probes_have_a_summary_that_leads_to_each() -> None:
     assert "table" not in page(answered()).tags
 
 
-def test_no_probes_give_a_page_that_says_so() -> None:
+def test_a_page_without_probes_states_that() -> None:
     assert "No pictures were examined" in page().text
 
 
@@ -282,7 +282,7 @@ def test_hostile_text_stays_text() -> None:
     assert "\\u202egnp.exe" in shown.text
 
 
-def test_endless_text_and_endless_lists_are_cut() -> None:
+def test_very_long_texts_and_lists_are_cut() -> None:
     record = with_text_everywhere("x" * 1_000_000)
     record["metadata"]["parameters"] = {f"{i}": "y" * 1_000_000 for i in range(1000)}
     record["warnings"] = ["z" * 1_000_000] * 1000

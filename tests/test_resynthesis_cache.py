@@ -48,7 +48,7 @@ def never(self, requests, deadline=None):
     return {}
 
 
-def test_what_was_made_once_is_found_again_to_the_bit(folder, probes, monkeypatch):
+def test_a_cached_resynthesis_is_found_again_to_the_bit(folder, probes, monkeypatch):
     plain = Attributor.open(**QUICK)(probes)
     first = attributor(folder)(probes)
     monkeypatch.setattr(Executor, "__call__", never)
@@ -64,20 +64,20 @@ def test_what_was_made_once_is_found_again_to_the_bit(folder, probes, monkeypatc
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"steps": 4}])
-def test_what_decides_a_picture_decides_whether_it_is_found(folder, probes, change):
+def test_every_setting_that_changes_a_picture_changes_its_key(folder, probes, change):
     attributor(folder)(probes[:1])
     [verdict] = attributor(folder, **change)(probes[:1])
     assert gallery_of(verdict)["looked_up"] == 0
 
 
-def test_only_what_is_lacking_is_made(folder, probes):
+def test_only_missing_resyntheses_are_generated(folder, probes):
     attributor(folder, references=1)(probes[:1])
     [verdict] = attributor(folder, references=2)(probes[:1])
     assert (gallery_of(verdict)["looked_up"], gallery_of(verdict)["generated"]) == (4, 4)
     assert answers([verdict]) == answers(Attributor.open(**QUICK)(probes[:1]))
 
 
-def test_a_race_looks_up_too(folder, probes):
+def test_a_race_uses_the_cache(folder, probes):
     plain = Attributor.open(race=True, **QUICK)(probes)
     attributor(folder, race=True)(probes)
     again = attributor(folder, race=True)(probes)
@@ -85,7 +85,7 @@ def test_a_race_looks_up_too(folder, probes):
     assert all(gallery_of(v)["generated"] == 0 for v in again)
 
 
-def test_a_damaged_picture_is_set_aside_and_made_again(folder, probes):
+def test_a_damaged_picture_is_set_aside_and_generated_again(folder, probes):
     first = attributor(folder)(probes[:1])
     some = sorted(folder.glob("pictures/*/*.png"))[0]
     some.write_bytes(some.read_bytes()[:-20])
@@ -99,7 +99,7 @@ def test_a_damaged_picture_is_set_aside_and_made_again(folder, probes):
     assert gallery_of(attributor(folder)(probes[:1])[0])["generated"] == 0
 
 
-def test_what_ran_otherwise_than_its_key_says_is_not_kept(folder, probes):
+def test_a_resynthesis_by_a_fallback_is_not_cached(folder, probes):
     asked = attributor(folder)
     asked.pool.fallbacks.append("another ran instead")
     asked(probes[:1])
@@ -126,7 +126,7 @@ def given(folder, names, probe=None):
             gallery.add([Entry(generator=names[0], picture_sha256=probe.sha256)], maker.space.features([probe.pixels]))
 
 
-def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, probes, monkeypatch):
+def test_without_generation_pictures_of_similar_content_are_the_references(folder, probes, monkeypatch):
     names = list(Attributor.open().candidates)
     given(folder, names, probes[0])
     monkeypatch.setattr(Executor, "__call__", never)
@@ -147,7 +147,7 @@ def test_where_nothing_may_be_made_pictures_of_like_content_stand_in(folder, pro
     assert not any(np.array_equal(row, features) for found in alike.values() for row in found), "the probe stood for its own generator"
 
 
-def test_a_candidate_of_which_nothing_is_known_is_an_error(folder, probes):
+def test_a_candidate_without_any_picture_is_an_error(folder, probes):
     names = list(Attributor.open().candidates)
     given(folder, names[:-1])
     with pytest.raises(ConfigError, match=f"no picture by {names[-1]}; add some .* or let it generate"):
@@ -167,7 +167,7 @@ def test_a_policy_that_cannot_be_followed_is_refused(options, message):
         Attributor.open(**options)
 
 
-def test_the_record_says_what_the_gallery_gave(folder, probes):
+def test_the_record_counts_references_from_the_gallery(folder, probes):
     schema = json.loads(resources.files("resynth_fast").joinpath("schemas/record.schema.json").read_text())
     for verdict in attributor(folder)(probes[:1]):
         jsonschema.validate(record.document([record.of("probe", verdict, verdict.captioner, "e", "t", 2)]), schema)

@@ -53,7 +53,7 @@ def test_a_walk_keeps_as_much_history_as_its_table_needs() -> None:
     assert (noises == kept).all()
 
 
-def test_a_guided_walk_keeps_what_guidance_gave() -> None:
+def test_a_guided_walk_stores_the_guided_output() -> None:
     noises = np.random.default_rng(1).standard_normal((7, 3, 2, 5, 5), dtype=np.float32)
 
     def guided(x: Floats, timestep: float) -> Floats:

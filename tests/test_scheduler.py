@@ -39,7 +39,7 @@ sizes = st.lists(st.integers(1, 50), min_size=1, max_size=7)
 
 
 @given(sizes, st.integers(1, 3), st.integers(1, 3), st.integers(55, 200), st.booleans())
-def test_a_plan_makes_every_request_once_text_before_pictures_and_one_load_a_graph(denoisers, prompts, seeds, budget, cheapest):
+def test_a_plan_runs_every_request_once_text_first_with_one_load_a_graph(denoisers, prompts, seeds, budget, cheapest):
     works = {f"c{i}": work(f"c{i}", size, text=f"text-{i % 2}") for i, size in enumerate(denoisers)}
     requests = [Request(name, f"p{p}", s) for p in range(prompts) for name in works for s in range(seeds)]
     made = plan(requests * 2, works, budget_bytes=budget, max_rows=4, cheapest_first=cheapest)
@@ -66,7 +66,7 @@ def test_a_plan_makes_every_request_once_text_before_pictures_and_one_load_a_gra
 
 
 @given(sizes, st.integers(1, 4), st.integers(1, 5), st.integers(2, 6))
-def test_waves_of_small_candidates_fill_the_lanes_and_the_longest_begin(denoisers, prompts, seeds, lanes):
+def test_waves_of_small_candidates_fill_the_lanes_longest_first(denoisers, prompts, seeds, lanes):
     works = {f"c{i}": replace(work(f"c{i}", size), in_lane=i % 3 > 0) for i, size in enumerate(denoisers)}
     requests = [Request(name, f"p{p}", s) for p in range(prompts) for name in works for s in range(seeds)]
     made = plan(requests, works, max_rows=4, lanes=lanes)
@@ -85,13 +85,13 @@ def test_waves_of_small_candidates_fill_the_lanes_and_the_longest_begin(denoiser
         assert max(ends) <= max(in_lane[0].seconds, sum(ends) / lanes + in_lane[lanes].seconds) + 1e-12, "a long one came last"
 
 
-def test_candidates_that_are_not_ours_to_run_come_first_and_need_no_weights():
+def test_remote_candidates_start_first_and_need_no_weights():
     made = plan([Request("mine", "p", 0), Request("server", "p", 0)], {"mine": work("mine", 3)})
     assert [getattr(wave, "candidate", "text") for wave in made.waves] == ["server", "text", "mine"]
     assert made.waves[0].uses == ()
 
 
-def test_what_is_resident_comes_first():
+def test_resident_graphs_run_first():
     works = {name: work(name, 100) for name in "abc"}
     made = plan([Request(name, "p", 0) for name in "abc"], works, budget_bytes=250, resident={"b-denoiser", "b-decoder", "text"})
     assert next(wave.candidate for wave in made.waves if isinstance(wave, Wave)) == "b"
@@ -107,7 +107,7 @@ graphs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), min_size=1, m
 
 
 @given(graphs, st.integers(10, 40), st.booleans(), st.booleans())
-def test_memory_is_never_exceeded_and_every_use_is_made(sequence, budget, known, prefetch):
+def test_memory_is_never_exceeded_and_every_use_is_run(sequence, budget, known, prefetch):
     uses = [Use(EngineRef(str(i), 1 + i), seconds) for i, seconds in sequence]
     memory = Residency(budget)
     if known:
@@ -176,7 +176,7 @@ def test_costs_are_measured_stored_and_read_back(tmp_path):
         '{"device": "here", "costs": {"a": {"row_s": NaN, "load_s": 0}}}',
     ],
 )
-def test_a_broken_cost_table_is_put_aside(tmp_path, text):
+def test_a_broken_cost_table_is_set_aside(tmp_path, text):
     path = tmp_path / "costs.json"
     path.write_text(text)
     assert EngineRef("a", 1) not in CostTable.read(path, "here")

@@ -186,7 +186,7 @@ def test_records_of_every_status_are_valid(status: Status) -> None:
     assert faults("record", json.loads(json.dumps(record.document([answered(status), failed()])))) == []
 
 
-def test_no_records_are_valid() -> None:
+def test_an_empty_list_of_records_is_valid() -> None:
     assert faults("record", record.document([])) == []
 
 

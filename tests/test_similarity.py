@@ -131,7 +131,7 @@ def test_ties_go_to_the_lowest_candidate(reduce: Reduce) -> None:
     assert result.margin == 0.0
 
 
-def test_reductions_differ_as_named() -> None:
+def test_max_and_mean_are_the_stated_reductions() -> None:
     probe = np.array([[1, 0]], np.float32)
     references = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
     offsets = np.array([0, 2, 3])
@@ -146,7 +146,7 @@ def test_mean_of_a_large_group_does_not_drift() -> None:
 
 
 @pytest.mark.parametrize(("offsets", "best", "margin"), [([0, 1], 0, np.inf), ([0, 0, 1, 1], 1, np.inf), ([0, 0, 0], -1, 0.0)])
-def test_margin_with_nothing_to_compare_with(offsets: list[int], best: int, margin: float) -> None:
+def test_a_single_candidate_has_the_margin_of_no_rival(offsets: list[int], best: int, margin: float) -> None:
     rows = np.ones((offsets[-1], 3), np.float32)
     result = similarity(np.ones((1, 3), np.float32), rows, np.array(offsets))
     assert result.best == best
@@ -209,7 +209,7 @@ def test_an_unknown_reduction_is_named() -> None:
         ((floats(1, 3), floats(1, 3), [0, 1]), "offsets is a list; it must be a numpy.ndarray"),
     ],
 )
-def test_an_array_of_another_kind_is_refused_not_converted(arguments: tuple[NDArray[np.float32], ...], message: str) -> None:
+def test_an_array_of_another_type_is_refused_not_converted(arguments: tuple[NDArray[np.float32], ...], message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}"):
         similarity(*arguments)  # type: ignore[arg-type]
 

@@ -104,7 +104,7 @@ def test_matches_the_twin(problem: Problem) -> None:
     assert_matches_twin(problem)
 
 
-def test_bits_do_not_depend_on_the_instruction_set(every_backend: str) -> None:
+def test_every_instruction_set_gives_the_same_bits(every_backend: str) -> None:
     if every_backend == "reference":
         pytest.skip("the twin rounds otherwise")
     for seed, size in enumerate((*SIZES, 1000)):
@@ -126,7 +126,7 @@ def test_a_row_alone_gives_the_same_bits(problem: Problem) -> None:
 
 
 @given(problems)
-def test_what_is_written_may_be_what_is_read(problem: Problem) -> None:
+def test_an_output_may_be_an_input(problem: Problem) -> None:
     expected = replace(problem, keep=True)()
     out, guided = problem.samples[-1], problem.outputs[-1]  # over the oldest, as a walk does
     step(
@@ -137,7 +137,7 @@ def test_what_is_written_may_be_what_is_read(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_has_no_weight_is_not_read(size: int) -> None:
+def test_an_array_without_weight_is_not_read(size: int) -> None:
     problem = make(size, 2, size, HISTORY, HISTORY, True, True, True)
     problem.weights[0, SAMPLES] = problem.weights[0, OUTPUTS] = (0.5, 0, 0, 0)
     problem.weights[0, NOISE] = 0
@@ -150,7 +150,7 @@ def test_what_has_no_weight_is_not_read(size: int) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("size", SIZES[1:])
-def test_what_is_not_finite_stays_so_and_touches_nothing_else(size: int, value: float) -> None:
+def test_values_that_are_not_finite_stay_in_their_element(size: int, value: float) -> None:
     for kind in ("samples", "outputs", "unconditional", "noise"):
         problem = make(0, 2, size, HISTORY, HISTORY, True, True, True)
         problem.weights[:] = 0.5
@@ -191,7 +191,7 @@ def weights(
     return found
 
 
-def test_computes_what_it_says() -> None:
+def test_a_step_is_the_stated_weighted_sum() -> None:
     out, guided, scaled = ones(1, 2), ones(1, 2), ones(1, 2)
     row = weights(samples=(2, 3), outputs=(5, 7), noise=11, guidance=4)
     arrays = [ones(1, 2) * np.float32(value) for value in (1, 10, 100, 1000, 97, 0.5)]
@@ -201,7 +201,7 @@ def test_computes_what_it_says() -> None:
     assert (scaled == 2 * out).all()
 
 
-def test_rows_of_any_shape() -> None:
+def test_rows_may_have_any_shape() -> None:
     x, m = ones(2, 4, 3, 5), ones(2, 4, 3, 5)
     step(weights(2), [x], [m], out=x)
     assert (x == 2).all()
@@ -263,12 +263,12 @@ def test_arguments_that_do_not_fit_together_are_named(changed: dict[str, object]
         ({"samples": 3}, "samples is a int; it must be a list of arrays"),
     ],
 )
-def test_an_array_of_another_kind_is_refused_not_converted(changed: dict[str, object], message: str) -> None:
+def test_an_array_of_another_type_is_refused_not_converted(changed: dict[str, object], message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}"):
         Call(**changed)()
 
 
-def test_what_is_read_only_is_not_written_to() -> None:
+def test_a_read_only_output_is_refused() -> None:
     fixed = ones(2, 3)
     fixed.flags.writeable = False
     Call(samples=[fixed], outputs=[fixed])()
@@ -321,7 +321,7 @@ def test_emulated_cuda_gives_the_same_bits(emulated: Callable[..., None], every_
             assert found[name].tobytes() == values.tobytes()
 
 
-def test_emulated_cuda_takes_the_weight_of_an_absent_array_for_zero(emulated: Callable[..., None], every_backend: str) -> None:
+def test_emulated_cuda_reads_the_weight_of_an_absent_array_as_zero(emulated: Callable[..., None], every_backend: str) -> None:
     if every_backend == "reference":
         pytest.skip("the twin rounds otherwise")
     problem = make(0, 2, 33, 1, 1, False, False, False)

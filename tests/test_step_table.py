@@ -169,7 +169,7 @@ def test_every_required_scheduler_exists() -> None:
     assert set(REQUIRED) <= set(schedulers())
 
 
-def test_the_survey_says_what_is_refused_and_why() -> None:
+def test_the_survey_lists_refused_schedulers_with_the_reason() -> None:
     rows = {row["name"]: row for row in survey()}
     assert set(rows) == set(schedulers())
     assert rows["EulerDiscreteScheduler"] == {"name": "EulerDiscreteScheduler", "exportable": True, "reason": None}
@@ -194,7 +194,7 @@ def test_the_survey_says_what_is_refused_and_why() -> None:
         (lambda: diffusers.PNDMScheduler(**NOISE), ["PNDMScheduler"]),
     ],
 )
-def test_what_is_not_linear_is_refused_by_name(scheduler: Any, named: list[str]) -> None:
+def test_a_scheduler_that_is_not_linear_is_refused_by_name(scheduler: Any, named: list[str]) -> None:
     with pytest.raises(NotLinear) as refused:
         step_table(scheduler(), 8)
     assert isinstance(refused.value, ConfigError)
@@ -217,7 +217,7 @@ def test_history_is_the_shortest_that_explains_the_walk() -> None:
     assert max(lengths["DPM++ 2M"]) == (2, 2)
 
 
-def test_reading_changes_neither_the_noise_scheduler_nor_anybodys_noise() -> None:
+def test_reading_a_step_table_changes_neither_the_scheduler_nor_global_noise() -> None:
     from diffusers.schedulers import scheduling_euler_ancestral_discrete as module
 
     scheduler, before = make("Euler ancestral"), module.randn_tensor

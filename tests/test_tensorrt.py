@@ -64,7 +64,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Key]:
     return made
 
 
-def test_the_same_is_found_again(component: Component, key: Key, built: list[Key], tmp_path: Path) -> None:
+def test_a_plan_of_equal_key_is_found_again(component: Component, key: Key, built: list[Key], tmp_path: Path) -> None:
     first = tensorrt.plan(tmp_path, component, key)
     assert tensorrt.plan(tmp_path, component, replace(key)) == first
     assert built == [key]
@@ -82,7 +82,7 @@ def test_another_value_of_any_field_is_another_plan(field: str, component: Compo
 
 
 @pytest.mark.parametrize("harm", ["truncated", "one bit", "foreign plan", "foreign with its side-car", "no side-car", "broken side-car"])
-def test_a_plan_that_is_not_what_the_key_says_is_built_again(
+def test_a_plan_that_does_not_match_its_key_is_built_again(
     harm: str, component: Component, key: Key, built: list[Key], tmp_path: Path
 ) -> None:
     path, other = (tensorrt.plan(tmp_path, component, k) for k in (key, replace(key, compute_capability="12.0")))

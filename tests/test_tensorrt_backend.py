@@ -118,7 +118,7 @@ def test_arrays_of_another_type_than_the_plan_takes_are_refused(host_device: Any
         engine.run({"x": x, "i": CudaArray.of(host_device, i.astype(np.int32))})
 
 
-def test_inputs_are_given_as_the_plan_takes_them(host_device: Any) -> None:
+def test_inputs_are_converted_to_the_types_of_the_plan(host_device: Any) -> None:
     engine = TensorRtEngine(Plan(), LIBRARY, host_device)
     given = inputs(3)
     expected = given["x"] + given["i"][:, None].astype(np.float32)
@@ -151,7 +151,7 @@ def found(folder: Path, graph: bytes = GRAPH) -> tuple[str, bytes]:
     return TensorRt(folder, SimpleNamespace(compute_capability="8.9"), {"tensorrt-rtx": LIBRARY}).find(hashlib.sha256(graph).hexdigest())
 
 
-def test_the_plan_of_this_graph_device_and_version_is_taken(tmp_path: Path) -> None:
+def test_the_plan_of_this_graph_device_and_version_is_loaded(tmp_path: Path) -> None:
     written(tmp_path, b"older", "a", version="1.6")
     written(tmp_path, b"other device", "b", compute_capability="12.0")
     written(tmp_path, b"other library", "c", flavour="tensorrt")
@@ -163,7 +163,7 @@ def test_the_plan_of_this_graph_device_and_version_is_taken(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "harm", ["other graph", "older", "other device", "cut short", "no plan", "no side-car", "broken side-car", "no folder"]
 )
-def test_no_other_plan_is_ever_taken(tmp_path: Path, harm: str) -> None:
+def test_a_plan_of_another_graph_device_or_version_is_never_loaded(tmp_path: Path, harm: str) -> None:
     changes = {"older": {"version": "1.6"}, "other device": {"compute_capability": "9.0"}}.get(harm, {})
     plan = written(tmp_path, **changes)
     if harm == "cut short":

@@ -147,7 +147,7 @@ def test_strided_and_read_only_pictures_are_described_alike() -> None:
         assert np.array_equal(values, describe(noise())[name]), name
 
 
-def test_co_occurrences_equal_a_count_by_hand() -> None:
+def test_co_occurrences_equal_a_manual_count() -> None:
     pixels = noise(32)
     luma = [[int(np.dot(pixel, (299, 587, 114))) for pixel in row] for row in pixels.tolist()]
     counts = np.zeros((5, 5, 5))
@@ -245,7 +245,7 @@ def test_blur_empties_the_residuals_and_the_high_frequencies() -> None:
     assert b["dct"][63] < a["dct"][63]
 
 
-def test_chroma_ignores_what_all_channels_share() -> None:
+def test_chroma_ignores_the_part_common_to_all_channels() -> None:
     luma = np.random.default_rng(0).integers(0, 100, (64, 64, 1))
     tint = np.array([100, 20, 0])
     shared = describe((luma + tint).astype(np.uint8))["chroma"].reshape(6, 81)
@@ -300,6 +300,6 @@ def test_the_kernel_refuses_shapes_that_do_not_fit(pictures: tuple[int, ...], fe
 @pytest.mark.parametrize(
     "pictures", [floats(1, 32, 32, 3), np.zeros((1, 64, 64, 3), np.uint8)[:, ::2, ::2], np.zeros((32, 32, 3), np.uint8)]
 )
-def test_the_kernel_converts_nothing(pictures: np.ndarray) -> None:
+def test_the_kernel_refuses_other_dtypes(pictures: np.ndarray) -> None:
     with pytest.raises(TypeError, match="incompatible function arguments"):
         _native.texture(pictures, floats(1, 2808))

@@ -132,7 +132,7 @@ def test_a_group_alone_gives_the_same_bits(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_a_place_in_memory_does_not_matter(storage: str) -> None:
+def test_a_result_does_not_depend_on_memory_alignment(storage: str) -> None:
     """Shifted rows are summed from another vector boundary on, and must give the same bits."""
     problem = make(3, 5, 60, 768, 60, storage)
     [rows], want = problem.blocks, problem()
@@ -147,7 +147,7 @@ def test_a_place_in_memory_does_not_matter(storage: str) -> None:
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("count", [1, 5])
-def test_a_gallery_larger_than_the_cache(storage: str, count: int) -> None:
+def test_a_gallery_larger_than_the_cache_matches_the_twin(storage: str, count: int) -> None:
     """Rows that are fetched ahead, the last ones with nothing behind them."""
     problem = make(0, count, 16_411, 257, 9, storage, blocks=2, groups=3, scored=True)
     assert sum(block.nbytes for block in problem.blocks) > 8 << 20
@@ -174,7 +174,7 @@ def test_ties_go_to_the_lowest_index_of_each_group(k: int) -> None:
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("order", [1, -1])
-def test_rising_and_falling_galleries(order: int, storage: str) -> None:
+def test_rising_and_falling_galleries_match_the_twin(order: int, storage: str) -> None:
     """Every row enters the best, or none after the first do."""
     gallery = np.arange(200, dtype=storage)[::order, None].copy()
     scores, indices = (values[0, 0] for values in topk(np.ones((1, 1), np.float32), gallery, 50))
@@ -216,14 +216,14 @@ def test_every_float16_is_read_exactly(bits: list[int]) -> None:
     np.testing.assert_array_equal(result.indices[0, 0], order)
 
 
-def test_a_score_beyond_float_is_an_error_and_its_weight_may_bring_it_back() -> None:
+def test_a_score_beyond_float_is_an_error_unless_its_weight_brings_it_back() -> None:
     huge = np.full((1, 7), 1e30, np.float32)
     with pytest.raises(ValueError, match=r"^queries: row 0 and gallery: row 0 have a score beyond float32; scale one of them$"):
         topk(huge, huge, 1)
     assert topk(huge, huge, 1, weights=np.float32([1e-38])).scores == pytest.approx(7e22)
 
 
-def test_products_that_overflow_on_the_way_but_not_in_the_sum() -> None:
+def test_products_may_overflow_where_their_sum_does_not() -> None:
     query = np.array([[1e30, 1e30, 1.0]], np.float32)
     gallery = np.array([[1e30, -1e30, 2.0], [0, 0, 1.0]], np.float32)
     np.testing.assert_array_equal(topk(query, gallery, 2).scores, twins.topk(query, [gallery], 2).scores)
@@ -300,13 +300,13 @@ def test_arguments_that_do_not_fit_together_are_named(queries: Any, blocks: Any,
         (floats(1, 3), floats(1, 3), {"k": 1.5}, "k is a float; it must be an int"),
     ],
 )
-def test_an_argument_of_another_kind_is_refused_not_converted(queries: Any, blocks: Any, options: dict[str, Any], message: str) -> None:
+def test_an_argument_of_another_type_is_refused_not_converted(queries: Any, blocks: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}"):
         topk(queries, blocks, **{"k": 1, **options})
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
-def test_rows_that_float32_confuses_are_ranked_in_float64(count: int) -> None:
+def test_rows_that_are_equal_in_float32_are_ranked_in_float64(count: int) -> None:
     rng = np.random.default_rng(0)
     queries, rows = rng.standard_normal((5, 33)), 1 + 1e-9 * rng.standard_normal((40, 33))
     rows[30:] = rows[29]  # of equal ones the first go first
@@ -320,7 +320,7 @@ def test_rows_that_float32_confuses_are_ranked_in_float64(count: int) -> None:
             np.testing.assert_array_equal(found[q, group], members[np.argsort(-exact, kind="stable")[:count]])
 
 
-def test_only_rows_that_may_be_the_best_are_ranked_again() -> None:
+def test_only_rows_that_can_be_the_best_are_ranked_again() -> None:
     found = topk(floats(1, 1), np.float32([[9], [5], [4.9], [1], [7]]), 5)
     asked: list[int] = []
 
@@ -349,7 +349,7 @@ def test_a_memory_mapped_gallery_is_read_in_place(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got, want)
 
 
-def test_other_python_threads_run_meanwhile() -> None:
+def test_other_python_threads_run_during_a_call() -> None:
     if isa() == "reference":
         pytest.skip("NumPy's own business")
     problem = make(0, 64, 20_000, 768, 10)

@@ -105,7 +105,7 @@ def test_a_row_that_is_left_out_may_hold_anything(emulated: Kernel) -> None:
     assert np.isfinite(problem(emulated).scores).all()
 
 
-def test_a_sum_that_leaves_float_is_made_again_in_double(emulated: Kernel) -> None:
+def test_a_sum_that_overflows_float_is_computed_again_in_double(emulated: Kernel) -> None:
     queries, rows = np.ones((1, 33), np.float32), np.zeros((2, 33), np.float32)
     queries[0, [0, 32]] = 1e30  # summed by one lane, where they cancel
     rows[0, [0, 4, 32]] = 1e30, 2.0, -1e30

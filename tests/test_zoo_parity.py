@@ -104,7 +104,7 @@ def test_stored_step_tables_walk_as_the_noise_scheduler_does(name: str, restored
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_picture_made_in_a_batch_of_eight_is_as_similar_as_one_made_alone(name: str, pool: EnginePool) -> None:
+def test_a_picture_of_a_batch_of_eight_is_as_similar_as_one_generated_alone(name: str, pool: EnginePool) -> None:
     candidate, space = EngineCandidate(zoo.bundle(name), pool), Attributor.open(threads=1).space
     prompts, seeds = zoo.prompts()[:8], list(range(8))
     order = np.random.default_rng(1).permutation(8)
@@ -144,7 +144,7 @@ def test_restored_weights_exported_again_give_the_committed_files(restored: Any,
     assert bundles._tokenizer(tmp_path, 0, words)["sha256"] == bundle.tokenizers[0].file.sha256
 
 
-def test_what_a_bundle_does_not_hold_is_not_a_number(restored: Any) -> None:
+def test_weights_that_a_bundle_lacks_are_restored_as_nan(restored: Any) -> None:
     vae = restored(NAMES[0]).networks["decoder"].module.vae
     for name, parameter in vae.named_parameters():
         assert bool(torch.isfinite(parameter).all()) == (not name.startswith(("encoder.", "quant_conv."))), name
@@ -159,12 +159,12 @@ def test_what_a_bundle_does_not_hold_is_not_a_number(restored: Any) -> None:
     ],
     ids=["absent", "disordered", "twice"],
 )
-def test_a_parameter_that_has_not_one_place_is_refused(weights: dict[str, Any], places: int) -> None:
+def test_a_parameter_that_is_not_one_tensor_of_the_graph_is_refused(weights: dict[str, Any], places: int) -> None:
     with pytest.raises(BundleError, match=f"some network: parameter 'body.weight' has {places} places in the graph, not one"):
         restore._places({"body.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}, weights, "some network")
 
 
-def test_a_parameter_is_found_however_its_axes_were_turned() -> None:
+def test_a_parameter_is_found_under_any_permutation_of_its_axes() -> None:
     parameter = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float16).astype(np.float32)
     weight = parameter.transpose(2, 0, 1).reshape(1, 8, 3).astype(np.float16)
     place = restore._places({"p": parameter}, {"w0": np.zeros(24, np.float32), "w1": weight}, "x")["p"]
@@ -241,7 +241,7 @@ def pipelines_arguments(generator: families.Generator, steps: int) -> dict[str, 
     return arguments
 
 
-def test_the_benchmark_has_the_naive_loop_draw_our_pictures(restored: Any, folder: Path) -> None:
+def test_the_naive_loop_of_the_benchmark_gives_our_pictures(restored: Any, folder: Path) -> None:
     for bundle in zoo.candidates():
         restored(bundle.name)
     rows = {row["case"]: row for row in benchmark("end_to_end", "--pipelines", folder)}

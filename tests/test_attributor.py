@@ -50,7 +50,7 @@ def test_a_picture_does_not_depend_on_its_batch_or_order(pool, name):
 
 
 @pytest.mark.parametrize("race", [False, True])
-def test_a_record_does_not_depend_on_what_is_asked_before_beside_or_at_the_same_time(race):
+def test_a_record_does_not_depend_on_earlier_or_concurrent_calls(race):
     attributor = Attributor.open(references=2, steps=1, threads=1, race=race)
     files = pictures(3)
 
@@ -101,7 +101,7 @@ def test_weights_that_are_not_finite_are_an_error_never_a_label(tmp_path, pool):
         candidate.make([PROMPT], [0], 2)
 
 
-def test_the_plan_makes_equal_requests_once_and_keeps_to_its_rows():
+def test_a_plan_generates_equal_requests_once_within_its_rows():
     requests = [Request(c, "p", s) for c in "ab" for s in range(11)] * 2
     waves = plan(requests, max_rows=4).waves
     assert len([r for w in waves for r in w.requests]) == 22
@@ -109,7 +109,7 @@ def test_the_plan_makes_equal_requests_once_and_keeps_to_its_rows():
     assert all(len(w.requests) <= 4 and {r.candidate for r in w.requests} == {w.candidate} for w in waves)
 
 
-def test_options_out_of_range_name_themselves():
+def test_an_option_out_of_range_is_named():
     with pytest.raises(ConfigError, match="references is 0; it must be 1 … 64"):
         Attributor.open(references=0)
 
@@ -172,7 +172,7 @@ def test_good_and_bad_files_all_get_records(probe_file, tmp_path):
         (["doctor", "--json"], 0),
     ],
 )
-def test_exit_codes(arguments, code):
+def test_each_kind_of_failure_has_its_exit_code(arguments, code):
     done = resynth(*arguments)
     assert done.returncode == code, done.stderr
 
@@ -192,7 +192,7 @@ def pictures(count):
     return [folder / f"{i:02}.png" for i in range(2, 2 + count)]
 
 
-def test_pictures_of_one_source_get_one_answer_the_sum_of_theirs():
+def test_pictures_of_one_source_share_one_verdict_from_their_summed_scores():
     alone = Attributor.open(references=1, steps=2, threads=1)(pictures(3))
     joint = Attributor.open(references=1, steps=2, threads=1, same_source=True)(pictures(3))
     total = {name: sum(c.score for v in alone for c in v.candidates if c.name == name) for name in (c.name for c in alone[0].candidates)}
@@ -201,7 +201,7 @@ def test_pictures_of_one_source_get_one_answer_the_sum_of_theirs():
         assert any("declared to come from one generator" in warning for warning in verdict.warnings)
 
 
-def test_pictures_together_lend_resyntheses_never_themselves():
+def test_a_batch_prior_uses_the_other_probes_resyntheses_but_never_the_probes():
     attributor = Attributor.open(references=1, steps=2, threads=1, together=True)
     three, reordered = attributor(pictures(3)), attributor(pictures(3)[::-1])
     for verdict, again in zip(three, reordered[::-1], strict=True):
@@ -213,6 +213,6 @@ def test_pictures_together_lend_resyntheses_never_themselves():
     assert [c.score for c in three[0].candidates] != pytest.approx([c.score for c in one.candidates])
 
 
-def test_together_is_no_gallery():
+def test_a_batch_prior_and_a_gallery_exclude_each_other():
     with pytest.raises(ConfigError, match="leave out race"):
         Attributor.open(references=1, together=True, race=True)

@@ -90,7 +90,7 @@ class Clocked:
 
 class _ClockedEngine:
     def __init__(self, engine: Any, clock: Clocked) -> None:
-        self.fallback = engine.fallback
+        self.fallback, self.device = engine.fallback, engine.device
         self._engine, self._clock = engine, clock
 
     def run(self, inputs: Any) -> Any:

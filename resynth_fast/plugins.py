@@ -1,57 +1,82 @@
-"""Plug-ins: one module a kind, found by listing a folder of this package and the entry points of installed packages.
+"""Plug-ins: modules found by listing a folder of this package and the entry points of installed packages.
 
 A package adds a module to the group that is named like the folder:
 
     [project.entry-points."resynth_fast.backends"]
     mine = "my_package.my_backend"
+
+docs/extending.md says what the modules of each group define.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+import re
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from types import ModuleType
+from typing import Any
 
 from .errors import ConfigError
 
-
-def names(package: str) -> list[str]:
-    """The plug-ins of `package` (as in "resynth_fast.backends"), sorted; ConfigError if two have one name."""
-    return sorted(_sources(package))
+OWN = "resynth-fast"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
-def load(package: str, name: str) -> ModuleType:
-    """Import the plug-in `name` of `package`. ImportError if it, or a library that it needs, is not installed."""
-    source = _sources(package)[name]
-    if isinstance(source, str):
-        return importlib.import_module(source)
-    module = source.load()
-    if not isinstance(module, ModuleType):
-        raise ConfigError(f"entry point {source.value!r} of {package} is a {type(module).__name__}; it must be a module")
-    return module
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A module that can be imported, and the package that it comes from."""
+
+    name: str
+    module: str
+    package: str
+
+    def load(self) -> ModuleType:
+        """Import the module. ImportError if it, or a library that it needs, is not installed."""
+        return importlib.import_module(self.module)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.package}"
 
 
-def modules(package: str) -> Iterator[tuple[str, ModuleType]]:
-    """Name and module of every plug-in of `package`, in the order of their names."""
-    return ((name, load(package, name)) for name in names(package))
+def listing(folder: str) -> dict[str, Plugin]:
+    """Plug-ins of a folder, as in "resynth_fast.backends", by name and in the order of their names. ConfigError if two have one name."""
+    group = f"resynth_fast.{folder.rpartition('.')[2]}"  # the exporter's folder has another parent in a checkout
+    plugins = [
+        Plugin(module.name, f"{folder}.{module.name}", OWN) for module in pkgutil.iter_modules(importlib.import_module(folder).__path__)
+    ]
+    plugins += [Plugin(entry.name, entry.value, entry.dist.name if entry.dist else entry.value) for entry in entry_points(group=group)]
+    by_name: dict[str, Plugin] = {}
+    for plugin in sorted(plugins, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package)):
+        if plugin.name in by_name:
+            raise ConfigError(f"two plug-ins of {group} have one name: {by_name[plugin.name]} and {plugin}; uninstall {plugin.package}")
+        by_name[plugin.name] = plugin
+    return by_name
 
 
-def match(package: str, what: str, accepts: Callable[[ModuleType], bool]) -> ModuleType | None:
-    """The one plug-in that `accepts`; None if there is none. ConfigError, naming both, if two do. `what` names the input."""
-    found = [(name, module) for name, module in modules(package) if hasattr(module, "matches") and accepts(module)]
+def match(folder: str, source: Any, label: str) -> ModuleType | None:
+    """The one plug-in whose `matches(source)` is true; None if there is none. All are asked, so that no order decides.
+
+    A module of the folder without `matches` is a helper. ConfigError if two match (`label` names the source), or if a
+    plug-in of another package cannot be imported or has no `matches`.
+    """
+    found: list[tuple[Plugin, ModuleType]] = []
+    for plugin in listing(folder).values():
+        try:
+            module = plugin.load()
+        except ImportError as error:
+            raise ConfigError(f"plug-in {plugin} cannot be imported ({error}); install what it needs, or uninstall it") from error
+        if plugin.package != OWN and not hasattr(module, "matches"):
+            raise ConfigError(f"plug-in {plugin} has no function `matches` in {plugin.module}; add it, or uninstall the package")
+        if hasattr(module, "matches") and module.matches(source):
+            found.append((plugin, module))
     if len(found) > 1:
-        raise ConfigError(f"{what} is matched by two plug-ins of {package}, {found[0][0]} and {found[1][0]}; uninstall one of them")
+        raise ConfigError(f"{label} is matched by two plug-ins, {found[0][0]} and {found[1][0]}; uninstall one of them")
     return found[0][1] if found else None
 
 
-def _sources(package: str) -> dict[str, str | EntryPoint]:
-    """Name → module name of this package, or the entry point of another package."""
-    folder = importlib.import_module(package)
-    found: dict[str, str | EntryPoint] = {m.name: f"{package}.{m.name}" for m in pkgutil.iter_modules(folder.__path__)}
-    for point in entry_points(group=package):
-        if point.name in found:
-            raise ConfigError(f"two plug-ins of {package} are called {point.name!r}, one is {point.value}; rename or uninstall it")
-        found[point.name] = point
-    return found
+def scheme(text: str) -> str:
+    """The word before the first colon, as `https` in https://a.example; empty for a path. A path with a colon is written ./a:b."""
+    prefix = _SCHEME.match(text)
+    return prefix[1].lower() if prefix else ""

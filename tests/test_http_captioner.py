@@ -138,7 +138,7 @@ def test_a_silent_server_meets_the_time_limit(server: Server) -> None:
     ("address", "said"),
     [
         ("http://a.example", r"'http://a\.example' must be https://…, or http:// on this machine"),
-        ("ftp://a.example", "must be https"),
+        ("ftp://user:secret@a.example", "ftp:… has no known form"),
         ("https://user:secret@a.example", "holds a user name"),
         ("https://a.example#size=64x64", "there is no setting 'size'; there are model, key"),
         ("https://a.example#key=NO_SUCH_KEY", "environment variable NO_SUCH_KEY holds no API key"),

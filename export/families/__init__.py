@@ -1,22 +1,22 @@
-"""Generator families: one file each, from a diffusers pipeline to canonical networks. Found by listing this folder.
+"""Generator families: one file each, from a diffusers pipeline to canonical networks, found by listing this folder.
 
 A family's file offers `PIPELINE`, the `_class_name` of `model_index.json` that it takes, and `canonical(pipeline,
 guidance)`. Whatever is peculiar to the family ends here: the runtime has no code for any. A family is called as its
-file is, with dashes.
+file is, with dashes. Other packages offer families as entry points `resynth_fast.families`: see docs/extending.md.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import diffusers
 
+from resynth_fast import plugins
 from resynth_fast.arrays import Floats
 from resynth_fast.errors import ConfigError
 
@@ -50,8 +50,8 @@ class Generator:
 
 
 def names() -> list[str]:
-    """The families there is a file for."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+    """Names of all families."""
+    return sorted(name.replace("_", "-") for name in plugins.listing(__name__))
 
 
 def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0.0, *, halved: bool = True) -> Generator:
@@ -59,15 +59,12 @@ def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0
 
     Without a guidance scale it is the pipeline's own default.
     """
-    modules = (importlib.import_module(f"{__name__}.{name.replace('-', '_')}") for name in names())
-    families = {module.PIPELINE: module for module in modules}
     kind = checkpoints.pipeline_class(folder)
-    if kind not in families:
-        raise ConfigError(f"{folder} holds a {kind}; the exporter knows {', '.join(sorted(families))}")
+    family = _family(kind, folder)
     pipeline = checkpoints.load(folder, getattr(diffusers, kind), rest if halved else None)
     if guidance_scale is None:
         guidance_scale = float(inspect.signature(pipeline.__call__).parameters["guidance_scale"].default)
-    generator: Generator = families[kind].canonical(pipeline, Guidance(scale=guidance_scale, rescale=guidance_rescale))
+    generator: Generator = family.canonical(pipeline, Guidance(scale=guidance_scale, rescale=guidance_rescale))
 
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         """By all that the pipeline is made of, also what no component needs."""
@@ -75,3 +72,14 @@ def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0
             return generator.reference(prompts, latents, steps)
 
     return replace(generator, reference=reference)
+
+
+def _family(kind: str, folder: Path) -> ModuleType:
+    """The module that takes pipelines of class `kind`. ConfigError if there is none, or more than one."""
+    families = [(plugin, plugin.load()) for plugin in plugins.listing(__name__).values()]
+    takers = [(plugin, module) for plugin, module in families if kind == module.PIPELINE]
+    if not takers:
+        raise ConfigError(f"{folder} holds a {kind}; the exporter takes {', '.join(sorted(module.PIPELINE for _, module in families))}")
+    if len(takers) > 1:
+        raise ConfigError(f"a {kind} is taken by {' and '.join(str(plugin) for plugin, _ in takers)}; uninstall all but one of them")
+    return takers[0][1]

@@ -18,8 +18,6 @@ from ..errors import ConfigError, DeviceError
 from ..onnx_model import OnnxModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-INSTALL = {"onnxruntime": "cpu] or [gpu", "tensorrt": "gpu"}
-"""Backend → extra to install, where the two names differ."""
 
 
 class Engine(Protocol):
@@ -56,17 +54,19 @@ class Backend(Protocol):
 
 def names() -> list[str]:
     """The backends of this package and of installed plug-ins."""
-    return plugins.names(__name__)
+    return list(plugins.listing(__name__))
 
 
 def get(name: str) -> Backend:
     """The backend `name` or `name:variant`. ConfigError if it is unknown, DeviceError if its library is not installed."""
     kind, _, variant = name.partition(":")
-    if kind not in names():
-        raise ConfigError(f"backend is {name!r}; it must be {', '.join(names())}")
+    listing = plugins.listing(__name__)
+    if kind not in listing:
+        raise ConfigError(f"backend is {name!r}; it must be {', '.join(listing)}")
     try:
-        module = plugins.load(__name__, kind)
+        module = listing[kind].load()
     except ImportError as error:
-        raise DeviceError(f"backend {kind!r} cannot be used ({error}); pip install 'resynth-fast[{INSTALL.get(kind, kind)}]'") from error
+        # Each backend of this package has an extra of its own name.
+        raise DeviceError(f"backend {kind!r} cannot be used ({error}); pip install '{listing[kind].package}[{kind}]'") from error
     found: Backend = module.backend(variant)
     return found

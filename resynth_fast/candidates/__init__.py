@@ -1,7 +1,7 @@
 """Candidates: the generators among which a picture is attributed. One module a kind, found by listing (see `plugins`).
 
 A module of a kind has `matches(text) -> bool`, whether a specification names a candidate of its kind, and
-`open(text, pool) -> Sequence[Candidate]`.
+`open(text, pool) -> Sequence[Candidate]`. See docs/extending.md.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from .folder import Exemplars
 
 ZOO = "zoo:"
-NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
-"""NAME=SOURCE, for candidates that have no name of their own."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
 
 
 class Candidate(ABC):
@@ -92,10 +90,15 @@ def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
 
 
 def _open(text: str, pool: EnginePool) -> Sequence[Candidate]:
-    kind = plugins.match(__name__, f"candidate {text!r}", lambda module: bool(module.matches(text)))
+    name, source = split_name(text)
+    scheme = plugins.scheme(source)
+    # An address may hold a password: no more than its scheme is repeated.
+    label = f"candidate {f'{name}=' if name else ''}{f'{scheme}:…' if scheme else source}"
+    kind = plugins.match(__name__, text, label)
     if kind is None:
         raise ConfigError(
-            f"candidate is {text!r}; it must be zoo:, zoo:NAME, a bundle's folder, a folder of bundles, NAME=FOLDER or NAME=https://HOST"
+            f"{label} has no known form; write zoo:, zoo:NAME, a bundle's folder, a folder of bundles, NAME=FOLDER or NAME=https://HOST, "
+            "and a path with a colon as ./a:b"
         )
     candidates: Sequence[Candidate] = kind.open(text, pool)
     return candidates
@@ -103,7 +106,13 @@ def _open(text: str, pool: EnginePool) -> Sequence[Candidate]:
 
 def is_bundle(text: str) -> bool:
     """Whether a specification has the form of the zoo or of a path, and so stands for bundles."""
-    return text.startswith(ZOO) or not (NAMED.fullmatch(text) or _SCHEME.match(text))
+    return not split_name(text)[0] and plugins.scheme(text) in ("", "zoo")
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """NAME=SOURCE → (NAME, SOURCE), for candidates that have no name of their own; ("", text) for another form."""
+    named = _NAMED.fullmatch(text)
+    return (named[1], named[2]) if named else ("", text)
 
 
 def bundles(text: str) -> list[Bundle]:

@@ -20,8 +20,9 @@ from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
 from ..kernels.topk import nearest_rows
+from ..plugins import scheme
 from ..types import Pixels
-from . import NAMED, ExemplarCandidate
+from . import ExemplarCandidate, split_name
 
 CHUNK = 16
 """Pictures in memory at once."""
@@ -31,12 +32,13 @@ SAMPLE = 16
 
 def matches(text: str) -> bool:
     """Whether `text` is NAME=FOLDER."""
-    return bool(NAMED.fullmatch(text)) and "://" not in text
+    name, source = split_name(text)
+    return bool(name) and not scheme(source)
 
 
 def open(text: str, pool: EnginePool) -> list[FolderCandidate]:
     """The candidate NAME=FOLDER."""
-    name, _, folder = text.partition("=")
+    name, folder = split_name(text)
     return [FolderCandidate(name, Path(folder))]
 
 

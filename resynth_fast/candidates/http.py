@@ -23,22 +23,22 @@ from .. import files, images
 from ..engines.pool import EnginePool
 from ..errors import InputError, SourceError
 from ..http_client import Client, Settings
+from ..plugins import scheme
 from ..types import Pixels
-from . import NAMED, GenerativeCandidate
+from . import GenerativeCandidate, split_name
 
 KEY_VERSION = 1
 
 
 def matches(text: str) -> bool:
     """Whether `text` is NAME=http://… or NAME=https://…."""
-    named = NAMED.fullmatch(text)
-    return named is not None and named[2].startswith(("http://", "https://"))
+    name, source = split_name(text)
+    return bool(name) and scheme(source) in ("http", "https")
 
 
 def open(text: str, pool: EnginePool) -> list[HttpCandidate]:
     """The candidate NAME=ADDRESS."""
-    name, _, address = text.partition("=")
-    return [HttpCandidate(name, address)]
+    return [HttpCandidate(*split_name(text))]
 
 
 class HttpCandidate(GenerativeCandidate):

@@ -33,9 +33,14 @@ class Captioner(Protocol):
 
 def find(text: str, pool: EnginePool) -> Captioner:
     """Open a captioner: `zoo:` is the zoo's tagger, an address an HTTP endpoint, anything else a bundle's folder."""
+    scheme = plugins.scheme(text)
     if kind := _kind(text):
         captioner: Captioner = kind.open(text, pool)
         return captioner
+    if scheme not in ("", "zoo"):  # the rest of an address may hold a password
+        raise ConfigError(
+            f"captioner: {scheme}:… has no known form; write zoo:, a bundle's folder or https://HOST, and a path with a colon as ./a:b"
+        )
     return of_bundle(zoo.bundle(zoo.TAGGER) if text == ZOO else Bundle.open(Path(text)), pool)
 
 
@@ -57,5 +62,5 @@ def of_bundle(bundle: Bundle, pool: EnginePool) -> Captioner:
 
 
 def _kind(source: str | Bundle) -> ModuleType | None:
-    what = f"captioner {source if isinstance(source, str) else source.name!r}"
-    return plugins.match(__name__, what, lambda module: bool(module.matches(source)))
+    name = source.name if isinstance(source, Bundle) else f"{plugins.scheme(source)}:…" if plugins.scheme(source) else source
+    return plugins.match(__name__, source, f"captioner {name}")

@@ -26,6 +26,7 @@ from ..engines.pool import EnginePool
 from ..errors import SourceError
 from ..http_client import Client, EndpointSettings
 from ..images import cleaned
+from ..plugins import scheme
 from ..types import Pixels
 
 INSTRUCTION = (
@@ -52,7 +53,7 @@ class Settings(EndpointSettings):
 
 def matches(source: str | Bundle) -> bool:
     """Whether `source` is an address."""
-    return isinstance(source, str) and source.startswith(("http://", "https://"))
+    return isinstance(source, str) and scheme(source) in ("http", "https")
 
 
 def open(text: str, pool: EnginePool) -> HttpCaptioner:

@@ -94,7 +94,7 @@ def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:
     if bundle.kind != "extractor":
         raise BundleError(f"{bundle.folder} is a {bundle.kind}, not an extractor; name the folder of an extractor")
     pixels = PixelRecipe(**bundle.get("pixels", dict))
-    kind = plugins.match(__package__, f"extractor {bundle.name!r}", lambda module: bool(module.matches(bundle)))
+    kind = plugins.match(__package__, bundle, f"extractor {bundle.name!r}")
     if kind is None:
         raise BundleError(f"{bundle.folder}: this runtime has no extractor of family {bundle.family[:80]!r}; update resynth-fast")
     extractor: Extractor = kind.open(bundle, pool, pixels.working_size)

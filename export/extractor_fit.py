@@ -1,4 +1,4 @@
-"""Constants and calibration of an extractor, from labelled pictures of generators that need not be anybody's candidates."""
+"""Constants and calibration of an extractor, fitted on labelled pictures; their generators need not be candidates."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration
 from resynth_fast.scoring.whitening import Constants, fit_constants
 
 PICTURES = 1500
-"""Pictures that the constants are fitted on, at most."""
+"""Maximum number of pictures that the constants are fitted on."""
 DEGRADED = 96
-"""Pictures that the nuisance constants are fitted on, at most."""
+"""Maximum number of pictures that the nuisance constants are fitted on."""
 REFERENCES = (1, 2, 4)
 
 
 def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Calibration, str]:
-    """Constants, calibration and a sentence about what they were fitted on, from a dataset on disk."""
+    """Constants, calibration and a description of the pictures they were fitted on, from the dataset in `root`."""
     dataset = _thinned(read(root), PICTURES)
     data = describe(dataset, unfitted, cache=cache)
     some = _thinned(data.dataset, DEGRADED)
@@ -40,39 +40,39 @@ def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Cal
     text = f"{len(dataset)} pictures by {len(dataset.generators)} generators of {len(np.unique(dataset.group))} prompts, {root.name}"
     smallest = int(dataset.cell_sizes().min())
     if smallest < 2 or len(np.unique(dataset.group)) < calibrate.PROMPTS_TO_CALIBRATE:
-        return constants, replace(UNCALIBRATED, source=f"{UNCALIBRATED.source}; {text} have too few of a cell or too few prompts"), text
+        return constants, replace(UNCALIBRATED, source=f"{UNCALIBRATED.source}; {text} are too few per cell, or of too few prompts"), text
     block_sizes = list(unfitted.extractor.block_sizes.values())
     points = calibrate.on_dataset(data, constants, block_sizes, "one-shot", [count for count in REFERENCES if count < smallest])
     return constants, Calibration(points, text), text
 
 
 def zoo_pictures(folder: Path, prompts: int = 24, copies: int = 2) -> Path:
-    """Pictures by the embedded zoo in the matrix layout: what is at hand where nothing else was given."""
+    """Write pictures by the embedded zoo as a dataset <prompt>/<generator>/<pictures>, for use without another dataset."""
     from .zoo.calibrate import captions
 
     pool = EnginePool(threads=1)
     for candidate in (c for c in find(["zoo:"], pool) if isinstance(c, ScheduledCandidate)):
         for i, text in enumerate(captions(prompts)):
-            place = folder / f"prompt-{i}" / candidate.name
-            place.mkdir(parents=True)
+            cell = folder / f"prompt-{i}" / candidate.name
+            cell.mkdir(parents=True)
             for k, pixels in enumerate(candidate.make([text] * copies, list(range(copies)), 8)):
-                Image.fromarray(pixels).save(place / f"{k}.png")
+                Image.fromarray(pixels).save(cell / f"{k}.png")
     return folder
 
 
 def _thinned(dataset: Dataset, most: int) -> Dataset:
-    """At most `most` pictures, whole prompts at a time where that is enough: cells stay as full as they are."""
+    """At most `most` pictures. Whole prompts are taken if possible, so that cells stay as full as they are."""
     if len(dataset) <= most:
         return dataset
     rng = np.random.default_rng(0)
     order = rng.permutation(np.unique(dataset.group))
-    kept: list[Any] = []
+    groups: list[Any] = []
     count = 0
     for group in order:
         size = int((dataset.group == group).sum())
-        if kept and count + size > most:
+        if groups and count + size > most:
             break
-        kept.append(group)
+        groups.append(group)
         count += size
-    rows = np.flatnonzero(np.isin(dataset.group, kept))
+    rows = np.flatnonzero(np.isin(dataset.group, groups))
     return dataset.only(rows if len(rows) <= most else np.sort(rng.permutation(rows)[:most]))

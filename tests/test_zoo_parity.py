@@ -160,15 +160,15 @@ def test_weights_that_a_bundle_lacks_are_restored_as_nan(restored: Any) -> None:
     ids=["absent", "disordered", "twice"],
 )
 def test_a_parameter_that_is_not_one_tensor_of_the_graph_is_refused(weights: dict[str, Any], places: int) -> None:
-    with pytest.raises(BundleError, match=f"some network: parameter 'body.weight' has {places} places in the graph, not one"):
-        restore._places({"body.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}, weights, "some network")
+    with pytest.raises(BundleError, match=f"some network: parameter 'body.weight' has {places} positions in the graph instead of one"):
+        restore._positions({"body.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}, weights, "some network")
 
 
 def test_a_parameter_is_found_under_any_permutation_of_its_axes() -> None:
     parameter = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float16).astype(np.float32)
     weight = parameter.transpose(2, 0, 1).reshape(1, 8, 3).astype(np.float16)
-    place = restore._places({"p": parameter}, {"w0": np.zeros(24, np.float32), "w1": weight}, "x")["p"]
-    np.testing.assert_array_equal(restore._turned(weight, place, parameter.shape), parameter)
+    place = restore._positions({"p": parameter}, {"w0": np.zeros(24, np.float32), "w1": weight}, "x")["p"]
+    np.testing.assert_array_equal(restore._restored(weight, place, parameter.shape), parameter)
 
 
 @pytest.mark.parametrize(

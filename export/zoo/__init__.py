@@ -1,1 +1,1 @@
-"""How the embedded zoo is drawn, trained and exported: small generators, genuinely trained, genuinely diffusers."""
+"""Draw the training pictures of the embedded zoo, train its small generators, and export them from diffusers pipelines."""

@@ -1,4 +1,4 @@
-"""`python -m resynth_fast.export.zoo STAGE [NAME] --work DIR`: one command a model; each stage resumes where it stopped."""
+"""`python -m resynth_fast.export.zoo STAGE [NAME] --work DIR`: one command per model. Training resumes from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
     stages.add_parser("text", help="train the tokenizer and the text encoder")
     stage = stages.add_parser("denoiser", help="train one denoiser (after faces, text and its autoencoder)")
     stage.add_argument("name", choices=recipes.DENOISERS)
-    stage = stages.add_parser("assemble", help="put one generator together as a diffusers pipeline")
+    stage = stages.add_parser("assemble", help="assemble one generator as a diffusers pipeline")
     stage.add_argument("name", choices=recipes.DENOISERS)
     stage = stages.add_parser("export", help="assemble and export one generator as a bundle")
     stage.add_argument("name", choices=recipes.DENOISERS)
@@ -37,12 +37,12 @@ def main() -> None:
     stage = stages.add_parser("restore", help="write embedded generators as diffusers pipelines, from their bundles alone")
     stage.add_argument("names", nargs="+", choices=recipes.DENOISERS, metavar="NAME")
     stage.add_argument("--to", type=Path, required=True, help="folder of pipelines")
-    stage = stages.add_parser("prompts", help="write the captions that nothing was trained on, for evaluation")
+    stage = stages.add_parser("prompts", help="write captions for evaluation; no model was trained on them")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
     stage.add_argument("--count", type=int, default=1500)
     stage = stages.add_parser("tagger", help="train and export the captioner (after the generators' export)")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
-    stage = stages.add_parser("quality", help="print how good the zoo is, and write contact sheets into the work folder")
+    stage = stages.add_parser("quality", help="print the quality of the zoo, and write contact sheets into the work folder")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
     stage.add_argument("--count", type=int, default=200)
     stage = stages.add_parser("calibrate", help="fit the extractor's constants and calibrate the verdict (after the captioner)")
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def write_record(folder: Path, record: dict[str, float]) -> None:
-    """What the bundle's card will say of this model's training."""
+    """Write the record of a model's training, which goes into the card of its bundle."""
     (folder / "training.json").write_text(json.dumps(record))
     print(folder.name, record)
 

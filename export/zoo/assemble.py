@@ -1,4 +1,4 @@
-"""Put trained parts together to real diffusers pipelines, and export them as the embedded zoo."""
+"""Assemble trained parts as diffusers pipelines, and export them as the embedded zoo."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pipeline(
     encoder: CLIPTextModel,
     denoiser: UNet2DConditionModel | FluxTransformer2DModel,
 ) -> Any:
-    """The parts of one generator put together, with the noise scheduler of its prediction."""
+    """The pipeline of one generator, with the noise scheduler for its prediction."""
     if recipe.family == "flux":
         return FluxPipeline(
             scheduler=noise_scheduler(recipe),
@@ -66,7 +66,7 @@ def pipeline(
 
 
 def noise_scheduler(recipe: DenoiserRecipe) -> Any:
-    """Of the recipe's prediction."""
+    """The noise scheduler for the recipe's prediction."""
     if recipe.family == "flux":
         return FlowMatchEulerDiscreteScheduler(shift=1.0)
     if recipe.prediction == "v_prediction":
@@ -75,7 +75,7 @@ def noise_scheduler(recipe: DenoiserRecipe) -> Any:
 
 
 def assemble(work: Path, name: str) -> Path:
-    """The pipeline `name`, saved as diffusers does it, from the parts in `work`; returns its folder."""
+    """Assemble the pipeline `name` from the parts in `work` and save it in diffusers' format; returns its folder."""
     recipe = DENOISERS[name]
     network = FluxTransformer2DModel if recipe.family == "flux" else UNet2DConditionModel
     assembled = pipeline(
@@ -99,8 +99,8 @@ def export(work: Path, name: str, to: Path) -> Bundle:
         "text_encoder": work / "text_encoder",
     }
     card = {
-        "description": "A tiny generator of drawn faces, trained for demonstration and tests; it draws nothing else.",
-        "data": f"pictures of 64×64 px {ART}; one caption in eight was never shown",
+        "description": "A tiny generator of drawn faces, trained for demonstration and tests; it generates nothing else.",
+        "data": f"pictures of 64×64 px {ART}; one caption in eight was left out of training",
         "autoencoder": recipe.autoencoder,
         "prediction": recipe.prediction,
         "training": {part: json.loads((folder / "training.json").read_text()) for part, folder in records.items()},
@@ -119,12 +119,12 @@ def export(work: Path, name: str, to: Path) -> Bundle:
 
 
 def prompts(count: int) -> list[str]:
-    """Distinct captions that nothing was trained on, always the same ones."""
-    found: dict[str, None] = {}
+    """Distinct captions that no model was trained on; always the same ones."""
+    captions: dict[str, None] = {}
     for face in draw(np.random.default_rng(2)):
         text = caption(face)
         if held_out(text):
-            found[text] = None
-        if len(found) == count:
+            captions[text] = None
+        if len(captions) == count:
             break
-    return list(found)
+    return list(captions)

@@ -1,4 +1,4 @@
-"""The world of the embedded zoo: drawn faces described by a closed set of attributes, each caption exact."""
+"""Attributes and captions of the zoo's pictures: drawn faces with a closed set of attributes, described exactly."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": ("white", "sky", "pink", "cream", "gray", "mint", "lavender", "navy"),
 }
 
-# What a style's artist never drew (Open Peeps inks every head black).
+# Labels that a style lacks, because its artist never drew them (every head of Open Peeps has black hair).
 ABSENT: dict[str, dict[str, tuple[str, ...]]] = {
     "ink drawing": {"hair_colour": ("brown", "blond", "red", "gray")},
     "pixel art": {"hair": ("curly",), "mouth": ("neutral", "surprised")},
 }
 
-# Weights where uniform would crowd the faces: most people wear neither glasses nor a beard.
+# Probabilities of labels that are not uniform: most people wear neither glasses nor a beard.
 WEIGHTS: dict[str, tuple[float, ...]] = {
     "hair": (0.32, 0.32, 0.22, 0.14),
     "glasses": (0.5, 0.25, 0.25),
@@ -43,7 +43,7 @@ PHRASES: dict[str, dict[str, str]] = {
 
 
 def caption(face: Mapping[str, str]) -> str:
-    """The sentence that describes `face` ({attribute: label}); the grammar every model of the zoo is trained on."""
+    """The sentence that describes `face` ({attribute: label}). Every model of the zoo is trained on this grammar."""
     words = dict(face)
     for name, phrases in PHRASES.items():
         words[name] = phrases.get(face[name], phrases["*"]).format(**face)
@@ -51,12 +51,12 @@ def caption(face: Mapping[str, str]) -> str:
 
 
 def held_out(text: str) -> bool:
-    """One caption in eight is never trained on, by any model: evaluation draws from these alone."""
+    """Whether a caption is held out: one in eight is left out of every training, and evaluation uses only those."""
     return zlib.crc32(text.encode()) % 8 == 0
 
 
 def draw(rng: np.random.Generator) -> Iterator[dict[str, str]]:
-    """Endless random faces, attributes independent but for what a style lacks."""
+    """Endless random faces; attributes are independent, except for the labels that a style lacks."""
     while True:
         face: dict[str, str] = {}
         for name, labels in ATTRIBUTES.items():

@@ -24,7 +24,9 @@ class AutoencoderRecipe:
     groups: int
     schedule: Schedule
     attention: bool = False
-    squared_error: float = 0.0  # weight of the squared error beside the absolute one: another decoder, another fingerprint
+    squared_error: float = (
+        0.0  # weight of the squared error beside the absolute one; another weight gives another decoder, thus another fingerprint
+    )
     kl: float = 1e-4
 
     def build(self) -> AutoencoderKL:
@@ -42,7 +44,7 @@ class AutoencoderRecipe:
             mid_block_add_attention=self.attention,
             sample_size=SIDE,
         )
-        # The posterior starts narrow, so that reconstruction is learnt before the noise is.
+        # The posterior starts narrow, so that the model learns to reconstruct before noise is added.
         with torch.no_grad():
             bias = model.quant_conv.bias if model.quant_conv is not None else model.encoder.conv_out.bias
             bias[self.latent_channels :] = -5.0
@@ -60,7 +62,7 @@ def as_pictures(images: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 
 def train(recipe: AutoencoderRecipe, faces: Faces, checkpoint: Path) -> tuple[AutoencoderKL, dict[str, float]]:
-    """An autoencoder with its scaling factor set; the record says how long it took and how well it reconstructs."""
+    """A trained autoencoder with its scaling factor, and a record of training time and reconstruction error."""
     model = recipe.build()
 
     def loss(rng: torch.Generator) -> torch.Tensor:

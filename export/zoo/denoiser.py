@@ -22,7 +22,7 @@ CAPTION_DROPOUT = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserRecipe:
-    """One generator: which autoencoder's latents, which network, which prediction, and how it is sampled."""
+    """One generator: its autoencoder, network, prediction and training."""
 
     family: Literal["stable-diffusion", "flux"]
     autoencoder: str
@@ -53,7 +53,7 @@ class DenoiserRecipe:
 def train(
     recipe: DenoiserRecipe, vae: AutoencoderKL, tokenizer: CLIPTokenizer, encoder: CLIPTextModel, faces: Faces, checkpoint: Path
 ) -> tuple[UNet2DConditionModel | FluxTransformer2DModel, dict[str, float]]:
-    """Denoising regression in latent space, captions dropped at random for guidance without a classifier."""
+    """Train a denoiser in latent space; captions are dropped at random, for classifier-free guidance."""
     posterior = autoencoder.encode(vae, faces.pictures) * vae.config.scaling_factor
     channels = posterior.shape[1] // 2
     mean, std = posterior[:, :channels], posterior[:, channels:]

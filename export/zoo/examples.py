@@ -1,4 +1,4 @@
-"""Write `examples/`: the first two pictures of each generator and two drawn faces, none chosen, none named."""
+"""Write `examples/`: the first two pictures of each generator and two drawn faces, not selected, in shuffled order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STEPS = 20
 
 
 def write(to: Path, drawn: Path) -> None:
-    """Pictures `01.png` … in a shuffled order, and `truth.json`: {file: generator, or "unknown"}."""
+    """Write pictures `01.png` … and `truth.json`: {file: generator, or "unknown"}."""
     pool = EnginePool(threads=2)
     pictures = []
     for i, bundle in enumerate((*zoo.candidates(), *zoo.withheld())):
         captions = zoo.prompts()[2 * i : 2 * i + 2]
         truth = bundle.name if bundle.manifest.get("role") == "candidate" else "unknown"
-        made = EngineCandidate(bundle, pool).make(captions, [PROBE_SEEDS, PROBE_SEEDS + 1], STEPS)
-        pictures += [(truth, pixels) for pixels in made]
+        generated = EngineCandidate(bundle, pool).make(captions, [PROBE_SEEDS, PROBE_SEEDS + 1], STEPS)
+        pictures += [(truth, pixels) for pixels in generated]
     pictures += [("unknown", pixels) for pixels in Faces(drawn, "test").pictures[:2]]
     to.mkdir(exist_ok=True)
     answers = {}

@@ -1,4 +1,4 @@
-"""The zoo's training pictures: faces drawn by DiceBear (Node.js) from attributes that we choose."""
+"""The zoo's training pictures: faces drawn by DiceBear (Node.js) from given attributes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RENDERER = Path(__file__).with_name("faces.mjs")
 
 
 def render(faces: list[dict[str, str]], node_folder: Path, first_seed: int) -> npt.NDArray[np.uint8]:
-    """Pictures `(n, 64, 64, 3)` of `faces`; the variant of each feature is chosen by the face's own seed."""
+    """Pictures `(n, 64, 64, 3)` of `faces`; the seed of each face chooses among the variants of its features."""
     raw = node_folder / f"faces-{first_seed}.rgb"
     job = json.dumps([{**face, "seed": first_seed + i} for i, face in enumerate(faces)])
     try:
@@ -37,7 +37,7 @@ def write(folder: Path, node_folder: Path, count: int, seed: int) -> None:
 
 
 class Faces:
-    """Pictures, captions and labels of one split: `train` never holds a held-out caption, `test` nothing else."""
+    """Pictures, captions and labels of one split: `test` has the held-out captions, `train` all others."""
 
     def __init__(self, folder: Path, split: str) -> None:
         faces = json.loads((folder / "faces.json").read_text())
@@ -46,7 +46,7 @@ class Faces:
         self.captions = [captions[i] for i in rows]
         self.pictures: npt.NDArray[np.uint8] = np.load(folder / "pictures.npy", mmap_mode="r")[rows]
         self.labels = np.array([[ATTRIBUTES[name].index(faces[i][name]) for name in ATTRIBUTES] for i in rows])
-        # A bald head has no hair colour to learn or to be wrong about.
+        # A bald head has no hair colour, so its label is ignored.
         self.labels[
             self.labels[:, list(ATTRIBUTES).index("hair")] == ATTRIBUTES["hair"].index("bald"), list(ATTRIBUTES).index("hair_colour")
         ] = -1

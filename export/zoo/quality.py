@@ -1,4 +1,4 @@
-"""What the zoo is worth: how well autoencoders reconstruct, and whether the tagger sees in a picture what its caption says."""
+"""Quality of the zoo: reconstruction error of the autoencoders, and agreement of the tagger with the captions of pictures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .attributes import ATTRIBUTES
 from .faces import Faces
 from .recipes import AUTOENCODERS, DENOISERS
 
-FIRST_SEED = 1 << 33  # not the noise that the tagger was trained on
+FIRST_SEED = 1 << 33  # seeds that the tagger was not trained on
 SHEET = 24
 
 
 def table(work: Path, zoo: Path, count: int) -> None:
-    """Print one row an autoencoder and one a generator, `count` pictures each, all of captions that nothing was trained on."""
+    """Print one row per autoencoder and per generator, each on `count` pictures of held-out captions."""
     faces = Faces(work / "faces", "test")
     rows = np.arange(count)
     captions, labels = [faces.captions[row] for row in rows], faces.labels[rows]
@@ -33,13 +33,13 @@ def table(work: Path, zoo: Path, count: int) -> None:
     _row("drawings", judge, faces.pictures[rows], labels, "")
     for name in AUTOENCODERS:
         if (work / "autoencoders" / name / "training.json").exists():
-            made = autoencoder.reconstruct(AutoencoderKL.from_pretrained(work / "autoencoders" / name), faces.pictures[rows])
-            _row(name, judge, made, labels, f"{autoencoder.psnr(faces.pictures[rows], made):.2f}")
+            reconstructed = autoencoder.reconstruct(AutoencoderKL.from_pretrained(work / "autoencoders" / name), faces.pictures[rows])
+            _row(name, judge, reconstructed, labels, f"{autoencoder.psnr(faces.pictures[rows], reconstructed):.2f}")
     for name in DENOISERS:
         if (zoo / name).exists():
-            made = tagger.samples(zoo, name, captions, FIRST_SEED)
-            _row(name, judge, made, labels, "")
-            sheet(work / f"sheet-{name}.png", made[:SHEET])
+            samples = tagger.samples(zoo, name, captions, FIRST_SEED)
+            _row(name, judge, samples, labels, "")
+            sheet(work / f"sheet-{name}.png", samples[:SHEET])
     (work / "sheet-captions.json").write_text(json.dumps(captions[:SHEET], indent=1))
 
 
@@ -52,6 +52,6 @@ def sheet(path: Path, pictures: tagger.Pictures, columns: int = 8) -> None:
 
 def _row(name: str, judge: Tagger, pictures: tagger.Pictures, labels: tagger.Labels, psnr: str) -> None:
     tags = judge.tag(list(pictures))
-    found = np.array([[options.index(tag[key]) for key, options in ATTRIBUTES.items()] for tag in tags])
-    right = [float((found[:, j] == labels[:, j])[labels[:, j] >= 0].mean()) for j in range(len(ATTRIBUTES))]
+    predicted = np.array([[options.index(tag[key]) for key, options in ATTRIBUTES.items()] for tag in tags])
+    right = [float((predicted[:, j] == labels[:, j])[labels[:, j] >= 0].mean()) for j in range(len(ATTRIBUTES))]
     print(f"{name:18s} {psnr:>7s}  {np.mean(right):.3f}   " + " ".join(f"{value:.2f}" for value in right), flush=True)

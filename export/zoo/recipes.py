@@ -1,4 +1,4 @@
-"""What the zoo is made of: every model's architecture, seed and length of training, in one place."""
+"""Architecture, seed and length of training of every model of the zoo."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ DENOISERS: dict[str, DenoiserRecipe] = {
         network=_UNET_F4,
         schedule=Schedule(steps=5000, batch=32, learning_rate=1e-3, seed=11),
     ),
-    "zoo-sd-twin": DenoiserRecipe(  # the same in all but its seed: the hardest pair
+    "zoo-sd-twin": DenoiserRecipe(  # differs from zoo-sd only in its seed: the hardest pair
         family="stable-diffusion",
         autoencoder="kl-f4",
         prediction="epsilon",
@@ -80,7 +80,7 @@ DENOISERS: dict[str, DenoiserRecipe] = {
         network={"num_layers": 2, "num_single_layers": 4, "attention_head_dim": 24, "num_attention_heads": 4, "axes_dims_rope": (8, 8, 8)},
         schedule=Schedule(steps=4500, batch=32, learning_rate=1e-3, seed=44),
     ),
-    "zoo-withheld": DenoiserRecipe(  # no candidate: pictures of it must be answered with "none of these"
+    "zoo-withheld": DenoiserRecipe(  # not a candidate: its pictures must be answered with "none of these"
         family="stable-diffusion",
         autoencoder="kl-f8-narrow",
         prediction="epsilon",

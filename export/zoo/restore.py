@@ -1,10 +1,10 @@
-"""Give a generator of the zoo its torch weights back: from the bundle alone to the diffusers pipeline it was exported from.
+"""Restore the diffusers pipeline of a generator of the zoo, with its torch weights, from its bundle alone.
 
-Which parameter stands where in a graph, and how it was turned on the way, is found by value: a network of the same
-architecture with random weights goes through the same exporter, and each of its parameters is looked for among the
-weights of the result. The trained values are then read from the same places of the bundle's graph. Nothing is guessed:
-the two graphs must be equal but for the traced values, each parameter must be traced, and text encoder and denoiser
-must hash to what the manifest says of them.
+The position of each parameter in a graph, and how its axes were permuted, are found by value: a network of the same
+architecture with random weights goes through the same exporter, and each of its parameters is searched among the weights
+of the result. The trained values are then read from the same positions of the bundle's graph. Nothing is guessed: the two
+graphs must be equal except for the traced values, each parameter must be traced, and text encoder and denoiser must have
+the hashes in the manifest.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from . import assemble, text
 from .recipes import AUTOENCODERS, DENOISERS
 
 ABSENT = ("vae.encoder.", "vae.quant_conv.")
-"""What a bundle does not hold, for no picture is made with it: NaN in a restored pipeline, so that a use shows."""
+"""Parameters that a bundle lacks, since generation does not need them. They are NaN in a restored pipeline, so that a use shows."""
 SCALE = "scaling_factor"
-TEMPLATE_SCALE = 0.734375  # any number that no graph of the zoo holds; exact in float32
+TEMPLATE_SCALE = 0.734375  # a number that no graph of the zoo contains; exact in float32
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a parameter stands in a graph: its axes in the order `axes`, reshaped, are the weight called `name`."""
+class Position:
+    """Position of a parameter in a graph: with its axes in the order `axes`, then reshaped, it is the weight called `name`."""
 
     name: str
     axes: tuple[int, ...]
@@ -56,44 +56,44 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Places of a network's parameters, and the hash of everything in its graph that is no parameter."""
+    """Positions of a network's parameters, and the hash of everything else in its graph."""
 
-    places: dict[str, Place]
+    positions: dict[str, Position]
     rest: str
 
 
-_traces: dict[str, Trace] = {}  # by what two graphs of one architecture have in common; an export takes seconds
+_traces: dict[str, Trace] = {}  # by the skeleton that all graphs of one architecture share; an export takes seconds
 
 
 def restore(bundle: Bundle) -> Any:
     """The diffusers pipeline of `bundle`, a generator of the zoo, with the weights (rounded to float16) that it was exported with.
 
-    The autoencoder's encoder, which no bundle holds, is NaN. ConfigError if there is no recipe of that name, BundleError
-    if a parameter cannot be traced or the result is not what the manifest says.
+    The autoencoder's encoder, which no bundle contains, is NaN. ConfigError if there is no recipe of that name, BundleError
+    if a parameter cannot be traced or a hash differs from the manifest.
     """
     pipeline = _untrained(bundle)
     for component, network in _canonical(pipeline, bundle).networks.items():
         _load(network, onnx.load_from_string(bundle.components[component].file.read()), f"{bundle.name}: component {component!r}")
         if isinstance(network.module, Decoder):
             pipeline.vae.register_to_config(scaling_factor=network.module.scale)
-    found = _canonical(pipeline, bundle).lineage
+    lineage = _canonical(pipeline, bundle).lineage
     for part in ("text_encoder", "denoiser"):  # the autoencoder's hash includes its encoder
-        if found[part] != bundle.lineage[part]:
+        if lineage[part] != bundle.lineage[part]:
             raise BundleError(
-                f"{bundle.name}: the restored {part} is not the exported one, its weights hash to {found[part][:12]}…; export the bundle again"
+                f"{bundle.name}: the restored {part} is not the exported one, its weights hash to {lineage[part][:12]}…; export the bundle again"
             )
     return pipeline
 
 
 def save(bundle: Bundle, to: Path) -> Path:
-    """Restore `bundle` and write it as diffusers does; returns the folder, `to / bundle.name`."""
+    """Restore `bundle` and write it in diffusers' format; returns the folder, `to / bundle.name`."""
     pipeline = restore(bundle)
     pipeline.save_pretrained(to / bundle.name, safe_serialization=True)
     return to / bundle.name
 
 
 def _untrained(bundle: Bundle) -> Any:
-    """The pipeline with the architecture of the recipe and random weights, each as unlike the others as 16 bits allow."""
+    """The pipeline with the architecture of the recipe and random weights, rounded to 16 bits, by which parameters are told apart."""
     if bundle.name not in DENOISERS:
         raise ConfigError(f"no recipe for {bundle.name!r}; there are recipes for {', '.join(DENOISERS)}")
     recipe = DENOISERS[bundle.name]
@@ -119,27 +119,27 @@ def _canonical(pipeline: Any, bundle: Bundle) -> Generator:
 
 
 def _tokenizer(bundle: Bundle) -> CLIPTokenizer:
-    """The tokenizer of the bundle; training it again numbers the words differently."""
+    """The tokenizer of the bundle; a newly trained one would number the words differently."""
     [entry] = bundle.tokenizers
     model = json.loads(entry.file.read())["model"]
     return CLIPTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]], model_max_length=entry.max_tokens)
 
 
 def _load(network: Network, graph: Any, what: str) -> None:
-    """Put the weights of `graph` into the parameters of `network.module`, whose weights now are random."""
+    """Load the weights of `graph` into the parameters of `network.module`, which are random before."""
     skeleton = _skeleton(graph)
     if skeleton not in _traces:
         with tempfile.TemporaryDirectory() as scratch:
             template = onnx.load_from_string(graphs.export(network, Path(scratch) / "template.onnx").graph)
         if _skeleton(template) != skeleton:
             raise BundleError(f"{what}: this exporter makes another graph of the recipe's architecture; export the bundle again")
-        places = _places(_parameters(network.module), _weights(template), what)
-        _traces[skeleton] = Trace(places, _rest(template, places))
+        positions = _positions(_parameters(network.module), _weights(template), what)
+        _traces[skeleton] = Trace(positions, _rest(template, positions))
     trace = _traces[skeleton]
-    if _rest(graph, trace.places) != trace.rest:
+    if _rest(graph, trace.positions) != trace.rest:
         raise BundleError(f"{what}: a constant differs from that of the recipe's architecture; export the bundle again")
     weights, parameters = _weights(graph), _parameters(network.module)
-    values = {name: _turned(weights[place.name], place, parameters[name].shape) for name, place in trace.places.items()}
+    values = {name: _restored(weights[position.name], position, parameters[name].shape) for name, position in trace.positions.items()}
     if isinstance(network.module, Decoder):
         network.module.scale = float(values.pop(SCALE))
     with torch.no_grad():
@@ -148,60 +148,60 @@ def _load(network: Network, graph: Any, what: str) -> None:
 
 
 def _parameters(module: torch.nn.Module) -> dict[str, Floats]:
-    """What is looked for: the parameters that a bundle holds, and the scale that a decoder divides by."""
-    found = {name: parameter.detach().numpy() for name, parameter in module.named_parameters() if not name.startswith(ABSENT)}
-    return {**found, SCALE: np.array(module.scale, np.float32)} if isinstance(module, Decoder) else found
+    """The parameters that a bundle contains, and the scale that a decoder divides by."""
+    parameters = {name: parameter.detach().numpy() for name, parameter in module.named_parameters() if not name.startswith(ABSENT)}
+    return {**parameters, SCALE: np.array(module.scale, np.float32)} if isinstance(module, Decoder) else parameters
 
 
 def _weights(graph: Any) -> dict[str, npt.NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
 
 
-def _places(parameters: Mapping[str, Floats], weights: Mapping[str, npt.NDArray[Any]], what: str) -> dict[str, Place]:
-    """Each parameter's one place; BundleError if it has none, or several, or shares one."""
-    alike: dict[bytes, list[str]] = defaultdict(list)
+def _positions(parameters: Mapping[str, Floats], weights: Mapping[str, npt.NDArray[Any]], what: str) -> dict[str, Position]:
+    """The position of each parameter; BundleError if it has none or several, or shares one."""
+    same_numbers: dict[bytes, list[str]] = defaultdict(list)
     for name, weight in weights.items():
         if weight.dtype in (np.float16, np.float32):
-            alike[_content(weight)].append(name)
-    places = {}
+            same_numbers[_content(weight)].append(name)
+    positions = {}
     for name, parameter in parameters.items():
-        found = [place for weight in alike[_content(parameter)] for place in _ways(parameter, weight, weights[weight])]
-        if len(found) != 1:
-            raise BundleError(f"{what}: parameter {name!r} has {len(found)} places in the graph, not one; it cannot be restored")
-        places[name] = found[0]
-    if len({place.name for place in places.values()}) < len(places):
+        matches = [position for weight in same_numbers[_content(parameter)] for position in _ways(parameter, weight, weights[weight])]
+        if len(matches) != 1:
+            raise BundleError(f"{what}: parameter {name!r} has {len(matches)} positions in the graph instead of one; it cannot be restored")
+        positions[name] = matches[0]
+    if len({position.name for position in positions.values()}) < len(positions):
         raise BundleError(f"{what}: two parameters cannot be told apart in the graph; export the bundle again")
-    return places
+    return positions
 
 
 def _content(values: npt.NDArray[Any]) -> bytes:
-    """The same for arrays that hold the same numbers in whatever order."""
+    """Equal for arrays that contain the same numbers in any order."""
     return np.sort(values.astype(np.float32), axis=None).tobytes()
 
 
-def _ways(parameter: Floats, name: str, weight: npt.NDArray[Any]) -> list[Place]:
-    """The orders of axes that turn `parameter` into `weight`; of several that do the same (an axis of 1), the first."""
-    ways = (Place(name, axes) for axes in itertools.permutations(range(parameter.ndim)))
+def _ways(parameter: Floats, name: str, weight: npt.NDArray[Any]) -> list[Position]:
+    """The first order of axes that turns `parameter` into `weight`, if there is one; axes of size 1 allow several."""
+    ways = (Position(name, axes) for axes in itertools.permutations(range(parameter.ndim)))
     return list(itertools.islice((p for p in ways if np.array_equal(parameter.transpose(p.axes).reshape(weight.shape), weight)), 1))
 
 
-def _turned(weight: npt.NDArray[Any], place: Place, shape: tuple[int, ...]) -> Floats:
-    """The parameter of `shape` whose place holds `weight`."""
-    there = weight.reshape([shape[axis] for axis in place.axes]).transpose(np.argsort(place.axes))
-    return np.array(there, np.float32).reshape(shape)
+def _restored(weight: npt.NDArray[Any], position: Position, shape: tuple[int, ...]) -> Floats:
+    """The parameter of `shape` from the `weight` at its position."""
+    permuted = weight.reshape([shape[axis] for axis in position.axes]).transpose(np.argsort(position.axes))
+    return np.array(permuted, np.float32).reshape(shape)
 
 
 def _skeleton(graph: Any) -> str:
     """Hash of a graph without the values of its weights."""
-    return _rest(graph, {tensor.name: Place(tensor.name, ()) for tensor in graph.graph.initializer})
+    return _rest(graph, {tensor.name: Position(tensor.name, ()) for tensor in graph.graph.initializer})
 
 
-def _rest(graph: Any, places: Mapping[str, Place]) -> str:
-    """Hash of a graph without the values that have a place; their names, shapes and types are part of it."""
-    bare, placed = type(graph)(), {place.name for place in places.values()}
+def _rest(graph: Any, positions: Mapping[str, Position]) -> str:
+    """Hash of a graph without the values of the traced weights; their names, shapes and types are part of it."""
+    bare, traced = type(graph)(), {position.name for position in positions.values()}
     bare.CopyFrom(graph)
     for tensor in bare.graph.initializer:
-        if tensor.name in placed:
-            assert tensor.HasField("raw_data"), "the exporter writes no other"
+        if tensor.name in traced:
+            assert tensor.HasField("raw_data"), "the exporter writes only raw data"
             tensor.ClearField("raw_data")
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()

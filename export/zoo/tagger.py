@@ -1,7 +1,7 @@
-"""Train and export the zoo's captioner: a small network that reads a face's attributes off its picture.
+"""Train and export the zoo's captioner: a small network that classifies the attributes of a face.
 
-It must read what generators draw, not only what artists drew: beside drawings it learns from reconstructions by the
-candidates' autoencoders, latent noise added, and from the candidates' own pictures of training captions.
+It must caption generated pictures, not only drawings. So beside drawings it learns from reconstructions by the candidates'
+autoencoders (with latent noise) and from the candidates' own pictures of training captions.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SCHEDULE = Schedule(
     learning_rate=3e-3,
     seed=6,
     weight_decay=2e-2,
-    checkpoint_every=1000,  # dropout is not drawn from the rng that a checkpoint keeps: never resumed half-way
+    checkpoint_every=1000,  # dropout does not use the generator that a checkpoint stores, so training is never resumed half-way
 )
 CHANNELS = (24, 48, 96, 128)
-RECONSTRUCTIONS = 1200  # of each autoencoder
-SAMPLES = 480  # of each candidate
+RECONSTRUCTIONS = 1200  # per autoencoder
+SAMPLES = 480  # per candidate
 SAMPLE_STEPS = 8
-SHARES = (0.4, 0.25, 0.35)  # of a batch: drawings, reconstructions, samples
-FIRST_SEED = 1 << 32  # noise that no attribution uses
+SHARES = (0.4, 0.25, 0.35)  # shares of a batch: drawings, reconstructions, samples
+FIRST_SEED = 1 << 32  # far from the seeds of any attribution
 
 Pictures = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -67,7 +67,7 @@ class Tagger(nn.Module):
         return tuple(head(features) for head in self.heads)
 
     def fused(self) -> Tagger:
-        """The same function with each normalisation folded into the convolution before it."""
+        """The same network with each normalisation folded into the convolution before it."""
         assert not self.training
         layers = list(self.body)
         folded: list[nn.Module] = []
@@ -81,9 +81,9 @@ class Tagger(nn.Module):
 
 
 def train(work: Path, zoo: Path) -> dict[str, float]:
-    """Train on what `learning_material` gathers; weights go to `work / "tagger"`."""
+    """Train on drawings and `generated_pictures`; the weights go to `work / "tagger"`."""
     faces = Faces(work / "faces", "train")
-    parts = [(np.asarray(faces.pictures), faces.labels), *learning_material(work, zoo, faces)]
+    parts = [(np.asarray(faces.pictures), faces.labels), *generated_pictures(work, zoo, faces)]
     torch.manual_seed(SCHEDULE.seed)
     model = Tagger()
     counts = [round(share * SCHEDULE.batch) for share in SHARES]
@@ -92,7 +92,7 @@ def train(work: Path, zoo: Path) -> dict[str, float]:
         rows = [torch.randint(len(labels), (count,), generator=rng).numpy() for (_, labels), count in zip(parts, counts, strict=True)]
         pixels = _pixels(np.concatenate([pictures[r] for (pictures, _), r in zip(parts, rows, strict=True)]))
         labels = torch.from_numpy(np.concatenate([labels[r] for (_, labels), r in zip(parts, rows, strict=True)]))
-        logits = model(_worsened(pixels, rng))
+        logits = model(_degraded(pixels, rng))
         return torch.stack([F.cross_entropy(x, labels[:, j], ignore_index=-1) for j, x in enumerate(logits)]).sum()
 
     record = fit(model, loss, SCHEDULE, work / "tagger.pt")
@@ -114,7 +114,7 @@ def export(work: Path, to: Path) -> Bundle:
         return {"pixels": torch.rand((batch, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(batch))}
 
     card = {
-        "description": "Reads the attributes of the zoo's drawn faces; of any other picture it says what it must.",
+        "description": "Reads the attributes of the zoo's drawn faces; its caption of any other picture is meaningless.",
         "data": f"pictures of 64×64 px {assemble.ART}, their reconstructions, and the candidates' own pictures of training captions",
         "training": json.loads((work / "tagger" / "training.json").read_text()),
     }
@@ -132,8 +132,8 @@ def export(work: Path, to: Path) -> Bundle:
     return bundles.write(to, fields, {"tagger": Network(fused, example, tuple(f"logits_{name}" for name in ATTRIBUTES))})
 
 
-def learning_material(work: Path, zoo: Path, faces: Faces) -> list[tuple[Pictures, Labels]]:
-    """(pictures, labels) of reconstructions and of samples; nothing of withheld generators. Kept in `work / "tagger.npz"`."""
+def generated_pictures(work: Path, zoo: Path, faces: Faces) -> list[tuple[Pictures, Labels]]:
+    """(pictures, labels) of reconstructions and of samples, without withheld generators. Cached in `work / "tagger.npz"`."""
     path = work / "tagger.npz"
     if not path.exists():
         candidates = [name for name in DENOISERS if name not in assemble.WITHHELD]
@@ -155,7 +155,7 @@ def learning_material(work: Path, zoo: Path, faces: Faces) -> list[tuple[Picture
 
 @torch.no_grad()
 def noisy_reconstructions(vae: AutoencoderKL, pictures: Pictures) -> Pictures:
-    """Pictures (n, H, W, 3) encoded and decoded, with noise of up to 0.3 of the latents' deviation between."""
+    """Pictures (n, H, W, 3) encoded and decoded, with latent noise of up to 0.3 standard deviations."""
     rng = torch.Generator().manual_seed(0)
     mean = autoencoder.encode(vae, pictures)[:, : vae.config.latent_channels]
     level = 0.3 * mean.std() * torch.rand(len(mean), 1, 1, 1, generator=rng)
@@ -166,19 +166,19 @@ def noisy_reconstructions(vae: AutoencoderKL, pictures: Pictures) -> Pictures:
 def samples(zoo: Path, name: str, captions: Sequence[str], first_seed: int) -> Pictures:
     """The exported candidate's own pictures (n, H, W, 3) of `captions`."""
     candidate = EngineCandidate(Bundle.open(zoo / name), EnginePool(threads=torch.get_num_threads()))
-    made: list[npt.NDArray[np.uint8]] = []
+    pictures: list[npt.NDArray[np.uint8]] = []
     for i in range(0, len(captions), 16):
         part = captions[i : i + 16]
-        made += candidate.make(part, range(first_seed + i, first_seed + i + len(part)), SAMPLE_STEPS)
-    return np.stack(made)
+        pictures += candidate.make(part, range(first_seed + i, first_seed + i + len(part)), SAMPLE_STEPS)
+    return np.stack(pictures)
 
 
 def _pixels(pictures: Pictures) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
-def _worsened(pixels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Pixels (b, 3, H, W) shifted by up to 2 px, half of them blurred, all noised: what reaches a captioner is not pristine."""
+def _degraded(pixels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Pixels (b, 3, H, W) shifted by up to 2 px, half of them blurred, all with noise, like the pictures that a captioner gets."""
     batch, _, height, width = pixels.shape
     padded = F.pad(pixels, (2, 2, 2, 2), mode="replicate")
     across, down = torch.randint(5, (2, batch), generator=rng).tolist()

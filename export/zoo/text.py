@@ -22,7 +22,7 @@ SCHEDULE = Schedule(steps=600, batch=64, learning_rate=1e-3, seed=5)
 
 
 def train_tokenizer() -> CLIPTokenizer:
-    """Byte-pair merges learnt on the grammar's own sentences, in CLIP's format."""
+    """A tokenizer in CLIP's format, its byte-pair merges learnt on sentences of the grammar."""
     tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
     words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
@@ -44,7 +44,7 @@ def train_tokenizer() -> CLIPTokenizer:
 
 
 def tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
-    """`(n, MAX_TOKENS)` int64, padded and truncated as the pipelines do it."""
+    """`(n, MAX_TOKENS)` int64, padded and truncated as in the pipelines."""
     return torch.tensor(tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids)
 
 
@@ -69,7 +69,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def train(tokenizer: CLIPTokenizer, faces: Faces, checkpoint: Path) -> tuple[CLIPTextModel, dict[str, float]]:
-    """A text encoder whose pooled state predicts every attribute; it is frozen afterwards and shared by the zoo."""
+    """Train a text encoder whose pooled state predicts every attribute. All generators of the zoo share it, frozen."""
     torch.manual_seed(SCHEDULE.seed)
     encoder = build(tokenizer)
     torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=0.3)

@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast one model is trained."""
+    """Length, learning rate and seed of one training."""
 
     steps: int
     batch: int
@@ -34,8 +34,8 @@ def fit(
 ) -> dict[str, float]:
     """Train `module` in place and leave the averaged weights in it; returns steps and CPU seconds.
 
-    `loss(rng)` draws its own batch from `rng` (and from nothing else), so a run that was stopped and resumed
-    from `checkpoint` gives the weights of an uninterrupted one.
+    `loss(rng)` samples its batch from `rng` alone, so a run that was stopped and resumed from `checkpoint` gives the
+    weights of an uninterrupted one.
     """
     rng = torch.Generator().manual_seed(schedule.seed)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth to a quarter faster on a CPU

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,7 +53,7 @@ def evaluate(
     from . import output
 
     output.check(format, ("table", "json", "csv"))
-    common = {
+    common: dict[str, Any] = {
         "references": references,
         "seed": seed,
         "together": together,

@@ -1,4 +1,4 @@
-"""What turns scores into probabilities and thresholds, by how much was made; measured once, on the pictures that `source` names."""
+"""Temperatures and thresholds that turn scores into probabilities and statuses, by number of references and steps."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from typing import Any
 from ..errors import BundleError
 
 DEFAULT_TEMPERATURE = 4.5
-"""Of an extractor that was never calibrated: what middle layers of CLIP ViT-B/16 give with 1, 2 and 4 references (3.5 … 5).
+"""Temperature of an extractor that was never calibrated, measured with middle layers of CLIP ViT-B/16 and 1, 2 and 4 references (3.5 … 5).
 
-Other extractors have others (the zoo's weightless descriptor 1 … 1.4): only a calibrated one gives probabilities to rely on."""
+Other extractors have other temperatures (the zoo's descriptor without weights 1 … 1.4), so only the probabilities of a
+calibrated extractor are reliable."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPoint:
-    """Measured with so many references and denoising steps."""
+    """Temperature and threshold for one number of references and of denoising steps."""
 
     references: int
     steps: int
-    """0: the references are given pictures."""
+    """0: the references are pictures of a dataset or a gallery."""
     temperature: float
     unknown_below: float
-    """Consistency under which 5 % of the candidates' own pictures fall."""
+    """Consistency below which a picture is called unknown: 5 % of the candidates' own pictures are below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Points, and on what pictures they were measured."""
+    """Calibration points, and a description of the pictures that they were measured on."""
 
     points: tuple[CalibrationPoint, ...]
     source: str
@@ -57,12 +58,13 @@ UNCALIBRATED = Calibration((CalibrationPoint(1, 0, DEFAULT_TEMPERATURE, -1.0),),
 
 
 def warnings(calibration: Calibration, references: int, steps: int) -> Sequence[str]:
-    """What to tell where the nearest point is not the asked-for one."""
+    """A warning if no point was measured with these numbers of references and steps."""
     point = calibration.at(references, steps)
     if (point.references, point.steps or steps) == (references, steps):
         return ()
-    made = f"{references} references at {steps} steps"
-    return (f"probabilities and thresholds were calibrated with {point.references} references at {point.steps} steps, not with {made}",)
+    return (
+        f"probabilities and thresholds were calibrated with {point.references} references at {point.steps} steps, not with {references} at {steps}",
+    )
 
 
 def _ratio(a: int, b: int) -> float:

@@ -1,4 +1,4 @@
-"""What a frozen snapshot of a gallery says of its generators: fitted once, stored, named by hash in every verdict."""
+"""Statistics of the generators in a frozen snapshot of a gallery: fitted once, stored, and named by hash in every verdict."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .whitening import SOLID_CELL, Constants, Moment, Whitening, gallery_weight,
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryFit:
-    """Means and covariance of the gallery's pictures, in the scaled (not yet whitened) features of one extractor."""
+    """Means and covariance of a gallery's pictures in the scaled (not yet whitened) features of one extractor."""
 
     extractor: str
-    """SHA-256 of the extractor that the features come from"""
+    """SHA-256 of the extractor"""
     snapshot: str
     """SHA-256 of the gallery's entries"""
     names: tuple[str, ...]
     """generators"""
     means: Doubles
-    """(G, d) mean picture of each, content removed"""
+    """(G, d) mean of each generator, content removed"""
     prompts: Doubles
-    """(G,) over how many prompts"""
+    """(G,) number of prompts of each generator"""
     pictures: Doubles
-    """(G,) how many pictures"""
+    """(G,) number of pictures of each generator"""
     pictures_per_cell: float
-    """pictures of one generator and prompt, on average"""
+    """mean number of pictures per generator and prompt"""
     own: Moment | None
-    """covariance within cells, None where there are too few"""
+    """covariance within cells, None if there are too few pictures"""
     calibration: Calibration | None = None
     sha256: str | None = None
     """identity of the stored fit, None before it is stored"""
@@ -44,65 +44,65 @@ class GalleryFit:
     def of(
         cls, x: Doubles, generator: Integers, prompt: Integers, names: Sequence[str], *, extractor: str = "", snapshot: str = ""
     ) -> GalleryFit:
-        """From scaled features (n, d); `generator` counts through `names`."""
-        known = gallery_prior(x, generator, prompt, range(len(names)))
+        """Fit scaled features (n, d); `generator` (n,) are indices of `names`."""
+        prior = gallery_prior(x, generator, prompt, range(len(names)))
         pictures = np.bincount(generator, minlength=len(names)).astype(np.float64)
         enough = len(x) > len(np.unique(generator)) + 1
         return cls(
             extractor=extractor,
             snapshot=snapshot,
             names=tuple(names),
-            means=known.means,
-            prompts=known.prompts,
+            means=prior.means,
+            prompts=prior.prompts,
             pictures=pictures,
-            pictures_per_cell=known.pictures_per_cell,
+            pictures_per_cell=prior.pictures_per_cell,
             own=moment(within(x, generator, prompt)) if enough else None,
         )
 
     def whitening(self, constants: Constants, families: Sequence[str] | None = None) -> Whitening:
-        """The extractor's whitening with the gallery's own covariance in it."""
+        """The extractor's whitening, combined with the gallery's own covariance."""
         return whitening_of(constants, self.own, gallery_weight(self.pictures_per_cell, int(self.pictures.sum())), families)
 
     def prior(self, whitening: Whitening, candidates: Sequence[str]) -> Prior:
-        """What is known of `candidates`; one that the gallery lacks has no pictures there."""
+        """The prior of `candidates`; a candidate that is not in the gallery has zero pictures."""
         rows = [self.names.index(name) if name in self.names else -1 for name in candidates]
         means = np.stack([self.means[r] if r >= 0 else np.zeros(self.means.shape[1]) for r in rows])
         interaction = INTERACTION_KNOWN if self.pictures_per_cell >= SOLID_CELL else INTERACTION
         return Prior(whitening(means), np.array([self.prompts[r] if r >= 0 else 0.0 for r in rows]), self.pictures_per_cell, interaction)
 
     def pictures_of(self, candidates: Sequence[str]) -> list[int]:
-        """How many gallery pictures each candidate has."""
+        """Number of gallery pictures of each candidate."""
         return [int(self.pictures[self.names.index(name)]) if name in self.names else 0 for name in candidates]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What a gallery keeps of the fit, beside `settings`; directions in 16 bits."""
+        """The arrays that a gallery stores, beside `settings`; directions in 16 bits."""
         arrays: dict[str, npt.NDArray[Any]] = {"means": self.means.astype(np.float32), "prompts": self.prompts, "pictures": self.pictures}
         if self.own is not None:
             arrays |= {"own.vectors": self.own.vectors.astype(np.float16), "own.values": self.own.values.astype(np.float32)}
         return arrays
 
     def settings(self) -> dict[str, Any]:
-        """The rest, as JSON."""
+        """The settings that a gallery stores, as JSON."""
         calibration = None if self.calibration is None else self.calibration.to_json()
         return {"extractor": self.extractor, "names": list(self.names), "cell": self.pictures_per_cell, "calibration": calibration}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any], *, sha256: str, snapshot: str) -> GalleryFit:
-        """A fit from what `arrays` and `settings` gave; BundleError if they are broken."""
+        """The fit with these `arrays` and `settings`; BundleError if they are invalid."""
         try:
-            found = {name: array.astype(np.float64) for name, array in arrays.items()}
-            if not all(np.isfinite(array).all() for array in found.values()):
+            values = {name: array.astype(np.float64) for name, array in arrays.items()}
+            if not all(np.isfinite(array).all() for array in values.values()):
                 raise ValueError("a number is not finite")
-            own = Moment(found["own.vectors"], found["own.values"]) if "own.vectors" in found else None
+            own = Moment(values["own.vectors"], values["own.values"]) if "own.vectors" in values else None
             calibration = Calibration.from_json(settings["calibration"], f"fit {sha256[:12]}…") if settings["calibration"] else None
             return cls(
                 sha256=sha256,
                 extractor=settings["extractor"],
                 snapshot=snapshot,
                 names=tuple(settings["names"]),
-                means=found["means"],
-                prompts=found["prompts"],
-                pictures=found["pictures"],
+                means=values["means"],
+                prompts=values["prompts"],
+                pictures=values["pictures"],
                 pictures_per_cell=settings["cell"],
                 own=own,
                 calibration=calibration,

@@ -1,6 +1,6 @@
 """The embedded zoo: small generators, a captioner and an extractor that come with the package.
 
-A demonstration and a test bed; genuinely trained, genuinely diffusers, never presented as more than that.
+They serve demonstration and tests. They are trained models, exported from diffusers pipelines, but very small ones.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ def bundle(name: str) -> Bundle:
 
 
 def candidates() -> list[Bundle]:
-    """The generators in the running, by name; the withheld one is not among them."""
+    """The generators that are candidates, by name, without the withheld one."""
     return [b for b in _generators() if b.manifest.get("role") == "candidate"]
 
 
 def withheld() -> list[Bundle]:
-    """Generators that are nobody's candidates: their pictures should be answered with "none of these"."""
+    """Generators that are not candidates: their pictures should be answered with "none of these"."""
     return [b for b in _generators() if b.manifest.get("role") == "withheld"]
 
 
 def prompts() -> list[str]:
-    """Captions that no model of the zoo was trained on."""
+    """Held-out captions: no model of the zoo was trained on them."""
     return (FOLDER / "prompts.txt").read_text().splitlines()
 
 
 def _generators() -> list[Bundle]:
-    found = [Bundle.open(path.parent) for path in sorted(FOLDER.glob(f"[!.]*/{MANIFEST}"))]
-    return [b for b in found if b.kind == "generator"]
+    bundles = [Bundle.open(path.parent) for path in sorted(FOLDER.glob(f"[!.]*/{MANIFEST}"))]
+    return [b for b in bundles if b.kind == "generator"]

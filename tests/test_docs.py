@@ -54,6 +54,16 @@ def test_paths_named_exist(page: Path) -> None:
     assert not missing, f"{name(page)} names {missing}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_scripts_and_modules_shown_exist(page: Path) -> None:
+    text = page.read_text()
+    scripts = {path for path in re.findall(r"\b(?:benchmarks|tests)/[\w/]+\.(?:py|sh)\b", text) if "NAME" not in path}
+    modules = {module.replace(".", "/") for module in re.findall(r"python -m (resynth_fast[\w.]*)", text)}
+    files = scripts | {module.replace("resynth_fast/export", "export") for module in modules}
+    missing = [file for file in files if not (ROOT / file).exists() and not (ROOT / f"{file}.py").exists()]
+    assert not missing, f"{name(page)} shows {missing}"
+
+
 @pytest.fixture(scope="module")
 def source() -> str:
     """All code, tests included."""

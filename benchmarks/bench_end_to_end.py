@@ -28,7 +28,7 @@ from PIL import Image
 from turns import Contestants, Loop, Ours, Probe, Turn
 
 from resynth_fast import zoo
-from resynth_fast.batch import CHUNK
+from resynth_fast.report.batch import CHUNK
 
 NAIVE, BATCHED = "naive diffusers loop", "diffusers, references batched"
 WARM, WARM_BATCHED, MEMORY = 2.5, 1.4, 2.0

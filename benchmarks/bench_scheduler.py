@@ -29,12 +29,12 @@ import numpy as np
 
 from resynth_fast import backends, zoo
 from resynth_fast.backends import Arrays, Engine
+from resynth_fast.backends.onnx_model import OnnxModel
 from resynth_fast.bundle import Bundle, File, Guidance
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.devices.base import CPU, Device
 from resynth_fast.engines.batching import DynamicBatcher
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.onnx_model import OnnxModel
 from resynth_fast.options import Options
 from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.scheduler import BatchKey, Cost, CostTable, EngineRef, Residency, Use, Work, plan, simulate

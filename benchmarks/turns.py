@@ -21,7 +21,7 @@ from typing import Any
 
 from paper import Answer
 
-from resynth_fast.onnx_model import OnnxModel
+from resynth_fast.backends.onnx_model import OnnxModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Ours:
     """An attributor of the zoo that is given `chunk` probes at a time, by default as many as `resynth attribute`; options as of `Attributor.open`."""
 
     def __init__(self, *, chunk: int | None = None, **options: Any) -> None:
-        from resynth_fast import Attributor, batch
+        from resynth_fast import Attributor
+        from resynth_fast.report import batch
 
         self.chunk = chunk or batch.CHUNK
         self.attributor = Attributor.open(**options)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resynth_fast.backends.onnx_model import OnnxModel
 from resynth_fast.bundle import MANIFEST, OBJECTS, SCHEMA_VERSION, Bundle
-from resynth_fast.onnx_model import OnnxModel
 
 from . import graphs, verify
 from .canonical import TextInput

@@ -19,12 +19,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from resynth_fast import backends
+from resynth_fast.backends.onnx_model import OnnxModel
 from resynth_fast.bundle import NAME, Bundle
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.extractors.space import FeatureSpace, open_space, pack
-from resynth_fast.onnx_model import OnnxModel
 from resynth_fast.scoring.calibration import UNCALIBRATED
 from resynth_fast.scoring.whitening import Constants, Moment
 

@@ -23,8 +23,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from resynth_fast.backends.onnx_model import OnnxModel
 from resynth_fast.errors import ConfigError
-from resynth_fast.onnx_model import OnnxModel
 
 from .weights import Weights, widened
 

@@ -18,9 +18,9 @@ import onnx
 from filelock import FileLock
 
 from resynth_fast import files
+from resynth_fast.backends.onnx_model import OnnxModel
 from resynth_fast.bundle import Component
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
-from resynth_fast.onnx_model import OnnxModel
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 BATCHES = (1, 8, 32)

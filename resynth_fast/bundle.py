@@ -18,8 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .backends.onnx_model import OnnxModel
 from .errors import BundleError
-from .onnx_model import OnnxModel
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
 
 from resynth_fast import Attributor, backends, zoo  # noqa: E402
+from resynth_fast.backends.onnx_model import OnnxModel  # noqa: E402
 from resynth_fast.bundle import Component  # noqa: E402
 from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
-from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2, "torch": 1e-5, "torch:bf16": 6e-2}
 """Largest error of the largest output."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from resynth_fast import Attributor, batch
+from resynth_fast import Attributor
+from resynth_fast.report import batch
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))
 

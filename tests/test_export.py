@@ -20,6 +20,7 @@ diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 transformers = pytest.importorskip("transformers")
 
+from resynth_fast.backends.onnx_model import OnnxModel  # noqa: E402
 from resynth_fast.bundle import OBJECTS, Bundle  # noqa: E402
 from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
 from resynth_fast.cli import __main__ as cli  # noqa: E402
@@ -27,7 +28,6 @@ from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError, DeviceError  # noqa: E402
 from resynth_fast.export import families, graphs, pipelines, tiny, verify, weights  # noqa: E402
 from resynth_fast.export.verify import Parity  # noqa: E402
-from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 STEPS = (2, 4)
 PROMPTS = ("a red house by the sea", "", "far too many words " * 9, "Capital Letters")

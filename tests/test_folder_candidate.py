@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from resynth_fast import Attributor, images
-from resynth_fast.batch import run
 from resynth_fast.candidates import find
 from resynth_fast.candidates.folder import Exemplars
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.report import page as report
+from resynth_fast.report.batch import run
 from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.types import Pixels, Request
 

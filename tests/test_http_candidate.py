@@ -16,12 +16,12 @@ from loopback import Answer, Server
 from PIL import Image
 
 from resynth_fast import Attributor
-from resynth_fast.batch import run
 from resynth_fast.candidates import find
 from resynth_fast.candidates.http import HttpCandidate
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import ConfigError, SourceError
 from resynth_fast.http_client import MAX_WAIT_S, Settings
+from resynth_fast.report.batch import run
 
 SECRET = "sk-verysecret"
 

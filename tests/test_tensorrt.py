@@ -13,11 +13,11 @@ import pytest
 onnx = pytest.importorskip("onnx")
 
 from resynth_fast import zoo  # noqa: E402
+from resynth_fast.backends.onnx_model import OnnxModel  # noqa: E402
 from resynth_fast.bundle import Component  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError  # noqa: E402
 from resynth_fast.export import tensorrt  # noqa: E402
 from resynth_fast.export.tensorrt import Key  # noqa: E402
-from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 
 @pytest.fixture(scope="module")

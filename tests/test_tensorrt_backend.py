@@ -15,11 +15,11 @@ import pytest
 pytest.importorskip("tensorrt_rtx")
 
 from resynth_fast import backends
+from resynth_fast.backends.onnx_model import OnnxModel
 from resynth_fast.backends.tensorrt import TensorRt, TensorRtEngine
 from resynth_fast.devices import cuda_driver
 from resynth_fast.devices.cuda_array import CudaArray
 from resynth_fast.errors import BundleError, DeviceError
-from resynth_fast.onnx_model import OnnxModel
 
 GRAPH = b"some graph"
 MOST, STREAM = 4, 7

@@ -17,10 +17,10 @@ pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper, shape_inference  # noqa: E402
 
 from resynth_fast import backends, zoo  # noqa: E402
+from resynth_fast.backends.onnx_model import OnnxModel  # noqa: E402
 from resynth_fast.backends.torch.operators import ATTENTION, OPERATORS  # noqa: E402
 from resynth_fast.backends.torch.translation import translate  # noqa: E402
 from resynth_fast.errors import BundleError  # noqa: E402
-from resynth_fast.onnx_model import OnnxModel  # noqa: E402
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .. import plugins
 from ..devices.base import Device
 from ..errors import ConfigError, DeviceError
-from ..onnx_model import OnnxModel
+from .onnx_model import OnnxModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

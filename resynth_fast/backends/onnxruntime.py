@@ -18,8 +18,8 @@ from ..devices.base import CPU, Device
 from ..devices.cuda import CudaDevice, cuda_device
 from ..devices.cuda_array import CudaArray
 from ..errors import BundleError, ConfigError, DeviceError
-from ..onnx_model import OnnxModel
 from . import Arrays
+from .onnx_model import OnnxModel
 
 # Convolutions in blocked layout: a sixth to a quarter less time for U-Nets and decoders, a tenth more to load.
 _LEVEL = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

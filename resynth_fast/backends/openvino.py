@@ -13,8 +13,8 @@ import openvino
 
 from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError, DeviceError
-from ..onnx_model import OnnxModel
 from . import Arrays
+from .onnx_model import OnnxModel
 
 DEVICE = "CPU"
 HINTS = {"": "f32", "f32": "f32", "bf16": "bf16"}

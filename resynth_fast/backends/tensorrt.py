@@ -21,8 +21,8 @@ from ..devices.base import CPU, Device
 from ..devices.cuda import cuda_device
 from ..devices.cuda_array import CudaArray
 from ..errors import BundleError, DeviceError
-from ..onnx_model import OnnxModel
 from . import Arrays
+from .onnx_model import OnnxModel
 
 FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 

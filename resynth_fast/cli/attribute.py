@@ -78,8 +78,9 @@ def attribute(
     memory_budget: MemoryOption = None,
 ) -> None:
     """Attribute pictures: which candidate is each one most consistent with?"""
-    from .. import batch, captioners
+    from .. import captioners
     from ..attributor import Attributor
+    from ..report import batch
     from . import output as out
 
     out.check(format)

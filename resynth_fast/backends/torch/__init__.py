@@ -21,8 +21,8 @@ import torch
 from ... import kernels as kernel_extensions
 from ...devices.base import CPU, Device
 from ...errors import BundleError, ConfigError, DeviceError
-from ...onnx_model import OnnxModel
 from .. import Arrays
+from ..onnx_model import OnnxModel
 from .device import TorchDevice
 from .translation import Input, Translated, translate
 

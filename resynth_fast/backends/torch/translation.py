@@ -14,7 +14,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from ...errors import BundleError
-from ...onnx_model import OnnxModel
+from ..onnx_model import OnnxModel
 from .operators import ATTENTION, DTYPES, NARROW, ON_SIZES, ONLY, OPERATORS, TAKES_NUMBERS, TAKES_SIZES, WIDE
 
 DOMAINS = ("", "ai.onnx")

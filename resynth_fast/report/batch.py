@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import images
-from .attributor import Attributor
-from .errors import InputError
-from .report import record
-from .report.record import Record
-from .resynthesis.preparation import PreparedProbes
-from .timing import StageTimer
-from .types import Picture, Verdict
+from .. import images
+from ..attributor import Attributor
+from ..errors import InputError
+from ..resynthesis.preparation import PreparedProbes
+from ..timing import StageTimer
+from ..types import Picture, Verdict
+from . import record
+from .record import Record
 
 CHUNK = 16
 """Number of probes whose resyntheses are batched. Results do not depend on it; probes that are judged jointly form one chunk."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import BundleError
+from ..errors import BundleError
 
 
 @dataclass(frozen=True, slots=True)

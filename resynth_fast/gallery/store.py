@@ -69,13 +69,20 @@ class Snapshot:
 
 
 class Gallery:
-    """References of one extractor in one folder.
-
-    >>> with Gallery.create(folder, Layout.of(space)) as gallery:
-    ...     gallery.add([Entry(generator="name", picture_sha256=picture.sha256)], space.features([picture.pixels]))
-    ...     gallery.nearest(space.features([probe.pixels]), ["colour"], per_generator=4)
+    """References of one extractor in one folder, opened with `open` or `create`.
 
     Several processes may read and write at once. Threads may share an object; a forked process must open its own.
+    Features are float32 rows, unscaled: all columns of the extractor, or those of its blocks one after another.
+
+    Raises:
+        BundleError: There is no gallery, it is broken, or it belongs to another extractor.
+        ConfigError: The folder holds other files, or an argument is wrong.
+        DeviceError: Another process holds the write lock for too long.
+
+    Example:
+        >>> with Gallery.create(folder, Layout.of(space)) as gallery:  # doctest: +SKIP
+        ...     gallery.add([Entry(generator="name", picture_sha256=picture.sha256)], space.features([picture.pixels]))
+        ...     gallery.nearest(space.features([probe.pixels]), ["colour"], per_generator=4)
     """
 
     def __init__(self, folder: Path, layout: Layout, index: Index) -> None:

@@ -20,9 +20,10 @@ def gaussian_features(seed: int) -> Features:
     return (offsets[g] + contents[p] + rng.normal(size=(len(g), DIMENSION))).astype(np.float32), g, p
 
 
-def scores(point, references, **options):
+def scores(point: NDArray[np.floating], references: Sequence[NDArray[np.floating]], within_trace: float = 1.0) -> NDArray[np.float64]:
     """(C,) of one point (d,) by C arrays (K, d)."""
-    return score(point.astype(float)[None, None], [[rows.astype(float) for rows in references]], **options).scores[0, 0]
+    points, groups = point.astype(np.float64)[None, None], [[rows.astype(np.float64) for rows in references]]
+    return score(points, groups, within_trace=within_trace).scores[0, 0]
 
 
 def accuracy(features: Features, score: Callable[[NDArray[np.float64], Sequence[NDArray[np.float64]]], ArrayLike]) -> float:

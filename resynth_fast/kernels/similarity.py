@@ -4,9 +4,9 @@
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import kernels
+from ..arrays import Doubles, Floats, Integers
 from . import twins
 from .twins import GalleryPrior, Reduce, Scores, Similarity
 
@@ -16,9 +16,7 @@ _FLOAT, _DOUBLE, _INT = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.
 __all__ = ["GalleryPrior", "Reduce", "Scores", "Similarity", "score", "similarity"]
 
 
-def similarity(
-    probes: NDArray[np.float32], references: NDArray[np.float32], offsets: NDArray[np.int64], *, reduce: Reduce = "max"
-) -> Similarity:
+def similarity(probes: Floats, references: Floats, offsets: Integers, *, reduce: Reduce = "max") -> Similarity:
     """Cosine similarity of each probe with its own references, reduced per candidate and ranked.
 
     A zero vector has cosine 0 with everything. A probe's result does not depend on the other probes, bit for bit.
@@ -51,14 +49,14 @@ def similarity(
 
 
 def score(
-    points: NDArray[np.float64],
-    references: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    offsets: NDArray[np.int64],
+    points: Doubles,
+    references: Doubles,
+    rows: Integers,
+    offsets: Integers,
     prior: GalleryPrior,
     energy: float,
     *,
-    content: NDArray[np.float64] | None = None,
+    content: Doubles | None = None,
 ) -> Scores:
     """How well each candidate explains each probe, and whether any of them does; all vectors are whitened.
 

@@ -10,27 +10,25 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Floats
+from ..arrays import Doubles, Floats, Integers
 
 Reduce = Literal["max", "mean"]
-Rows = NDArray[np.float32] | NDArray[np.float16]
+Rows = Floats | NDArray[np.float16]
 """(N, columns), how a gallery may be stored."""
 
 
 class Similarity(NamedTuple):
     """Scores and ranking of P probes over C candidates."""
 
-    scores: NDArray[np.float32]
+    scores: Floats
     """(P, C), in [-1, 1]; -inf for a candidate without references."""
-    best: NDArray[np.int64]
+    best: Integers
     """(P,), the candidate with the highest score, the lowest index on a tie; -1 for a probe without any reference."""
-    margin: NDArray[np.float32]
+    margin: Floats
     """(P,), best score minus the next; +inf where no other candidate has references; 0 where `best` is -1."""
 
 
-def similarity(
-    probes: NDArray[np.float32], references: NDArray[np.float32], offsets: NDArray[np.int64], *, reduce: Reduce = "max"
-) -> Similarity:
+def similarity(probes: Floats, references: Floats, offsets: Integers, *, reduce: Reduce = "max") -> Similarity:
     """See :func:`resynth_fast.kernels.similarity.similarity`."""
     check_similarity(probes, references, offsets, reduce)
     count = len(probes)
@@ -43,15 +41,15 @@ def similarity(
     return _rank(scores.reshape(count, candidates).astype(np.float32))
 
 
-def _cosines(probe: NDArray[np.float32], references: NDArray[np.float32]) -> NDArray[np.float64]:
+def _cosines(probe: Floats, references: Floats) -> Doubles:
     """(d,), (k, d) → (k,); 0 where either vector is zero. Squares of any float32 fit into a float64."""
     x, y = probe.astype(np.float64), references.astype(np.float64)
     norms = np.linalg.norm(x) * np.linalg.norm(y, axis=1)
-    cosines: NDArray[np.float64] = np.divide((y * x).sum(axis=1), norms, out=np.zeros(len(y)), where=norms > 0)
+    cosines: Doubles = np.divide((y * x).sum(axis=1), norms, out=np.zeros(len(y)), where=norms > 0)
     return cosines.clip(-1.0, 1.0)
 
 
-def _rank(scores: NDArray[np.float32]) -> Similarity:
+def _rank(scores: Floats) -> Similarity:
     best = scores.argmax(axis=1)
     first = scores[np.arange(len(scores)), best]
     others = scores.copy()
@@ -61,7 +59,7 @@ def _rank(scores: NDArray[np.float32]) -> Similarity:
     return Similarity(scores, np.where(scored, best, -1), margin)
 
 
-def check_similarity(probes: NDArray[np.float32], references: NDArray[np.float32], offsets: NDArray[np.int64], reduce: str) -> None:
+def check_similarity(probes: Floats, references: Floats, offsets: Integers, reduce: str) -> None:
     """Raise TypeError or ValueError, naming the argument, its value and what is allowed, unless they fit together."""
     for name, array, dtype, ndim in (
         ("probes", probes, np.float32, 2),
@@ -87,34 +85,34 @@ def check_similarity(probes: NDArray[np.float32], references: NDArray[np.float32
 class GalleryPrior(NamedTuple):
     """What a gallery expects of C candidates: one prior for each probe (G = P), or one for all probes (G = 1)."""
 
-    means: NDArray[np.float64] | None
+    means: Doubles | None
     """(G, C, d) whitened mean picture of each candidate, content removed; None: zero."""
-    weights: NDArray[np.float64]
+    weights: Doubles
     """(G, C), how far a mean is trusted, 0 … 1."""
-    spreads: NDArray[np.float64]
+    spreads: Doubles
     """(G, C), variance of a candidate's pictures of one prompt about what is expected, in units of that within a cell."""
-    unknown: NDArray[np.float64]
+    unknown: Doubles
     """(G,), variance of the mean of a generator that no gallery knows; 0 where consistency is not compared with one."""
 
 
 class Scores(NamedTuple):
     """How P probes, of n points each, are judged by C candidates."""
 
-    scores: NDArray[np.float64]
+    scores: Doubles
     """(P, n, C), log-likelihoods but for a constant: higher is closer."""
-    consistency: NDArray[np.float64]
+    consistency: Doubles
     """(P, n), low for a picture that no candidate makes; NaN for a probe without references."""
 
 
 def score(
-    points: NDArray[np.float64],
-    references: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    offsets: NDArray[np.int64],
+    points: Doubles,
+    references: Doubles,
+    rows: Integers,
+    offsets: Integers,
     prior: GalleryPrior,
     energy: float,
     *,
-    content: NDArray[np.float64] | None = None,
+    content: Doubles | None = None,
 ) -> Scores:
     """See :func:`resynth_fast.kernels.similarity.score`."""
     candidates = (len(offsets) - 1) // len(points)
@@ -133,19 +131,17 @@ def score(
     return result
 
 
-Groups = Sequence[NDArray[np.float64]]
+Groups = Sequence[Doubles]
 """C arrays (K, d): each candidate's references of one probe."""
 
 
-def _content(groups: Groups) -> NDArray[np.float64]:
+def _content(groups: Groups) -> Doubles:
     """What the pictures show, whoever made them: the mean over candidates of their mean references, (d,)."""
-    content: NDArray[np.float64] = np.mean([r.mean(0) for r in groups if len(r)], axis=0)
+    content: Doubles = np.mean([r.mean(0) for r in groups if len(r)], axis=0)
     return content
 
 
-def _log_likelihoods(
-    point: NDArray[np.float64], groups: Groups, known: GalleryPrior, energy: float, content: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _log_likelihoods(point: Doubles, groups: Groups, known: GalleryPrior, energy: float, content: Doubles) -> Doubles:
     """−|q − posterior|² / (energy · variance) − log variance, (C,)."""
     assert known.means is not None  # `score` puts zeros there
     centre = known.weights[:, None] * known.means
@@ -155,11 +151,11 @@ def _log_likelihoods(
     means = np.stack([r.mean(0) if len(r) else c for r, c in zip(groups, centre, strict=True)])
     posterior = centre + gain[:, None] * (means - centre)
     variance = 1 + known.spreads * (1 - gain)
-    values: NDArray[np.float64] = -((point - posterior) ** 2).sum(1) / (energy * variance) - np.log(variance)
+    values: Doubles = -((point - posterior) ** 2).sum(1) / (energy * variance) - np.log(variance)
     return values
 
 
-def _consistency(point: NDArray[np.float64], groups: Groups) -> float:
+def _consistency(point: Doubles, groups: Groups) -> float:
     """The highest cosine with a mean reference, less half of what the references have in common among themselves."""
     present = [r for r in groups if len(r)]
     if not present:
@@ -169,14 +165,14 @@ def _consistency(point: NDArray[np.float64], groups: Groups) -> float:
     return highest - 0.5 * float(np.mean(common)) if common else highest
 
 
-def _advantage(point: NDArray[np.float64], groups: Groups, known: GalleryPrior, energy: float, scores: NDArray[np.float64]) -> float:
+def _advantage(point: Doubles, groups: Groups, known: GalleryPrior, energy: float, scores: Doubles) -> float:
     """Twice how much better the best candidate explains the point than an unknown generator would."""
     variance = 1 + known.unknown
     background = -((point - _content(groups)) ** 2).sum() / (energy * variance) - np.log(variance)
     return float(scores.max() - 0.75 * background)
 
 
-def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+def _cosine(x: Doubles, y: Doubles) -> float:
     return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y) + 1e-300))
 
 
@@ -192,7 +188,7 @@ def philox(seeds: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[n
     return np.stack([c0, c1, c2, c3], axis=1)
 
 
-def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: NDArray[np.float32]) -> None:
+def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: Floats) -> None:
     """Fill each row of `out` (b, n) with the normals of its seed and call; see :mod:`resynth_fast.kernels.noise`."""
     blocks = (out.shape[1] + 3) // 4
     counters = np.zeros((len(out), blocks, 4), np.uint64)
@@ -292,7 +288,7 @@ def _check_array(name: str, array: object, dtype: type[np.generic], ndim: int) -
         )
 
 
-def _check_offsets(offsets: NDArray[np.int64], count: int) -> None:
+def _check_offsets(offsets: Integers, count: int) -> None:
     if offsets[0] != 0:
         raise ValueError(f"offsets[0] is {offsets[0]}; it must be 0")
     if len(falls := np.flatnonzero(np.diff(offsets) < 0)):
@@ -305,19 +301,19 @@ def _check_offsets(offsets: NDArray[np.int64], count: int) -> None:
 class TopK(NamedTuple):
     """The nearest rows of a gallery for Q queries, of each of G groups of rows."""
 
-    scores: NDArray[np.float32]
+    scores: Floats
     """(Q, G, k), the highest first; -inf where a group has fewer rows."""
-    indices: NDArray[np.int64]
+    indices: Integers
     """(Q, G, k), the rows that have them, the lower index first on a tie; -1 where a group has fewer rows."""
 
 
 def topk(
-    queries: NDArray[np.float32],
+    queries: Floats,
     blocks: Sequence[Rows],
     k: int,
     *,
-    offsets: NDArray[np.float32] | None = None,
-    weights: NDArray[np.float32] | None = None,
+    offsets: Floats | None = None,
+    weights: Floats | None = None,
     groups: NDArray[np.int32] | None = None,
     group_count: int = 1,
 ) -> TopK:
@@ -344,11 +340,11 @@ def topk(
 
 
 def check_topk(
-    queries: NDArray[np.float32],
+    queries: Floats,
     blocks: Sequence[Rows],
     k: int,
-    offsets: NDArray[np.float32] | None,
-    weights: NDArray[np.float32] | None,
+    offsets: Floats | None,
+    weights: Floats | None,
     groups: NDArray[np.int32] | None,
     group_count: int,
 ) -> None:

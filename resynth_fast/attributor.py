@@ -24,9 +24,9 @@ from .extractors.space import FeatureSpace, open_space
 from .options import OptionFields, Options
 from .resynthesis.preparation import FeatureExtraction, Preparation, PreparedProbes
 from .resynthesis.references import ReferenceBuilder
+from .resynthesis.timing import Deadline
 from .scheduler import CostTable, costs
 from .scoring.judge import Judge
-from .timing import Deadline
 from .types import Picture, Verdict
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from resynth_fast import Attributor, images
 from resynth_fast.errors import ConfigError, DeadlineError
 from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.resynthesis.race import FOREIGN, Race
+from resynth_fast.resynthesis.timing import Deadline
 from resynth_fast.scoring.calibration import CalibrationPoint
 from resynth_fast.scoring.prior import Prior, no_gallery, remaining_variance
 from resynth_fast.scoring.score import score
-from resynth_fast.timing import Deadline
 from resynth_fast.types import Request
 
 NAMES, DIMENSION = ("a", "b", "c"), 40

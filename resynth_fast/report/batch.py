@@ -13,7 +13,7 @@ from .. import images
 from ..attributor import Attributor
 from ..errors import InputError
 from ..resynthesis.preparation import PreparedProbes
-from ..timing import StageTimer
+from ..resynthesis.timing import StageTimer
 from ..types import Picture, Verdict
 from . import record
 from .record import Record

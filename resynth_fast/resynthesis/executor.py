@@ -16,9 +16,9 @@ from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..options import Options
 from ..scheduler import Plan, TextWave, Wave
-from ..timing import Deadline, StageTimer
 from ..types import Pixels, Request
 from .preparation import FeatureExtraction
+from .timing import Deadline, StageTimer
 
 
 class Generated(NamedTuple):

@@ -17,8 +17,8 @@ from ..extractors.space import FeatureSpace
 from ..images import perturbations
 from ..options import Options
 from ..scheduler import EngineRef
-from ..timing import StageTimer
 from ..types import Caption, Picture, Pixels, PreparedProbe
+from .timing import StageTimer
 
 
 @dataclass(frozen=True, slots=True)

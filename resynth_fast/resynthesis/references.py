@@ -19,13 +19,13 @@ from ..engines.pool import EnginePool
 from ..errors import ConfigError
 from ..options import GENERATE, LOOK_UP, Options
 from ..scoring.prior import Prior
-from ..timing import Deadline
 from ..types import PreparedProbe, Request, Resynthesis
 from .executor import Executor
 from .exemplars import ExemplarReferences
 from .preparation import FeatureExtraction, PreparedProbes
 from .race import REACH, Race
 from .sources import ReferenceSource
+from .timing import Deadline
 
 if TYPE_CHECKING:
     from ..candidates.folder import SelectedExemplars

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..arrays import Doubles
 from ..options import LOOK_UP
-from ..timing import Deadline, StageTimer
 from ..types import Pixels, Request
 from .executor import Executor, Generated
 from .preparation import FeatureExtraction
+from .timing import Deadline, StageTimer
 
 if TYPE_CHECKING:
     from ..gallery.cache import ResynthesisCache

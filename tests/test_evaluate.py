@@ -164,8 +164,8 @@ def test_with_one_picture_a_cell_probes_are_judged_by_the_gallery_alone(picture_
     [
         (["--protocol", "fewest"], "--protocol is 'fewest'; it must be closed, open"),
         (["--recipe", "magic"], "--recipe is 'magic'"),
-        (["--recipe", "paper"], "without its own last layer"),
-        (["--recipe", "layer"], "compares one tap"),
+        (["--recipe", "paper"], "needs the extractor's last layer"),
+        (["--recipe", "layer"], "compares one of several equal taps"),
         (["--degradation", "fog-3"], "perturbation is 'fog-3'"),
         (["--leave-out", "fog"], "--leave-out is 'fog'"),
         (["--protocol", "open", "--references", "0"], "leaves each generator out once"),

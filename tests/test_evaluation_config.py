@@ -35,9 +35,9 @@ def test_settings_without_effect_or_out_of_range_are_refused(setting, message):
 
 
 def test_an_extractor_without_the_layers_of_a_recipe_is_refused(gaussian_data):
-    with pytest.raises(ConfigError, match="without its own last layer"):
+    with pytest.raises(ConfigError, match="needs the extractor's last layer"):
         runner(replace(gaussian_data, last=None), recipe="paper")
-    with pytest.raises(ConfigError, match="compares one tap"):
+    with pytest.raises(ConfigError, match="compares one of several equal taps"):
         ProtocolRunner(gaussian_data, CONSTANTS, [16, 32], EvaluationConfig(recipe="layer"))
     with pytest.raises(ConfigError, match="'fog'; the extractor's nuisance constants have jpeg"):
         runner(gaussian_data, leave_out=("fog",))

@@ -1,4 +1,4 @@
-"""`resynth evaluate ROOT`: protocols over a labelled dataset, as one JSON document each."""
+"""Protocols of `resynth evaluate ROOT` over a labelled dataset; each result is one JSON document."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .spaces import Spaces
 PROTOCOLS = ("closed", "open", "robustness", "curve")
 POINTS = (1, 2, 4, 10, 25, 50, 100)
 OPEN_AT_MOST = 12
-"""Generators up to which a closed evaluation also leaves each out once."""
+"""Maximum number of generators for which the closed protocol also leaves each generator out once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Run:
     config: EvaluationConfig
     cache: Path | None = None
     backend: str = ""
-    """what runs the extractor, for the cache's key and for provenance"""
+    """name and version of what runs the extractor, for the cache's key and for provenance"""
     degradations: Sequence[str] = perturbations.ROBUSTNESS
     progress: Progress = silent
 
@@ -55,43 +55,43 @@ class Run:
     def describe(self, dataset: Dataset, degradation: str | None = None) -> DatasetFeatures:
         return describe(dataset, self.space, degradation=degradation, cache=self.cache, backend=self.backend, progress=self.progress)
 
-    def bench(self, probes: DatasetFeatures | None = None, **changes: Any) -> ProtocolRunner:
-        """The dataset under the run's setting with `changes`; `probes` where their features differ from the references'."""
+    def runner(self, probes: DatasetFeatures | None = None, **changes: Any) -> ProtocolRunner:
+        """A runner with the run's configuration and `changes` to it; `probes`: features of degraded probes."""
         sizes = list(self.space.extractor.block_sizes.values())
         return ProtocolRunner(self.data, self.space.constants, sizes, replace(self.config, **changes), probes, self.spaces)
 
 
 def evaluate(run: Run, protocol: str) -> dict[str, Any]:
-    """The result of one protocol; every one has the fields of `closed` about the clean pictures."""
+    """The result of one protocol; each has the fields of `closed` on the clean pictures."""
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol is {protocol!r}; it must be {', '.join(PROTOCOLS)}")
     dataset, facts = run.data.dataset, run.data.facts
-    bench = run.bench()
-    names = [dataset.generators[g] for g in bench.candidates]
+    runner = run.runner()
+    names = [dataset.generators[g] for g in runner.candidates]
     if protocol == "open" and (len(names) < 3 or run.config.references == 0):
-        raise ConfigError("the open protocol leaves each generator out once: it needs three at least, and --references 1 or more")
+        raise ConfigError("protocol open leaves each generator out once, so it needs at least three generators and --references 1 or more")
     start = time.perf_counter()
-    judged = bench.judge()
+    judged = runner.judge()
     scoring = (time.perf_counter() - start) / len(judged.probe)
     result: dict[str, Any] = {
         "protocol": protocol,
         "recipe": run.config.recipe,
-        **closed(bench, judged),
+        **closed(runner, judged),
         "auroc_unknown": None,
         "seconds_per_probe": run.data.seconds_per_picture + scoring,
         "generator_runs_per_probe": run.config.references * len(names),
-        "captions_together": bench.captions_together(),
+        "captions_together": runner.captions_together(),
     }
     if protocol == "open" or (protocol == "closed" and len(names) <= OPEN_AT_MOST):
-        unknown = strict(bench)
+        unknown = strict(runner)
         result["auroc_unknown"] = unknown["auroc"] if unknown else None
         if protocol == "open":
             result["open"] = unknown
-    if outsiders := outside(bench, judged):
+    if outsiders := outside(runner, judged):
         result["outside"] = outsiders
     if run.config.gallery and run.config.references:
-        with contextlib.suppress(NothingJudgedError):  # one picture a cell: only a gallery can judge
-            result["no_gallery"] = _accuracy(run.bench(recipe="one-shot", without=_without_gallery(run.config)))
+        with contextlib.suppress(NothingJudgedError):  # with one picture per cell only a gallery can judge
+            result["no_gallery"] = _accuracy(run.runner(recipe="one-shot", without=_without_gallery(run.config)))
     if protocol == "robustness":
         result["robustness"] = robustness(run)
     if protocol == "curve":
@@ -122,12 +122,14 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
     return result
 
 
-def closed(bench: ProtocolRunner, judged: Judgements) -> dict[str, Any]:
-    """Balanced accuracy and calibration of probes by candidates; a probe's draws count as parts of one judgement."""
+def closed(runner: ProtocolRunner, judged: Judgements) -> dict[str, Any]:
+    """Balanced accuracy and calibration on probes by candidates; the draws of a probe count together as one trial."""
     judged = judged.only(judged.truth >= 0)
     if not len(judged.probe):
-        raise ConfigError("no probe was made by a generator that has references; the closed protocol has nothing to ask")
-    group = bench.data.group[judged.probe]
+        raise ConfigError(
+            "no probe is by a generator that has references; add references to the dataset, or probes by generators that have them"
+        )
+    group = runner.data.group[judged.probe]
     ranks = np.argsort(-judged.scores, axis=1, kind="stable")
     predicted = ranks[:, 0]
     hit = predicted == judged.truth
@@ -136,7 +138,7 @@ def closed(bench: ProtocolRunner, judged: Judgements) -> dict[str, Any]:
     n = len(np.unique(judged.probe))
     return {
         "n": n,
-        "unjudged": int(np.isin(bench.data.generator[bench.data.probe], bench.candidates).sum()) - n,
+        "unjudged": int(np.isin(runner.data.generator[runner.data.probe], runner.candidates).sum()) - n,
         "accuracy": {
             "top1": float(hit.mean()),
             "balanced": metrics.balanced_accuracy(hit, judged.truth),
@@ -147,7 +149,7 @@ def closed(bench: ProtocolRunner, judged: Judgements) -> dict[str, Any]:
         "macro_f1": metrics.macro_f1(predicted, judged.truth),
         "chance": 1 / count,
         "confusion": metrics.confusion(predicted, judged.truth, count),
-        "gallery_per_candidate": bench.gallery_per_candidate(),
+        "gallery_per_candidate": runner.gallery_per_candidate(),
         "nll": metrics.nll(probability, judged.truth),
         "brier": metrics.brier(probability, judged.truth),
         "ece": metrics.ece(probability, judged.truth, judged.draw),
@@ -158,7 +160,7 @@ def closed(bench: ProtocolRunner, judged: Judgements) -> dict[str, Any]:
 
 
 def cross_fitted(judged: Judgements) -> Doubles:
-    """Calibrated probabilities, each fold's temperature fitted on the others."""
+    """Calibrated probabilities; the temperature of each fold is fitted on the other folds."""
     folds = np.unique(judged.fold)
     result = np.zeros_like(judged.scores)
     for fold in folds:
@@ -169,34 +171,37 @@ def cross_fitted(judged: Judgements) -> Doubles:
     return result
 
 
-def strict(bench: ProtocolRunner) -> dict[str, Any] | None:
-    """Each candidate unknown once: in no fit, in no gallery, not asked about. None where that cannot be measured."""
-    if len(bench.candidates) < 3 or bench.setting.references == 0:
+def strict(runner: ProtocolRunner) -> dict[str, Any] | None:
+    """Separation of unknown generators: each candidate is left out of fit, gallery and candidates once.
+
+    None if there are too few candidates or references to measure it.
+    """
+    if len(runner.candidates) < 3 or runner.config.references == 0:
         return None
     rows = []
-    for unknown in bench.candidates:
-        judged = bench.judge([g for g in bench.candidates if g != unknown])
-        known, foreign = judged.truth >= 0, bench.data.generator[judged.probe] == unknown
+    for unknown in runner.candidates:
+        judged = runner.judge([g for g in runner.candidates if g != unknown])
+        known, foreign = judged.truth >= 0, runner.data.generator[judged.probe] == unknown
         if known.any() and foreign.any():
-            rows.append({"unknown": bench.data.generators[unknown], **_separation(judged, known, foreign)})
+            rows.append({"unknown": runner.data.generators[unknown], **_separation(judged, known, foreign)})
     if not rows:
         return None
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "unknown"}
     return {**means, "by_generator": rows}
 
 
-def outside(bench: ProtocolRunner, judged: Judgements) -> list[dict[str, Any]]:
-    """Probes of sources that are no candidates because nothing was resynthesised by them: how far they stand out."""
-    known, sources = judged.truth >= 0, bench.data.generator[judged.probe]
-    if not known.any() or bench.setting.references == 0:
+def outside(runner: ProtocolRunner, judged: Judgements) -> list[dict[str, Any]]:
+    """Separation of the probes whose source has no resyntheses and so is not a candidate, by source."""
+    known, sources = judged.truth >= 0, runner.data.generator[judged.probe]
+    if not known.any() or runner.config.references == 0:
         return []
-    found = []
+    rows = []
     for source in np.unique(sources[~known]):
         foreign = sources == source
-        found.append(
-            {"unknown": bench.data.generators[source], "n": len(np.unique(judged.probe[foreign])), **_separation(judged, known, foreign)}
+        rows.append(
+            {"unknown": runner.data.generators[source], "n": len(np.unique(judged.probe[foreign])), **_separation(judged, known, foreign)}
         )
-    return found
+    return rows
 
 
 def _separation(judged: Judgements, known: Booleans, foreign: Booleans) -> dict[str, Any]:
@@ -211,63 +216,63 @@ def _separation(judged: Judgements, known: Booleans, foreign: Booleans) -> dict[
 
 
 def robustness(run: Run) -> list[dict[str, Any]]:
-    """Accuracy with the probe alone degraded; with that degradation's family in the nuisance constants, and left out of them."""
+    """Accuracy with degraded probes, with the degradation's family in the nuisance constants and without it."""
     nuisance = "nuisance" in run.config.steps() and "nuisance" not in run.config.without
     rows = []
     for name in run.degradations:
-        changed = run.describe(run.data.dataset, name)
+        degraded = run.describe(run.data.dataset, name)
         family = name.partition("-")[0]
-        row: dict[str, Any] = {"degradation": name, **_accuracy(run.bench(changed))}
+        row: dict[str, Any] = {"degradation": name, **_accuracy(run.runner(degraded))}
         if nuisance and family in run.space.constants.nuisance and family not in run.config.leave_out:
-            row["left_out"] = _accuracy(run.bench(changed, leave_out=(*run.config.leave_out, family)))
+            row["left_out"] = _accuracy(run.runner(degraded, leave_out=(*run.config.leave_out, family)))
         rows.append(row)
     return rows
 
 
 def curve(run: Run) -> list[dict[str, Any]]:
-    """Accuracy by the number of references, for each way to come by them.
+    """Accuracy by the number of references, for each origin of references.
 
-    `gain_per_picture`: accuracy gained since the row before for each further picture that had to be generated, one
-    picture being one run of one candidate; the first row is compared with chance.
+    `gain_per_picture`: accuracy gained over the row before per further generated picture (one picture is one run of one
+    candidate); the first row is compared with chance.
     """
-    bench, rows = run.bench(), []
-    most = bench.references_at_most()
+    runner, rows = run.runner(), []
+    most = runner.references_at_most()
     for name in dict.fromkeys(("one-shot", run.config.recipe)):
         own = name == run.config.recipe
         without = run.config.without if own else _without_gallery(run.config)
         changes: dict[str, Any] = {"recipe": name, "without": without, **({} if own else {"together": None})}
-        before, pictures = 1 / len(bench.candidates), 0
+        before, pictures = 1 / len(runner.candidates), 0
         lookup = [0] if own and run.config.gallery else []
         for m in [*lookup, *(m for m in POINTS if m <= max(1, most))]:
             try:
-                found = _accuracy(run.bench(references=m, **changes))
+                figures = _accuracy(run.runner(references=m, **changes))
             except NothingJudgedError:
                 break
-            made = m * len(bench.candidates)
-            gain = (found["balanced"] - before) / (made - pictures) if made > pictures else None
-            before, pictures = found["balanced"], made
-            rows.append({"policy": f"resynthesised, {name}", "references": m, **found, "gain_per_picture": gain})
+            generated = m * len(runner.candidates)
+            gain = (figures["balanced"] - before) / (generated - pictures) if generated > pictures else None
+            before, pictures = figures["balanced"], generated
+            rows.append({"policy": f"resynthesised, {name}", "references": m, **figures, "gain_per_picture": gain})
     for policy in ("arbitrary", "aligned"):
-        for m in [m for m in POINTS if m <= bench.gallery_at_most()]:
+        for m in [m for m in POINTS if m <= runner.gallery_at_most()]:
             draws = run.config.draws if policy == "arbitrary" else 1
-            asked = run.bench(
+            variant = run.runner(
                 recipe="one-shot", references=m, policy=policy, draws=draws, together=None, without=_without_gallery(run.config)
             )
-            rows.append({"policy": policy, "references": m, **_accuracy(asked), "gain_per_picture": None})
+            rows.append({"policy": policy, "references": m, **_accuracy(variant), "gain_per_picture": None})
     return rows
 
 
 def _without_gallery(config: EvaluationConfig) -> tuple[str, ...]:
-    """The steps that are left out, as far as recipe one-shot has them."""
+    """The left-out steps that recipe one-shot has."""
     return tuple(step for step in config.without if step not in GALLERY_STEPS)
 
 
-def _accuracy(bench: ProtocolRunner) -> dict[str, Any]:
-    judged = bench.judge()
+def _accuracy(runner: ProtocolRunner) -> dict[str, Any]:
+    judged = runner.judge()
     judged = judged.only(judged.truth >= 0)
     hit = judged.scores.argmax(1) == judged.truth
     return {
         "balanced": metrics.balanced_accuracy(hit, judged.truth),
-        "ci95": metrics.balanced_interval(hit.astype(float), judged.truth, bench.data.group[judged.probe]),
-        "gallery_per_candidate": bench.gallery_per_candidate(),
+        "ci95": metrics.balanced_interval(hit.astype(float), judged.truth, runner.data.group[judged.probe]),
+        "gallery_per_candidate": runner.gallery_per_candidate(),
     }

@@ -1,4 +1,4 @@
-"""Racing beside the exhaustive run: the race is run on references that were all drawn, of which it takes the first so many."""
+"""Racing compared with the exhaustive run. All references are generated first; the race uses the first few of each candidate."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ References = Sequence[Sequence[Doubles]]
 
 
 def race(attributor: Attributor, captions: Sequence[str], points: Sequence[Doubles], references: References) -> Counts:
-    """How many references (n, C) the race of each probe (d,) takes; the same pictures that `resynth attribute --race` draws."""
+    """Number of references (n, C) that the race of each probe (d,) uses; they are the pictures that `resynth attribute --race` generates."""
     names, seeds = list(attributor.candidates), attributor.options.seeds
-    found = {
+    by_request = {
         Request(name, caption, seed): point
         for caption, each in zip(captions, references, strict=True)
         for name, rows in zip(names, each, strict=True)
         for seed, point in zip(seeds, rows, strict=True)
     }
-    known = [attributor.space.prior(names)] * len(points)
-    standings = attributor.references.race()(captions, points, known, lambda wanted: {request: found[request] for request in wanted})
+    priors = [attributor.space.prior(names)] * len(points)
+    standings = attributor.references.race()(
+        captions, points, priors, lambda requests: {request: by_request[request] for request in requests}
+    )
     return np.stack([standing.counts for standing in standings])
 
 
@@ -43,8 +45,8 @@ def judged(
     counts: Counts,
 ) -> list[Decision]:
     """Decisions on the first `counts` (n, C) references."""
-    taken = [[rows[:n] for rows, n in zip(each, row, strict=True)] for each, row in zip(references, counts.tolist(), strict=True)]
-    return attributor.judge(captions, points, copies, taken)
+    raced = [[rows[:n] for rows, n in zip(each, row, strict=True)] for each, row in zip(references, counts.tolist(), strict=True)]
+    return attributor.judge(captions, points, copies, raced)
 
 
 def agreement(
@@ -55,9 +57,10 @@ def agreement(
     truth: Integers,
     prompt: Integers,
 ) -> dict[str, Any]:
-    """What racing saves and what it changes; `truth` (n,) is -1 for generators that are no candidates, `prompt` (n,) groups intervals.
+    """Pictures saved by racing, and the verdicts that it changes.
 
-    The agreement is of first candidates among probes that the exhaustive run attributes; None where it attributes none.
+    `truth` (n,) is -1 for probes whose generator is not a candidate; `prompt` (n,) is the unit of the bootstrap. The agreement
+    is that of the first candidates, among probes that the exhaustive run attributes; None if it attributes none.
     """
     works = [c.work(attributor.options.steps) for c in attributor.candidates.values() if isinstance(c, ScheduledCandidate)]
     rows = np.array([work.calls * work.rows for work in works])

@@ -35,14 +35,14 @@ class Space:
     whitening: Whitening
     prior: Prior | None
     """None without a gallery"""
-    place: Integers
+    row: Integers
     """(n,) row of each picture in `points`, −1 if it is not in this fold"""
     points: Doubles
     """(m, d) whitened pictures"""
 
     def __call__(self, rows: Integers) -> Doubles:
         """Points (k, d) of dataset rows (k,)."""
-        return self.points[self.place[rows]]
+        return self.points[self.row[rows]]
 
 
 class Spaces:

@@ -137,5 +137,5 @@ def test_a_bad_folder_is_refused_with_its_fault(tmp_path: Path, exemplar_folders
         Attributor.open([f"acme={tmp_path}"], threads=1)
     with pytest.raises(ConfigError, match=r"'acme' is named twice"):
         find([f"acme={exemplar_folders / 'zoo-flux'}"] * 2, zoo_pool)
-    with pytest.raises(ConfigError, match=r"together lends resyntheses, and acme cannot generate any"):
+    with pytest.raises(ConfigError, match=r"together shares resyntheses, and acme cannot generate any"):
         Attributor.open([f"acme={exemplar_folders / 'zoo-flux'}", "zoo:"], together=True, threads=1)

@@ -160,7 +160,7 @@ def test_pixels_must_match_the_hash_of_their_entry(gallery):
     pixels = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(ConfigError, match="is not the hash of the pixels"):
         gallery.add([Entry.resynthesis("g", "d" * 64, origin())], features(1), pixels=[pixels])
-    with pytest.raises(ConfigError, match="not a resynthesis"):
+    with pytest.raises(ConfigError, match="is not a resynthesis"):
         gallery.add([given(1)], features(1), pixels=[pixels])
 
 

@@ -18,6 +18,6 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     family, embedded = "latent-consistency", embedded_scale(pipeline, guidance)
     if embedded is None:
         raise ConfigError(
-            "this latent consistency model's U-Net has no time_cond_proj_dim, so it takes no guidance scale; use a checkpoint whose U-Net has it"
+            "this U-Net has no time_cond_proj_dim, so it takes no guidance scale; use a latent consistency model whose U-Net has it"
         )
     return generator(pipeline, family, guidance.embedded(family), embedded, guidance_scale=guidance.scale)

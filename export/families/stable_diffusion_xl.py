@@ -58,7 +58,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     unet, vae, first, second = pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2
     if first is None or second is None or unet.config.addition_embed_type != "text_time":
         raise ConfigError(
-            "this Stable Diffusion XL is no base model (two text encoders, addition_embed_type text_time); use the base model, a refiner generates nothing alone"
+            "this Stable Diffusion XL is no base model (two text encoders, addition_embed_type text_time); use the base model"
         )
     channels, side, width = unet.config.in_channels, unet.config.sample_size, unet.config.cross_attention_dim
     words = tuple(TextInput(tokenizer=t, max_tokens=int(t.model_max_length)) for t in (pipeline.tokenizer, pipeline.tokenizer_2))

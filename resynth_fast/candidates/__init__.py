@@ -82,7 +82,7 @@ def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
     """
     candidates = [candidate for text in specifications for candidate in _open(text, pool)]
     if not candidates:
-        raise ConfigError("no candidates are given; name at least one, for example zoo:")
+        raise ConfigError("there are no candidates; name at least one, for example zoo:")
     names = [candidate.name for candidate in candidates]
     if len(set(names)) < len(names):
         raise ConfigError(f"candidate {max(names, key=names.count)!r} is named twice; give each once")

@@ -70,7 +70,7 @@ def evaluate(
             )
         result = of_zoo(recipe or "one-shot", probes=probes, steps=steps, probe_steps=probe_steps, race=race, extractor=extractor, **common)
     elif race:
-        raise ConfigError("--race is for zoo:, whose references are generated; a dataset in a folder has its references: leave it out")
+        raise ConfigError("--race is for zoo:, whose references are generated; a dataset in a folder has its references; leave --race out")
     else:
         result = of_folder(
             Path(dataset),

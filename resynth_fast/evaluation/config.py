@@ -38,11 +38,13 @@ class EvaluationConfig:
         if unknown := set(self.without) - set(STEPS):
             raise ConfigError(f"--without is {sorted(unknown)[0]!r}; it must be {', '.join(STEPS)}")
         if absent := set(self.without) - set(self.steps()):
-            raise ConfigError(f"--without is {sorted(absent)[0]!r}, a step that recipe {self.recipe!r} does not have")
+            raise ConfigError(f"--without is {sorted(absent)[0]!r}, a step that recipe {self.recipe!r} does not have; drop the option")
         if "scaling" in self.without and "whitening" not in self.without:
-            raise ConfigError("--without scaling needs --without whitening too: the covariance is that of scaled features")
+            raise ConfigError("--without scaling needs --without whitening too; the covariance is that of scaled features")
         if self.leave_out and "nuisance" not in self.steps():
-            raise ConfigError(f"--leave-out is {self.leave_out[0]!r}, but recipe {self.recipe!r} has no nuisance constants")
+            raise ConfigError(
+                f"--leave-out is {self.leave_out[0]!r}, but recipe {self.recipe!r} has no nuisance constants; drop the option"
+            )
         if not 0 <= self.references <= 1000 or not 1 <= self.draws <= 1000:
             raise ConfigError(f"references is {self.references} and draws {self.draws}; they must be 0 … 1000 and 1 … 1000")
         if self.seed < 0:

@@ -104,7 +104,9 @@ class Layout:
         """The named blocks with their columns; ConfigError if there is no such block."""
         columns = dict(self.columns())
         if not names or (missing := [name for name in names if name not in columns]):
-            raise ConfigError(f"no block {missing[0]!r}; this gallery has {', '.join(columns)}" if names else "name at least one block")
+            raise ConfigError(
+                f"no block {missing[0]!r}; this gallery has {', '.join(columns)}" if names else "blocks is empty; name at least one block"
+            )
         return {name: columns[name] for name in names}
 
     def stored(self, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

@@ -357,7 +357,7 @@ class Gallery:
 
     def _store_pixels(self, entry: Entry, pixels: Pixels) -> None:
         if entry.origin is None:
-            raise ConfigError(f"pixels of {entry.picture_sha256[:12]}… are given, but it is not a resynthesis; give None for it")
+            raise ConfigError(f"pixels of {entry.picture_sha256[:12]}… cannot be stored, it is not a resynthesis; pass None for it")
         if pixels_sha256(pixels) != entry.picture_sha256:
             raise ConfigError(f"picture_sha256 {entry.picture_sha256[:12]}… is not the hash of the pixels; use pixels_sha256")
         pictures.write(self.folder, entry.picture_sha256, pixels)

@@ -194,9 +194,9 @@ def _check(options: Options, generators: int, exemplar_sources: Sequence[str], *
             f"max_pictures is {options.max_pictures}; each of the {generators} candidates generates one at least: allow {generators} or more"
         )
     if options.together and fitted:
-        raise ConfigError("together lends probes each other's resyntheses in place of a gallery; leave out one of the two")
+        raise ConfigError("together and a gallery exclude each other, as both provide the prior; leave out one of the two")
     if options.together and exemplar_sources:
-        raise ConfigError(f"together lends resyntheses, and {exemplar_sources[0]} cannot generate any; leave out one of the two")
+        raise ConfigError(f"together shares resyntheses, and {exemplar_sources[0]} cannot generate any; leave out one of the two")
     if options.limited and exemplar_sources:
         raise ConfigError(
             f"race, max_pictures and deadline limit candidates that generate, and {exemplar_sources[0]} does not; leave out one of the two"

@@ -1,13 +1,11 @@
 """The whole method in four stages; read this first.
 
-Prepare: caption the probe and extract its features. References: every candidate resynthesises the caption in few steps.
-Judge: score the probe against each candidate's references and decide. Evidence: the verdict, with all that it rests on.
+Prepare captions and features of the probes; let every candidate resynthesise the captions; judge; write down the evidence.
 (Bongini et al.: Training-free Source Attribution of AI-generated Images via Resynthesis, arXiv 2510.24278)
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +16,6 @@ from .bundle import Bundle
 from .candidates import Candidate, find
 from .captioners import Captioner
 from .engines.pool import EnginePool
-from .errors import ConfigError
 from .evidence import Evidence
 from .extractors.space import FeatureSpace, open_space
 from .options import OptionFields, Options
@@ -37,9 +34,8 @@ class Attributor:
     """Says which of its candidates a picture is most consistent with. `open` assembles one from names.
 
     Example:
-        >>> attributor = Attributor.open(references=2)  # doctest: +SKIP
-        >>> [verdict] = attributor(["picture.png"])  # doctest: +SKIP
-        >>> verdict.status, verdict.label, verdict.probability  # doctest: +SKIP
+        >>> Attributor.open(references=4)(["examples/07.png"])[0].label
+        'zoo-flux'
     """
 
     def __init__(
@@ -51,8 +47,6 @@ class Attributor:
         options: Options | None = None,
         cache: ResynthesisCache | None = None,
     ) -> None:
-        if not candidates:
-            raise ConfigError("an attributor needs at least one candidate; name one, for example zoo:")
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self.captioner, self.space, self.pool, self.options = captioner, space, pool, options or Options()
         features = FeatureExtraction(space, pool)
@@ -91,11 +85,10 @@ class Attributor:
             **options: Fields of `Options`, as in references=4.
 
         Raises:
-            ConfigError: A name or an option is wrong, or two of them exclude each other.
-            BundleError: A bundle or the gallery is missing or broken.
+            ResynthError: A name or an option is wrong (ConfigError), a bundle or gallery is broken (BundleError).
         """
         chosen = Options(**options)
-        pool = EnginePool(backend, threads=threads or os.cpu_count() or 1, budget_bytes=memory_budget, strict=strict_backend)
+        pool = EnginePool(backend, threads=threads, budget_bytes=memory_budget, strict=strict_backend)
         pool.costs = CostTable.read(costs.stored(), pool.machine)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
         sources, cache = find(candidates, pool), None
@@ -106,7 +99,13 @@ class Attributor:
         return cls(sources, captioners.find(captioner, pool), space, pool, chosen, cache)
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
-        """One verdict per file or picture, in their order; none depends on the others unless `together` or `same_source` is set.
+        """Attribute pictures. None affects the verdict of another, unless `together` or `same_source` is set.
+
+        Args:
+            probes: Picture files, or pictures already read.
+
+        Returns:
+            One verdict per probe, in their order.
 
         Raises:
             ResynthError: A file cannot be read, an engine fails, or the deadline passed before a single picture was generated.
@@ -120,7 +119,7 @@ class Attributor:
         before = self.pool.account
         references = self.references(prepared, Deadline.after(self.options.deadline, len(prepared.probes), prepared.spent_s))
         with prepared.timer.stage("score"):
-            points, priors = [list(found.points.values()) for found in references], [found.prior for found in references]
+            points, priors = [list(one.points.values()) for one in references], [one.prior for one in references]
             decisions = self.judge(prepared.captions, prepared.points, prepared.perturbed, points, priors)
         return self.evidence(prepared, references, decisions, self.pool.account.since(before))
 

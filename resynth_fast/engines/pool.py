@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 import time
@@ -80,7 +81,7 @@ class EnginePool:
 
     Args:
         backend: Name of the backend, with its device if it has several, as in onnxruntime:cuda; or a backend.
-        threads: Threads of the engines together.
+        threads: Threads of the engines together; None: one per core.
         budget_bytes: Memory of all loaded engines together, in bytes; None: unlimited.
         prefetch: Whether announced components are loaded in the background; by default if there is more than one thread.
         strict: Whether an engine that cannot run as the backend says is an error. Otherwise `fallbacks` lists it.
@@ -100,7 +101,7 @@ class EnginePool:
         self,
         backend: str | backends.Backend = "onnxruntime",
         *,
-        threads: int = 1,
+        threads: int | None = 1,
         budget_bytes: int | None = None,
         prefetch: bool | None = None,
         strict: bool = False,
@@ -108,10 +109,10 @@ class EnginePool:
         self.backend = backends.get(backend) if isinstance(backend, str) else backend
         self.strict = strict
         self.fallbacks: list[str] = []
-        self.threads = threads
+        self.threads = threads or os.cpu_count() or 1
         self.budget_bytes = budget_bytes
-        self.prefetch = threads > 1 if prefetch is None else prefetch
-        self.lanes = Lanes(threads if budget_bytes is None and self.backend.runs_on_caller_thread else 1)
+        self.prefetch = self.threads > 1 if prefetch is None else prefetch
+        self.lanes = Lanes(self.threads if budget_bytes is None and self.backend.runs_on_caller_thread else 1)
         if budget_bytes is not None:
             malloc.map_large_blocks()
         self.costs = CostTable()

@@ -87,7 +87,14 @@ class ReferenceBuilder:
         self.space = features.space
         self.options = options
         self.cache = cache
-        _check(options, len(generators), list(self.exemplars.sources), fitted=self.space.fit is not None, cached=cache is not None)
+        _check(
+            options,
+            list(candidates),
+            len(generators),
+            list(self.exemplars.sources),
+            fitted=self.space.fit is not None,
+            cached=cache is not None,
+        )
 
     def __call__(self, prepared: PreparedProbes, deadline: Deadline) -> list[ProbeReferences]:
         """References of every probe, as many as can be generated before `deadline`. DeadlineError if a probe gets none in time."""
@@ -182,11 +189,13 @@ class ReferenceBuilder:
             yield f"generation was cut short by {references.stopped_by}, before the remaining candidates were told apart{untried}"
 
 
-def _check(options: Options, generators: int, exemplar_sources: Sequence[str], *, fitted: bool, cached: bool) -> None:
-    """ConfigError if the options do not fit the number of generative candidates, the sources of exemplars, or the gallery.
+def _check(options: Options, names: Sequence[str], generators: int, exemplar_sources: Sequence[str], *, fitted: bool, cached: bool) -> None:
+    """ConfigError if the options do not fit the candidates called `names`, the number that generate, those with exemplars, or the gallery.
 
     `fitted`: a gallery's fit is used; `cached`: the gallery is looked into.
     """
+    if not names:
+        raise ConfigError("an attributor needs at least one candidate; name one, for example zoo:")
     if (options.policy != GENERATE) != cached:
         raise ConfigError(f"policy is {options.policy!r}: it looks into a gallery; name one with --gallery")
     if options.max_pictures is not None and options.max_pictures < generators:

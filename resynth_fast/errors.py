@@ -6,7 +6,10 @@ from typing import ClassVar
 
 
 class ResynthError(Exception):
-    """Base of every error that a user, a file or a device can cause. The message names the thing, its value, what is allowed and the way out."""
+    """Base of every error that a user, a file or a device can cause.
+
+    The message names the thing, its value, what is allowed and the way out.
+    """
 
     exit_code: ClassVar[int] = 1
 

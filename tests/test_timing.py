@@ -8,8 +8,8 @@ import pytest
 
 from resynth_fast import Attributor
 from resynth_fast.resynthesis.preparation import FeatureExtraction
+from resynth_fast.resynthesis.timing import STAGES, Deadline, StageTimer
 from resynth_fast.scheduler import CostTable
-from resynth_fast.timing import STAGES, Deadline, StageTimer
 
 
 class Clock:

@@ -30,7 +30,7 @@ MAPPED = 2
 
 SMALL_FLOPS = 1 << 30
 """Networks with fewer operations per row run on one thread each, in lanes. The zoo's networks have less than half of it: a second
-thread makes them 1.2 to 1.4 times faster, two lanes 1.9 times (`benchmarks/bench_end_to_end.py`). The limit itself is chosen, not measured."""
+thread makes them 1.2 to 1.4 times faster, two lanes 1.9 times (`benchmarks/bench_end_to_end.py`). The limit is chosen, not measured."""
 
 
 @dataclass(frozen=True, slots=True)

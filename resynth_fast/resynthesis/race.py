@@ -75,7 +75,7 @@ class Race:
         DeadlineError if time was too short for a single picture of a probe.
         """
         races = [_begin(len(self.names)) for _ in probes]
-        running = range(len(races))
+        running = list(range(len(races)))
         while True:
             judged = self._judged([probes[i] for i in running], [races[i] for i in running], [priors[i] for i in running])
             rounds = {i: self._next_round(captions[i], priors[i], races[i], *own) for i, own in zip(running, judged, strict=True)}
@@ -112,7 +112,7 @@ class Race:
         return [Request(self.names[i], caption, self.seeds[int(race.counts[i])]) for i in chosen]
 
     def _contenders(self, prior: Prior, race: Standing, scores: Doubles, consistency: float) -> Integers:
-        """The leader and the challenger with the highest upper bound, if that reaches the leader; all candidates if the reach is infinite."""
+        """The leader and the challenger with the highest upper bound, if it reaches the leader; everyone if the reach is infinite."""
         point = self.calibrated(int(race.counts.max()))
         values = point.temperature * scores
         if math.isinf(self.reach):

@@ -23,11 +23,11 @@ def layout(**changes):
     return Layout(**{**values, **changes})
 
 
-def given(number, generator="g", prompt=None):
+def exemplar(number, generator="g", prompt=None):
     return Entry(generator=generator, picture_sha256=f"{number:064x}", prompt=prompt)
 
 
-def origin(**changes):
+def resynthesis_key(**changes):
     values = {
         "bundle_sha256": "b" * 64,
         "prompt": "a face",
@@ -48,26 +48,26 @@ def features(count, seed=0):
 
 
 @pytest.fixture(scope="session")
-def templates(tmp_path_factory):
+def gallery_templates(tmp_path_factory):
     """An empty gallery and one of twelve entries by three generators, made once: what is made is synced, and that takes time."""
     folder = tmp_path_factory.mktemp("galleries")
     Gallery.create(folder / "empty", layout()).close()
     with Gallery.create(folder / "filled", layout()) as gallery:
-        gallery.add([given(i, f"g{i % 3}", f"prompt {i // 3}") for i in range(12)], features(12))
+        gallery.add([exemplar(i, f"g{i % 3}", f"prompt {i // 3}") for i in range(12)], features(12))
     return folder
 
 
 @pytest.fixture
-def gallery(templates, tmp_path):
-    shutil.copytree(templates / "empty", tmp_path / "gallery")
+def gallery(gallery_templates, tmp_path):
+    shutil.copytree(gallery_templates / "empty", tmp_path / "gallery")
     with Gallery.open(tmp_path / "gallery") as opened:
         yield opened
 
 
 @pytest.fixture
-def filled(templates, tmp_path):
+def filled_gallery(gallery_templates, tmp_path):
     """(gallery, features)"""
-    shutil.copytree(templates / "filled", tmp_path / "gallery")
+    shutil.copytree(gallery_templates / "filled", tmp_path / "gallery")
     with Gallery.open(tmp_path / "gallery") as opened:
         yield opened, features(12)
 

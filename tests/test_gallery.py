@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from galleries import DIMENSION, block_file, features, flip, given, layout, nearest, origin
+from galleries import DIMENSION, block_file, exemplar, features, flip, layout, nearest, resynthesis_key
 
 from resynth_fast import zoo
 from resynth_fast.errors import BundleError, ConfigError, InputError
@@ -14,8 +14,8 @@ from resynth_fast.gallery import Entry, Gallery, Layout, ResynthesisKey, pixels_
 # Keeping
 
 
-def test_features_come_back_bit_for_bit_also_in_another_process(filled):
-    gallery, x = filled
+def test_features_come_back_bit_for_bit_also_in_another_process(filled_gallery):
+    gallery, x = filled_gallery
     np.testing.assert_array_equal(gallery.features(range(12)), x)
     with Gallery.open(gallery.folder, "a" * 64) as again:
         np.testing.assert_array_equal(again.features([11, 0, 5, 5]), x[[11, 0, 5, 5]])
@@ -24,17 +24,17 @@ def test_features_come_back_bit_for_bit_also_in_another_process(filled):
 
 
 def test_the_same_picture_twice_is_one_entry(gallery):
-    first = gallery.add([given(1), given(1), given(2)], features(3))
+    first = gallery.add([exemplar(1), exemplar(1), exemplar(2)], features(3))
     assert first.new == (True, False, True)
     assert [entry.row for entry in first.entries] == [0, 0, 1]
-    again = gallery.add([given(2)], features(1, seed=9))
+    again = gallery.add([exemplar(2)], features(1, seed=9))
     assert again.new == (False,)
     assert len(gallery) == 2
     np.testing.assert_array_equal(gallery.features([1]), features(3)[2:])
 
 
 def test_one_picture_under_two_generators_is_found_under_both(gallery):
-    gallery.add([given(1, "one"), given(1, "two")], features(2))
+    gallery.add([exemplar(1, "one"), exemplar(1, "two")], features(2))
     assert {entry.generator for entry in gallery.contains(f"{1:064x}")} == {"one", "two"}
 
 
@@ -47,7 +47,7 @@ def test_adding_nothing_changes_nothing(gallery):
 
 @pytest.mark.parametrize("prompt", ["ein Gesicht 🙂", "写真", "a\n'b\" %s ; DROP TABLE entry; --", "", "e\u0301 \u202e"])
 def test_any_unicode_prompt_is_stored_and_found(gallery, prompt):
-    gallery.add([given(1, "Генератор №1", prompt), given(2, "Генератор №1")], features(2))
+    gallery.add([exemplar(1, "Генератор №1", prompt), exemplar(2, "Генератор №1")], features(2))
     [found] = gallery.select(prompt=prompt)
     assert (found.prompt, found.generator, found.row) == (prompt, "Генератор №1", 0)
 
@@ -55,17 +55,17 @@ def test_any_unicode_prompt_is_stored_and_found(gallery, prompt):
 @pytest.mark.parametrize("prompt", ["\ud800", "a\0b", "x" * 20_001])
 def test_a_prompt_that_is_no_text_is_refused(prompt):
     with pytest.raises(InputError, match="prompt"):
-        given(1, prompt=prompt)
+        exemplar(1, prompt=prompt)
 
 
 @pytest.mark.parametrize("name", ["", " g", "g\n", "x" * 101, "a\x1b[31m"])
 def test_a_generator_without_a_proper_name_is_refused(name):
     with pytest.raises(InputError, match="generator is"):
-        given(1, name)
+        exemplar(1, name)
 
 
-def test_selecting_joins_all_conditions(filled):
-    gallery, _ = filled
+def test_selecting_joins_all_conditions(filled_gallery):
+    gallery, _ = filled_gallery
     assert [entry.row for entry in gallery.select(generator="g1")] == [1, 4, 7, 10]
     assert [entry.row for entry in gallery.select(generator="g1", prompt="prompt 2")] == [7]
     assert gallery.select(generator="nobody") == []
@@ -82,30 +82,30 @@ def test_selecting_joins_all_conditions(filled):
 )
 def test_features_of_a_wrong_shape_or_value_are_refused_and_nothing_is_stored(gallery, values, message):
     with pytest.raises(ConfigError, match=message):
-        gallery.add([given(1)], values)
+        gallery.add([exemplar(1)], values)
     assert len(gallery) == 0
 
 
 def test_float16_is_rounded_once_and_too_large_a_value_refused(tmp_path):
     with Gallery.create(tmp_path / "half", layout(storage="float16")) as gallery:
         x = features(3)
-        gallery.add([given(i) for i in range(3)], x)
+        gallery.add([exemplar(i) for i in range(3)], x)
         np.testing.assert_array_equal(gallery.features(range(3)), x.astype(np.float16).astype(np.float32))
         assert gallery.verify() == []
         assert nearest(gallery, x[1], ["deep"], per_generator=1)["g"][0].entry.row == 1
         with pytest.raises(ConfigError, match="not finite as float16"):
-            gallery.add([given(9)], x[:1] + 1e6)
+            gallery.add([exemplar(9)], x[:1] + 1e6)
 
 
 # Reuse
 
 
 def test_a_resynthesis_is_found_by_its_exact_key_and_by_no_other(gallery):
-    entry = Entry.resynthesis("g", "d" * 64, origin())
+    entry = Entry.resynthesis("g", "d" * 64, resynthesis_key())
     gallery.add([entry], features(1))
-    found = gallery.lookup(origin())
+    found = gallery.lookup(resynthesis_key())
     assert found is not None
-    assert found.origin == origin()
+    assert found.origin == resynthesis_key()
     different = {
         "bundle_sha256": "e" * 64,
         "prompt": "a face ",
@@ -119,7 +119,7 @@ def test_a_resynthesis_is_found_by_its_exact_key_and_by_no_other(gallery):
         "noise_version": 2,
     }
     for field, value in different.items():
-        assert gallery.lookup(replace(origin(), **{field: value})) is None, field
+        assert gallery.lookup(replace(resynthesis_key(), **{field: value})) is None, field
     assert set(different) == set(ResynthesisKey.__slots__)
 
 
@@ -132,21 +132,21 @@ def test_the_key_of_a_resynthesis_names_everything_that_decides_its_pixels():
 
 
 def test_a_damaged_resynthesis_is_stored_again_once(gallery):
-    entry = Entry.resynthesis("g", "d" * 64, origin())
+    entry = Entry.resynthesis("g", "d" * 64, resynthesis_key())
     gallery.add([entry], features(1))
     flip(block_file(gallery), 10)
-    assert gallery.lookup(origin()) is None
+    assert gallery.lookup(resynthesis_key()) is None
     assert len(gallery) == 0
     added = gallery.add([entry], features(1))
     assert added.entries[0].row == 1
-    assert gallery.lookup(origin()) == added.entries[0]
+    assert gallery.lookup(resynthesis_key()) == added.entries[0]
     np.testing.assert_array_equal(gallery.features([1]), features(1))
     assert gallery.verify() == []
 
 
 def test_pixels_of_a_resynthesis_come_back_and_damage_shows(gallery):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
-    entry = Entry.resynthesis("g", pixels_sha256(pixels), origin())
+    entry = Entry.resynthesis("g", pixels_sha256(pixels), resynthesis_key())
     assert gallery.picture(entry) is None
     gallery.add([entry], features(1), pixels=[pixels])
     np.testing.assert_array_equal(gallery.picture(entry), pixels)
@@ -159,21 +159,21 @@ def test_pixels_of_a_resynthesis_come_back_and_damage_shows(gallery):
 def test_pixels_must_match_the_hash_of_their_entry(gallery):
     pixels = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(ConfigError, match="is not the hash of the pixels"):
-        gallery.add([Entry.resynthesis("g", "d" * 64, origin())], features(1), pixels=[pixels])
+        gallery.add([Entry.resynthesis("g", "d" * 64, resynthesis_key())], features(1), pixels=[pixels])
     with pytest.raises(ConfigError, match="is not a resynthesis"):
-        gallery.add([given(1)], features(1), pixels=[pixels])
+        gallery.add([exemplar(1)], features(1), pixels=[pixels])
 
 
 def test_an_entry_must_not_contradict_its_origin():
     with pytest.raises(InputError, match="was made from"):
-        Entry(generator="g", picture_sha256="d" * 64, prompt="another", origin=origin())
+        Entry(generator="g", picture_sha256="d" * 64, prompt="another", origin=resynthesis_key())
 
 
 # Snapshots and fits
 
 
 def test_a_snapshot_does_not_depend_on_the_order_of_insertion(tmp_path):
-    x, entries = features(6), [given(i, f"g{i % 2}", "p") for i in range(6)]
+    x, entries = features(6), [exemplar(i, f"g{i % 2}", "p") for i in range(6)]
     hashes = set()
     for name, order in (("a", [0, 1, 2, 3, 4, 5]), ("b", [5, 3, 1, 0, 2, 4])):
         with Gallery.create(tmp_path / name, layout()) as gallery:
@@ -192,12 +192,12 @@ def test_a_snapshot_changes_with_every_fact_and_every_feature(tmp_path):
     changed[0, 3] = np.nextafter(changed[0, 3], 1)
     for i, (entry, x, extractor) in enumerate(
         [
-            (given(1, "g", "p"), features(1), "a"),
-            (given(2, "g", "p"), features(1), "a"),
-            (given(1, "h", "p"), features(1), "a"),
-            (given(1, "g", "q"), features(1), "a"),
-            (given(1, "g", "p"), changed, "a"),
-            (given(1, "g", "p"), features(1), "b"),
+            (exemplar(1, "g", "p"), features(1), "a"),
+            (exemplar(2, "g", "p"), features(1), "a"),
+            (exemplar(1, "h", "p"), features(1), "a"),
+            (exemplar(1, "g", "q"), features(1), "a"),
+            (exemplar(1, "g", "p"), changed, "a"),
+            (exemplar(1, "g", "p"), features(1), "b"),
         ]
     ):
         with Gallery.create(tmp_path / str(i), layout(sha256=extractor * 64)) as gallery:
@@ -207,22 +207,22 @@ def test_a_snapshot_changes_with_every_fact_and_every_feature(tmp_path):
 
 
 def test_pictures_of_a_group_enter_a_fit_only_where_it_is_named(gallery):
-    gallery.add([given(1)], features(1))
+    gallery.add([exemplar(1)], features(1))
     before = gallery.snapshot().sha256
-    gallery.add([given(2)], features(1, 2), group="probe 17")
+    gallery.add([exemplar(2)], features(1, 2), group="probe 17")
     assert gallery.snapshot().sha256 == before
     assert len(gallery.snapshot(["general", "probe 17"])) == 2
-    gallery.add([given(2)], features(1, 2))  # wanted for everybody, too: it joins, though it is there
+    gallery.add([exemplar(2)], features(1, 2))  # wanted for everybody, too: it joins, though it is there
     assert len(gallery.snapshot()) == 2
     assert gallery.groups() == {"general": 2, "probe 17": 1}
 
 
-def test_a_fit_brings_its_snapshot_back_after_the_gallery_has_grown(filled):
-    gallery, _ = filled
+def test_a_fit_brings_its_snapshot_back_after_the_gallery_has_grown(filled_gallery):
+    gallery, _ = filled_gallery
     snapshot = gallery.snapshot()
     name = gallery.write_fit(snapshot, {"mean": np.arange(3.0)}, {"recipe": "default", "b": 0.3})
     assert name == gallery.write_fit(snapshot, {"mean": np.arange(3.0)}, {"b": 0.3, "recipe": "default"})
-    gallery.add([given(99)], features(1, 3))
+    gallery.add([exemplar(99)], features(1, 3))
     fit = gallery.read_fit(name)
     again = gallery.snapshot(keys=fit.keys)
     assert (again.sha256, fit.snapshot_sha256) == (snapshot.sha256, snapshot.sha256)
@@ -232,8 +232,8 @@ def test_a_fit_brings_its_snapshot_back_after_the_gallery_has_grown(filled):
     assert gallery.fits() == [name]
 
 
-def test_a_fit_that_was_changed_or_whose_entries_are_gone_is_refused(filled):
-    gallery, _ = filled
+def test_a_fit_that_was_changed_or_whose_entries_are_gone_is_refused(filled_gallery):
+    gallery, _ = filled_gallery
     name = gallery.write_fit(gallery.snapshot(), {"mean": np.arange(3.0)}, {})
     flip(block_file(gallery), 0)
     gallery.prune()

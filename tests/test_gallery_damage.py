@@ -8,14 +8,14 @@ import sqlite3
 
 import numpy as np
 import pytest
-from galleries import BLOCKS, DIMENSION, block_file, features, flip, given, layout, nearest
+from galleries import BLOCKS, DIMENSION, block_file, exemplar, features, flip, layout, nearest
 
 from resynth_fast.errors import BundleError, ConfigError, DeviceError
 from resynth_fast.gallery import Gallery
 
 
-def test_a_flipped_bit_anywhere_in_a_vector_is_found_pruned_and_mended(filled):
-    gallery, x = filled
+def test_a_flipped_bit_anywhere_in_a_vector_is_found_pruned_and_mended(filled_gallery):
+    gallery, x = filled_gallery
     flip(block_file(gallery, "shallow"), 4 * BLOCKS["shallow"] * 4 + 7)
     flip(block_file(gallery, "deep"), 4 * BLOCKS["deep"] * 9 + 50)
     assert [damage.row for damage in gallery.verify()] == [4, 9]
@@ -27,13 +27,13 @@ def test_a_flipped_bit_anywhere_in_a_vector_is_found_pruned_and_mended(filled):
     assert len(gallery) == 10
     with pytest.raises(BundleError, match="no entry in row 4"):
         gallery.features([4])
-    added = gallery.add([given(4, "g1", "prompt 1")], x[4:5])
+    added = gallery.add([exemplar(4, "g1", "prompt 1")], x[4:5])
     assert added.entries[0].row == 12
     np.testing.assert_array_equal(gallery.features([12]), x[4:5])
 
 
-def test_quarantine_preserves_the_record_of_an_entry(filled):
-    gallery, _ = filled
+def test_quarantine_preserves_the_record_of_an_entry(filled_gallery):
+    gallery, _ = filled_gallery
     flip(block_file(gallery), 0)
     gallery.prune()
     with sqlite3.connect(gallery.folder / "index.sqlite") as connection:
@@ -45,8 +45,8 @@ def test_quarantine_preserves_the_record_of_an_entry(filled):
 
 
 @pytest.mark.parametrize("left", [0, 1, 4 * 24 * 7, 4 * 24 * 7 + 5])
-def test_a_vector_file_cut_short_loses_only_what_was_behind_the_cut(filled, left):
-    gallery, x = filled
+def test_a_vector_file_cut_short_loses_only_what_was_behind_the_cut(filled_gallery, left):
+    gallery, x = filled_gallery
     os.truncate(block_file(gallery), left)
     kept = left // (4 * BLOCKS["deep"])
     with Gallery.open(gallery.folder) as again:
@@ -59,15 +59,15 @@ def test_a_vector_file_cut_short_loses_only_what_was_behind_the_cut(filled, left
         assert again.verify() == []
         np.testing.assert_array_equal(again.features(range(kept)), x[:kept])
         assert sum(map(len, nearest(again, x[0], ["deep"], per_generator=9).values())) == kept
-        added = again.add([given(i, f"g{i % 3}", f"prompt {i // 3}") for i in range(12)], x)
+        added = again.add([exemplar(i, f"g{i % 3}", f"prompt {i // 3}") for i in range(12)], x)
         assert [entry.row for entry in added.entries] == [*range(kept), *range(12, 24 - kept)]
         np.testing.assert_array_equal(again.features([entry.row for entry in added.entries]), x)
         assert again.verify() == []
         assert nearest(again, x[11], ["deep"])["g2"][0].similarity == pytest.approx(1)
 
 
-def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled):
-    gallery, x = filled
+def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled_gallery):
+    gallery, x = filled_gallery
     nearest(gallery, x[0], ["deep"])
     os.truncate(block_file(gallery), 0)
     with pytest.raises(BundleError, match="cut short"):
@@ -76,13 +76,13 @@ def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled):
         gallery.features([0])
 
 
-def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled):
-    gallery, x = filled
+def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled_gallery):
+    gallery, x = filled_gallery
     with open(block_file(gallery, "deep"), "ab") as file:
         file.write(b"\xff" * (4 * BLOCKS["deep"] + 1))  # a whole row and a part, and in the other block nothing
     before = {name: block_file(gallery, name).read_bytes() for name in BLOCKS}
     assert gallery.verify() == []
-    assert gallery.add([given(50)], features(1, 50)).entries[0].row == 14
+    assert gallery.add([exemplar(50)], features(1, 50)).entries[0].row == 14
     np.testing.assert_array_equal(gallery.features([11, 14]), np.concatenate([x[11:], features(1, 50)]))
     assert all(block_file(gallery, name).read_bytes().startswith(before[name]) for name in BLOCKS)
     assert gallery.verify() == []
@@ -104,8 +104,8 @@ def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled):
         ("UPDATE entry SET row = 1000 WHERE row = 3", "missing"),
     ],
 )
-def test_a_changed_record_is_found_and_pruned(filled, change, reason):
-    gallery, x = filled
+def test_a_changed_record_is_found_and_pruned(filled_gallery, change, reason):
+    gallery, x = filled_gallery
     with sqlite3.connect(gallery.folder / "index.sqlite") as connection:
         connection.execute(change)
     connection.close()
@@ -114,19 +114,19 @@ def test_a_changed_record_is_found_and_pruned(filled, change, reason):
     gallery.prune()
     assert gallery.verify() == []
     assert len(gallery) == 11
-    assert gallery.add([given(3, "g0", "prompt 1")], x[3:4]).new == (True,)
+    assert gallery.add([exemplar(3, "g0", "prompt 1")], x[3:4]).new == (True,)
 
 
-def test_an_index_that_is_no_database_is_refused(filled):
-    gallery, _ = filled
+def test_an_index_that_is_no_database_is_refused(filled_gallery):
+    gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / "index.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(BundleError, match=r"index\.sqlite cannot be used"):
         Gallery.open(gallery.folder)
 
 
-def test_an_index_with_a_damaged_page_is_an_error(filled):
-    gallery, _ = filled
+def test_an_index_with_a_damaged_page_is_an_error(filled_gallery):
+    gallery, _ = filled_gallery
     gallery.close()
     path = gallery.folder / "index.sqlite"
     content = bytearray(path.read_bytes())
@@ -136,8 +136,8 @@ def test_an_index_with_a_damaged_page_is_an_error(filled):
         again.verify()
 
 
-def test_the_database_of_another_program_is_refused(filled):
-    gallery, _ = filled
+def test_the_database_of_another_program_is_refused(filled_gallery):
+    gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / "index.sqlite").unlink()
     with sqlite3.connect(gallery.folder / "index.sqlite") as connection:
@@ -148,8 +148,8 @@ def test_the_database_of_another_program_is_refused(filled):
 
 
 @pytest.mark.parametrize("missing", ["gallery.json", "index.sqlite", "vectors/deep.f32", "scaling.safetensors"])
-def test_a_missing_file_is_named(filled, missing):
-    gallery, _ = filled
+def test_a_missing_file_is_named(filled_gallery, missing):
+    gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / missing).unlink()
     with pytest.raises(BundleError, match=missing.split("/")[-1].replace(".", r"\.")):
@@ -159,8 +159,8 @@ def test_a_missing_file_is_named(filled, missing):
             Gallery.create(gallery.folder, layout())
 
 
-def test_a_gallery_without_manifest_is_not_created_over_its_vectors(filled):
-    gallery, _ = filled
+def test_a_gallery_without_manifest_is_not_created_over_its_vectors(filled_gallery):
+    gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / "gallery.json").unlink()
     with pytest.raises(ConfigError, match=r"no gallery\.json"):
@@ -225,8 +225,8 @@ def test_a_folder_with_other_things_in_it_is_not_filled(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_moved_gallery_is_the_same(filled, tmp_path):
-    gallery, x = filled
+def test_a_moved_gallery_is_the_same(filled_gallery, tmp_path):
+    gallery, x = filled_gallery
     before = gallery.snapshot().sha256
     gallery.close()
     shutil.move(gallery.folder, tmp_path / "elsewhere ?#%")

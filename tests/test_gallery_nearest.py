@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from galleries import BLOCKS, DIMENSION, block_file, features, flip, given, layout, nearest
+from galleries import BLOCKS, DIMENSION, block_file, exemplar, features, flip, layout, nearest
 
 from resynth_fast.devices.cuda import CudaDevice
 from resynth_fast.errors import BundleError, ConfigError
@@ -24,7 +24,7 @@ def exact_neighbours(gallery, x, query, columns, per_generator, allowed):
 @pytest.mark.parametrize("narrowed", [False, True])
 def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed):
     x = features(300)
-    gallery.add([given(i, f"g{i % 3}") for i in range(300)], x)
+    gallery.add([exemplar(i, f"g{i % 3}") for i in range(300)], x)
     query, rows = features(1, seed=5)[0], np.arange(0, 300, 2)
     found = nearest(gallery, query, blocks, per_generator=4, rows=rows if narrowed else None)
     columns = np.concatenate([np.arange(DIMENSION)[part] for part in gallery.layout.column_of(blocks).values()])
@@ -36,8 +36,8 @@ def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed)
         np.testing.assert_allclose([n.similarity for n in found[name]], [-cosine for cosine, _ in values], rtol=1e-6)
 
 
-def test_many_queries_have_the_results_of_each_alone(filled):
-    gallery, x = filled
+def test_many_queries_have_the_results_of_each_alone(filled_gallery):
+    gallery, x = filled_gallery
     together = gallery.nearest(x, ["deep"], per_generator=2)
     assert together == [nearest(gallery, query, ["deep"], per_generator=2) for query in x]
     assert gallery.nearest(x[:0], ["deep"]) == []
@@ -48,7 +48,7 @@ def test_neighbours_that_are_equal_in_float32_are_told_apart(tmp_path):
     with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 100.0))) as gallery:
         x = 100 + features(1) + np.float32(1e-4) * features(30, seed=1)
         x[20:] = x[19]
-        gallery.add([given(i, f"g{i % 2}") for i in range(30)], x)
+        gallery.add([exemplar(i, f"g{i % 2}") for i in range(30)], x)
         x = gallery.features(range(30))
         expected = exact_neighbours(gallery, x.astype(np.float64), x[3].astype(np.float64), slice(5, 29), 9, range(30))
         found = nearest(gallery, x[3], ["deep"], per_generator=9)
@@ -61,7 +61,7 @@ def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path, host_device):
     device = CudaDevice(host_device, host_device.kernels)
     for storage in ("float32", "float16"):
         with Gallery.create(tmp_path / storage, layout(storage=storage)) as gallery:
-            gallery.add([given(i, f"g{i % 3}") for i in range(90)], features(90))
+            gallery.add([exemplar(i, f"g{i % 3}") for i in range(90)], features(90))
             for count in (1, 4, 60):  # the last is more than the device's kernel gives
                 expected = gallery.nearest(features(5, seed=1), ["deep", "shallow"], per_generator=count, rows=np.arange(0, 90, 2))
                 copied = len(host_device.copied)
@@ -79,12 +79,12 @@ def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path, host_device):
                 again.nearest(features(1), ["deep"], device=device)
 
 
-def test_neighbours_follow_what_others_add_and_prune(filled):
-    gallery, _ = filled
+def test_neighbours_follow_what_others_add_and_prune(filled_gallery):
+    gallery, _ = filled_gallery
     query = features(1, seed=5)[0]
     nearest(gallery, query, ["deep"])
     with Gallery.open(gallery.folder) as other:
-        other.add([given(100, "new")], query[None])
+        other.add([exemplar(100, "new")], query[None])
     [neighbour] = nearest(gallery, query, ["deep"])["new"]
     assert neighbour.similarity == pytest.approx(1)
     flip(block_file(gallery), 4 * BLOCKS["deep"] * neighbour.entry.row)
@@ -93,15 +93,15 @@ def test_neighbours_follow_what_others_add_and_prune(filled):
     assert "new" not in nearest(gallery, query, ["deep"])
 
 
-def test_a_damaged_neighbour_is_an_error_not_an_answer(filled):
-    gallery, x = filled
+def test_a_damaged_neighbour_is_an_error_not_an_answer(filled_gallery):
+    gallery, x = filled_gallery
     flip(block_file(gallery), 4 * BLOCKS["deep"] * 7 + 1)  # a low bit: still the nearest
     with pytest.raises(BundleError, match=r"row 7 .* is damaged"):
         nearest(gallery, x[7], ["deep"])
 
 
-def test_a_stored_nan_is_an_error_not_the_last_neighbour(filled):
-    gallery, x = filled
+def test_a_stored_nan_is_an_error_not_the_last_neighbour(filled_gallery):
+    gallery, x = filled_gallery
     with open(block_file(gallery), "r+b") as file:
         file.write(np.array([np.nan], "<f4").tobytes())
     with pytest.raises(BundleError, match="not finite"):
@@ -111,9 +111,9 @@ def test_a_stored_nan_is_an_error_not_the_last_neighbour(filled):
 def test_the_mean_itself_has_similarity_zero(tmp_path):
     with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 0.5))) as gallery:
         mean = np.full((1, DIMENSION), 0.5, np.float32)
-        gallery.add([given(1)], mean)
+        gallery.add([exemplar(1)], mean)
         assert nearest(gallery, features(1)[0], ["deep"])["g"][0].similarity == 0
-        gallery.add([given(2)], features(1))
+        gallery.add([exemplar(2)], features(1))
         assert [neighbour.similarity for neighbour in nearest(gallery, mean[0], ["deep"])["g"]] == [0, 0]
 
 
@@ -128,6 +128,6 @@ def test_the_mean_itself_has_similarity_zero(tmp_path):
         (lambda g: nearest(g, features(1)[0], ["deep"], rows=np.array([12])), "this gallery has 12"),
     ],
 )
-def test_a_query_with_wrong_arguments_is_refused(filled, call, message):
+def test_a_query_with_wrong_arguments_is_refused(filled_gallery, call, message):
     with pytest.raises(ConfigError, match=message):
-        call(filled[0])
+        call(filled_gallery[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from galleries import BLOCKS, block_file, features, given, nearest
+from galleries import BLOCKS, block_file, exemplar, features, nearest
 
 from resynth_fast.errors import DeviceError
 from resynth_fast.gallery import Gallery, store
@@ -25,7 +25,7 @@ def test_threads_may_share_a_gallery(gallery):
         try:
             for i in range(5):
                 x = features(2, seed=100 * number + i)
-                added = gallery.add([given(1000 * number + 2 * i + j, f"g{number}") for j in range(2)], x)
+                added = gallery.add([exemplar(1000 * number + 2 * i + j, f"g{number}") for j in range(2)], x)
                 np.testing.assert_array_equal(gallery.features([entry.row for entry in added.entries]), x)
                 nearest(gallery, x[0], ["deep"])
         except Exception as error:
@@ -44,8 +44,8 @@ def test_threads_may_share_a_gallery(gallery):
 def test_a_writer_waits_for_another_and_then_raises(gallery, monkeypatch):
     monkeypatch.setattr(store, "LOCK_WAIT_S", 0.05)
     with store._locked(gallery.folder), pytest.raises(DeviceError, match="written by another process"):
-        gallery.add([given(1)], features(1))
-    assert gallery.add([given(1)], features(1)).new == (True,)
+        gallery.add([exemplar(1)], features(1))
+    assert gallery.add([exemplar(1)], features(1)).new == (True,)
 
 
 def test_a_commit_that_fails_is_rolled_back(gallery, monkeypatch):
@@ -58,10 +58,10 @@ def test_a_commit_that_fails_is_rolled_back(gallery, monkeypatch):
 
     monkeypatch.setattr(gallery._index, "run", fail)
     with pytest.raises(DeviceError, match="disk full"):
-        gallery.add([given(1)], features(1))
+        gallery.add([exemplar(1)], features(1))
     monkeypatch.undo()
     assert len(gallery) == 0
-    assert gallery.add([given(1)], features(1)).new == (True,)
+    assert gallery.add([exemplar(1)], features(1)).new == (True,)
 
 
 def test_a_failed_write_leaves_no_entry(gallery, monkeypatch):
@@ -70,26 +70,26 @@ def test_a_failed_write_leaves_no_entry(gallery, monkeypatch):
 
     monkeypatch.setattr(os, "fdatasync", full)
     with pytest.raises(DeviceError, match="No space left"):
-        gallery.add([given(1)], features(1))
+        gallery.add([exemplar(1)], features(1))
     monkeypatch.undo()
     assert len(gallery) == 0
     assert gallery.verify() == []
-    [entry] = gallery.add([given(2)], features(1, 2)).entries
+    [entry] = gallery.add([exemplar(2)], features(1, 2)).entries
     np.testing.assert_array_equal(gallery.features([entry.row]), features(1, 2))
 
 
-def test_a_commit_that_becomes_visible_after_a_crash_is_whole(filled, tmp_path, monkeypatch):
+def test_a_commit_that_becomes_visible_after_a_crash_is_whole(filled_gallery, tmp_path, monkeypatch):
     """A died between writing its commit to SQLite's log and announcing it; B did not see it, wrote vectors, and died, too."""
-    gallery, x = filled
+    gallery, x = filled_gallery
     after = tmp_path / "after"
     shutil.copytree(gallery.folder, after, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
-    [entry] = gallery.add([given(100)], features(1, 100)).entries  # by A; its log is not yet in the database
+    [entry] = gallery.add([exemplar(100)], features(1, 100)).entries  # by A; its log is not yet in the database
     for name in BLOCKS:
         shutil.copy(block_file(gallery, name), after / "vectors")
     with Gallery.open(after) as other:
         monkeypatch.setattr(other._index, "insert", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            other.add([given(200)], features(1, 200))
+            other.add([exemplar(200)], features(1, 200))
     shutil.copy(gallery.folder / "index.sqlite-wal", after)
     with Gallery.open(after) as recovered:
         assert recovered.verify() == []

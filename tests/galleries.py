@@ -1,6 +1,7 @@
 """Small galleries, and ways to damage them."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def features(count, seed=0):
 
 
 @pytest.fixture(scope="session")
-def gallery_templates(tmp_path_factory):
+def gallery_templates(tmp_path_factory: pytest.TempPathFactory):
     """An empty gallery and one of twelve entries by three generators, made once: what is made is synced, and that takes time."""
     folder = tmp_path_factory.mktemp("galleries")
     Gallery.create(folder / "empty", layout()).close()
@@ -58,14 +59,14 @@ def gallery_templates(tmp_path_factory):
 
 
 @pytest.fixture
-def gallery(gallery_templates, tmp_path):
+def gallery(gallery_templates: Path, tmp_path: Path):
     shutil.copytree(gallery_templates / "empty", tmp_path / "gallery")
     with Gallery.open(tmp_path / "gallery") as opened:
         yield opened
 
 
 @pytest.fixture
-def filled_gallery(gallery_templates, tmp_path):
+def filled_gallery(gallery_templates: Path, tmp_path: Path):
     """(gallery, features)"""
     shutil.copytree(gallery_templates / "filled", tmp_path / "gallery")
     with Gallery.open(tmp_path / "gallery") as opened:

@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def picture(prompt, generator, copy):
 
 
 @pytest.fixture(scope="session")
-def picture_folder(tmp_path_factory):
+def picture_folder(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("pictures")
     for p in range(PROMPTS):
         for g, name in enumerate(NAMES):
@@ -44,7 +45,7 @@ def picture_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory):
+def cache_folder(tmp_path_factory: pytest.TempPathFactory):
     return tmp_path_factory.mktemp("cache")
 
 
@@ -58,7 +59,7 @@ def evaluate(root, cache_folder, *options, format="json"):
 
 
 @pytest.fixture(scope="session")
-def curve_result(picture_folder, cache_folder):
+def curve_result(picture_folder: Path, cache_folder: Path):
     return evaluate(picture_folder, cache_folder, "--protocol", "curve")
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ def pool():
 
 
 @pytest.fixture(scope="module")
-def probe_file(pool, tmp_path_factory):
+def probe_file(pool: Any, tmp_path_factory: pytest.TempPathFactory):
     [candidate] = find(["zoo:zoo-flux"], pool)
     path = tmp_path_factory.mktemp("probe") / "probe.png"
     Image.fromarray(candidate.make([PROMPT], [1 << 40], 20)[0]).save(path)
@@ -37,7 +38,7 @@ def probe_file(pool, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["zoo-sd", "zoo-sd-twin", "zoo-sd-v", "zoo-flux"])
-def test_a_picture_does_not_depend_on_its_batch_or_order(pool, name):
+def test_a_picture_does_not_depend_on_its_batch_or_order(pool: Any, name: str) -> None:
     [candidate] = find([f"zoo:{name}"], pool)
     prompts, seeds = zoo.prompts()[:8], list(range(8))
     together = candidate.make(prompts, seeds, 4)
@@ -50,7 +51,7 @@ def test_a_picture_does_not_depend_on_its_batch_or_order(pool, name):
 
 
 @pytest.mark.parametrize("race", [False, True])
-def test_a_record_does_not_depend_on_earlier_or_concurrent_calls(race):
+def test_a_record_does_not_depend_on_earlier_or_concurrent_calls(race: Any) -> None:
     attributor = Attributor.open(references=2, steps=1, threads=1, race=race)
     files = pictures(3)
 
@@ -72,14 +73,14 @@ def test_a_record_does_not_depend_on_earlier_or_concurrent_calls(race):
     assert records(files) == alone
 
 
-def test_the_flux_probe_is_attributed_to_it(probe_file):
+def test_the_flux_probe_is_attributed_to_it(probe_file: Any) -> None:
     [verdict] = Attributor.open(references=4, threads=1)([probe_file])
     assert verdict.candidates[0].name == "zoo-flux"
     assert abs(sum(c.probability for c in verdict.candidates) - 1) < 1e-9
     assert all(len(c.resyntheses) == 4 for c in verdict.candidates)
 
 
-def test_weights_that_are_not_finite_are_an_error_never_a_label(tmp_path, pool):
+def test_weights_that_are_not_finite_are_an_error_never_a_label(tmp_path: Path, pool: Any) -> None:
     import hashlib
     import shutil
 
@@ -101,7 +102,7 @@ def test_weights_that_are_not_finite_are_an_error_never_a_label(tmp_path, pool):
         candidate.make([PROMPT], [0], 2)
 
 
-def test_a_plan_generates_equal_requests_once_within_its_rows():
+def test_a_plan_generates_equal_requests_once_within_its_rows() -> None:
     requests = [Request(c, "p", s) for c in "ab" for s in range(11)] * 2
     waves = plan(requests, max_rows=4).waves
     assert len([r for w in waves for r in w.requests]) == 22
@@ -109,7 +110,7 @@ def test_a_plan_generates_equal_requests_once_within_its_rows():
     assert all(len(w.requests) <= 4 and {r.candidate for r in w.requests} == {w.candidate} for w in waves)
 
 
-def test_an_option_out_of_range_is_named():
+def test_an_option_out_of_range_is_named() -> None:
     with pytest.raises(ConfigError, match="references is 0; it must be 1 … 64"):
         Attributor.open(references=0)
 
@@ -120,7 +121,7 @@ def resynth(*arguments):
     )
 
 
-def test_the_command_line_prints_one_document_and_writes_a_page(probe_file, tmp_path):
+def test_the_command_line_prints_one_document_and_writes_a_page(probe_file: Any, tmp_path: Path) -> None:
     page = tmp_path / "out.html"
     done = resynth("attribute", probe_file, "--references", 1, "--steps", 4, "--format", "json", "--report", page)
     assert done.returncode == 0, done.stderr
@@ -133,7 +134,7 @@ def test_the_command_line_prints_one_document_and_writes_a_page(probe_file, tmp_
     assert "data:image/png" in page.read_text()
 
 
-def test_a_recorded_prompt_can_be_the_caption(probe_file, tmp_path):
+def test_a_recorded_prompt_can_be_the_caption(probe_file: Any, tmp_path: Path) -> None:
     info = PngInfo()
     info.add_text("parameters", f"{PROMPT}\nSteps: 20, Seed: 3, CFG scale: 3, Model: claimed")
     Image.open(probe_file).save(tmp_path / "a.png", pnginfo=info)
@@ -147,7 +148,7 @@ def test_a_recorded_prompt_can_be_the_caption(probe_file, tmp_path):
     assert any("no prompt is recorded" in warning for warning in described["warnings"])
 
 
-def test_good_and_bad_files_all_get_records(probe_file, tmp_path):
+def test_good_and_bad_files_all_get_records(probe_file: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     (tmp_path / "good.png").write_bytes(probe_file.read_bytes())
     done = resynth("attribute", tmp_path, "--references", 1, "--steps", 2, "--format", "jsonl")
@@ -172,12 +173,12 @@ def test_good_and_bad_files_all_get_records(probe_file, tmp_path):
         (["doctor", "--json"], 0),
     ],
 )
-def test_each_kind_of_failure_has_its_exit_code(arguments, code):
+def test_each_kind_of_failure_has_its_exit_code(arguments: Any, code: Any) -> None:
     done = resynth(*arguments)
     assert done.returncode == code, done.stderr
 
 
-def test_attribution_never_imports_torch(probe_file):
+def test_attribution_never_imports_torch(probe_file: Any) -> None:
     program = (
         "import sys; from resynth_fast import Attributor; "
         f"Attributor.open(references=1, steps=1, threads=1)([{str(probe_file)!r}]); "
@@ -192,7 +193,7 @@ def pictures(count):
     return [folder / f"{i:02}.png" for i in range(2, 2 + count)]
 
 
-def test_pictures_of_one_source_share_one_verdict_from_their_summed_scores():
+def test_pictures_of_one_source_share_one_verdict_from_their_summed_scores() -> None:
     alone = Attributor.open(references=1, steps=2, threads=1)(pictures(3))
     joint = Attributor.open(references=1, steps=2, threads=1, same_source=True)(pictures(3))
     total = {name: sum(c.score for v in alone for c in v.candidates if c.name == name) for name in (c.name for c in alone[0].candidates)}
@@ -201,7 +202,7 @@ def test_pictures_of_one_source_share_one_verdict_from_their_summed_scores():
         assert any("declared to come from one generator" in warning for warning in verdict.warnings)
 
 
-def test_a_batch_prior_uses_the_other_probes_resyntheses_but_never_the_probes():
+def test_a_batch_prior_uses_the_other_probes_resyntheses_but_never_the_probes() -> None:
     attributor = Attributor.open(references=1, steps=2, threads=1, together=True)
     three, reordered = attributor(pictures(3)), attributor(pictures(3)[::-1])
     for verdict, again in zip(three, reordered[::-1], strict=True):
@@ -213,6 +214,6 @@ def test_a_batch_prior_uses_the_other_probes_resyntheses_but_never_the_probes():
     assert [c.score for c in three[0].candidates] != pytest.approx([c.score for c in one.candidates])
 
 
-def test_a_batch_prior_and_a_gallery_exclude_each_other():
+def test_a_batch_prior_and_a_gallery_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="leave out race"):
         Attributor.open(references=1, together=True, race=True)

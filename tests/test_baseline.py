@@ -6,7 +6,7 @@ import pytest
 from resynth_fast.evaluation import baseline
 
 
-def test_only_an_unfair_data_set_is_told_apart_by_size_and_codec():
+def test_only_an_unfair_data_set_is_told_apart_by_size_and_codec() -> None:
     rng = np.random.default_rng(0)
     generator, group = np.tile(np.arange(3), 60), np.repeat(np.arange(20), 9)
     fair = np.concatenate([np.full((180, 2), 512.0), np.tile([1.0, 0, 0], (180, 1)), rng.normal(size=(180, 3))], axis=1)

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path: Path):
     """Nineteen, of which three cannot be read."""
     for i in range(19):
         shutil.copy(EXAMPLES[i % 3], tmp_path / f"{i:02}.png")
@@ -23,7 +24,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("deadline", [None, 1000.0])
-def test_results_are_in_order_and_the_next_chunk_is_prepared_meanwhile(files, monkeypatch, deadline):
+def test_results_are_in_order_and_the_next_chunk_is_prepared_meanwhile(files: Any, monkeypatch: pytest.MonkeyPatch, deadline: Any) -> None:
     attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1, deadline=deadline)
     monkeypatch.setattr(batch, "CHUNK", 8)
     prepare, attribute, prepared, chunks = attributor.prepare, attributor.attribute_prepared, threading.Semaphore(0), []
@@ -51,7 +52,7 @@ def test_results_are_in_order_and_the_next_chunk_is_prepared_meanwhile(files, mo
     assert told == [(0, 19), (8, 19), (16, 19), (19, 19)]
 
 
-def test_an_error_in_a_chunk_prepared_ahead_is_raised(files, monkeypatch):
+def test_an_error_in_a_chunk_prepared_ahead_is_raised(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attributor = Attributor.open(["zoo:zoo-sd-v"], references=1, steps=1, threads=1)
     monkeypatch.setattr(batch, "CHUNK", 8)
     prepare = attributor.prepare

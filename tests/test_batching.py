@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,14 +78,14 @@ def until(done):
 
 
 @pytest.mark.parametrize("holders", [1, 2])
-def test_a_single_caller_runs_ahead_of_the_device_and_several_wait_for_it(holders):
+def test_a_single_caller_runs_ahead_of_the_device_and_several_wait_for_it(holders: Any) -> None:
     engine, waited = Engine(), []
     engine.device.synchronize = lambda: waited.append(engine.calls[-1])
     DynamicBatcher(engine, lambda: holders).run(rows(3))
     assert waited == [[3]][: holders - 1]
 
 
-def test_queued_calls_of_equal_shape_run_in_order_as_one_batch():
+def test_queued_calls_of_equal_shape_run_in_order_as_one_batch() -> None:
     engine = Engine()
     merged = DynamicBatcher(engine, several, most_rows=4)
     calls = [
@@ -104,14 +105,14 @@ def test_queued_calls_of_equal_shape_run_in_order_as_one_batch():
     assert engine.calls == [[1, 2, 4, 6], [3], [5], [7, 8], [9, 10, 11], [12, 13, 14]]
 
 
-def test_a_batch_is_its_first_call_times_a_power_of_two_so_that_devices_see_few_sizes():
+def test_a_batch_is_its_first_call_times_a_power_of_two_so_that_devices_see_few_sizes() -> None:
     engine = Engine()
     for future in meet(DynamicBatcher(engine, several), engine, [rows(i, i) for i in range(7)]):
         future.result()
     assert [len(call) for call in engine.calls] == [8, 4]
 
 
-def test_an_error_reaches_only_the_call_that_causes_it():
+def test_an_error_reaches_only_the_call_that_causes_it() -> None:
     engine = Engine()
     calls = [rows(0), rows(1), rows(np.nan), rows(3), {}, rows(5)]
     futures = meet(DynamicBatcher(engine, several), engine, calls)
@@ -123,7 +124,7 @@ def test_an_error_reaches_only_the_call_that_causes_it():
         futures[4].result()
 
 
-def test_a_batch_that_does_not_fit_into_memory_runs_call_by_call_from_then_on():
+def test_a_batch_that_does_not_fit_into_memory_runs_call_by_call_from_then_on() -> None:
     engine = Engine(holds=2)
     merged = DynamicBatcher(engine, several)
     for tries in (1, 0):
@@ -132,7 +133,7 @@ def test_a_batch_that_does_not_fit_into_memory_runs_call_by_call_from_then_on():
         assert sum(len(call) > engine.holds for call in engine.calls) == tries
 
 
-def test_an_engine_whose_outputs_are_not_rows_runs_call_by_call():
+def test_an_engine_whose_outputs_are_not_rows_runs_call_by_call() -> None:
     engine = Engine()
     merged = DynamicBatcher(
         SimpleNamespace(fallback="", device=engine.device, run=lambda inputs: {"sum": engine.run(inputs)["y"].sum(0)}), several
@@ -141,7 +142,7 @@ def test_an_engine_whose_outputs_are_not_rows_runs_call_by_call():
         np.testing.assert_array_equal(future.result()["sum"], [2 * i] * 3)
 
 
-def test_an_interrupt_inside_the_engine_is_raised_in_its_own_thread():
+def test_an_interrupt_inside_the_engine_is_raised_in_its_own_thread() -> None:
     engine = Engine()
     merged = DynamicBatcher(engine, several)
 
@@ -183,7 +184,7 @@ class Interrupt(BaseException):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer to interrupt with")
-def test_interrupts_at_any_moment_leave_no_call_waiting():
+def test_interrupts_at_any_moment_leave_no_call_waiting() -> None:
     """The main thread is interrupted again and again, in its queueing, waiting, running and leaving; the others get all their rows."""
     engine = Engine()
     merged = DynamicBatcher(engine, several)
@@ -224,7 +225,7 @@ def test_interrupts_at_any_moment_leave_no_call_waiting():
     assert not merged._queue
 
 
-def test_many_calls_of_many_threads_each_get_their_own_rows():
+def test_many_calls_of_many_threads_each_get_their_own_rows() -> None:
     engine = Engine()
 
     def run(inputs):
@@ -269,7 +270,7 @@ class Device:
         return SimpleNamespace(fallback="", device=CpuDevice(), run=run)
 
 
-def test_walks_at_different_steps_share_batches_and_give_the_same_pictures_as_alone():
+def test_walks_at_different_steps_share_batches_and_give_the_same_pictures_as_alone() -> None:
     steps, prompts, timesteps, begun = 8, zoo.prompts()[:4], [], threading.Event()
 
     def watch(inputs):
@@ -297,7 +298,7 @@ def test_walks_at_different_steps_share_batches_and_give_the_same_pictures_as_al
     assert len(timesteps) == 4 * steps
 
 
-def test_the_time_of_a_batch_is_divided_by_rows_and_waiting_is_not_counted(monkeypatch):
+def test_the_time_of_a_batch_is_divided_by_rows_and_waiting_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that a call puts forward by 10 s and 1 s a row."""
     clock, engine, told = 0.0, Engine(), []
 
@@ -326,7 +327,7 @@ def test_the_time_of_a_batch_is_divided_by_rows_and_waiting_is_not_counted(monke
     assert sorted(told) == [(1, 3.5), (1, 11.0), (3, 10.5)]
 
 
-def test_on_a_cpu_calls_run_concurrently():
+def test_on_a_cpu_calls_run_concurrently() -> None:
     pool, component = EnginePool(), zoo.bundle(zoo.TAGGER).components["tagger"]
     assert not isinstance(pool.get(component), DynamicBatcher)
     assert isinstance(EnginePool(Device(lambda inputs: None)).get(component), DynamicBatcher)

@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ def window(latencies_ms, seconds=1.0, queue_ms=0.0):
     return Window(seconds, [Answered(0.0, queue_ms / 1000, ms / 1000, {"total": ms}) for ms in latencies_ms])
 
 
-def test_three_windows_that_agree_are_stable():
+def test_three_windows_that_agree_are_stable() -> None:
     assert settled([window([100] * 10), window([105] * 10), window([95] * 10)])
 
 
@@ -27,15 +29,15 @@ def test_three_windows_that_agree_are_stable():
         [window([100] * 10), window([100] * 10), window([])],
     ],
 )
-def test_fewer_or_other_windows_are_not_stable(windows):
+def test_fewer_or_other_windows_are_not_stable(windows: Any) -> None:
     assert not settled(windows)
 
 
-def test_only_the_last_windows_count():
+def test_only_the_last_windows_count() -> None:
     assert settled([window([900]), *[window([100] * 10)] * 3])
 
 
-def test_latency_is_queue_and_compute():
+def test_latency_is_queue_and_compute() -> None:
     found = summary([window([100, 200, 300, 400], 2.0, queue_ms=50), window([100] * 4, 2.0, queue_ms=50)], 3, True)
     assert found["throughput_per_s"] == 2.0
     assert found["requests"] == 8
@@ -51,7 +53,7 @@ def run(*arguments, cache):
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "XDG_CACHE_HOME": str(cache)})
 
 
-def test_the_command_measures_graphs_and_stores_their_costs(tmp_path):
+def test_the_command_measures_graphs_and_stores_their_costs(tmp_path: Path) -> None:
     done = run("--concurrency", "1,2", "--window", "0.05", "--references", "1", "--steps", "1", "--threads", "1", "--json", cache=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -72,7 +74,7 @@ def test_the_command_measures_graphs_and_stores_their_costs(tmp_path):
     ("arguments", "message"),
     [(("--concurrency", "x"), "--concurrency is 'x'"), (("--concurrency", "0"), "concurrency is 0"), (("--window", "0"), "window is 0.0")],
 )
-def test_wrong_options_of_bench_are_named(tmp_path, arguments, message):
+def test_wrong_options_of_bench_are_named(tmp_path: Path, arguments: Any, message: str) -> None:
     done = run(*arguments, "--steps", "1", cache=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

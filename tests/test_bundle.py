@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ NAME = "zoo-flux"
 
 
 @pytest.fixture
-def copy(tmp_path):
+def copy(tmp_path: Path):
     """A bundle of the zoo with its own copies of the shared files: (folder, manifest, write)."""
     shutil.copytree(zoo.FOLDER / NAME, tmp_path / NAME)
     shutil.copytree(zoo.FOLDER / "objects", tmp_path / "objects")
@@ -28,12 +30,12 @@ def copy(tmp_path):
     return path.parent, json.loads(path.read_text()), write
 
 
-def test_an_untouched_bundle_opens_and_verifies(copy):
+def test_an_untouched_bundle_opens_and_verifies(copy: Any) -> None:
     folder, _, _ = copy
     Bundle.open(folder).verify()
 
 
-def test_a_moved_bundle_keeps_its_identity(copy):
+def test_a_moved_bundle_keeps_its_identity(copy: Any) -> None:
     folder, _, _ = copy
     assert Bundle.open(folder).sha256 == zoo.bundle(NAME).sha256
 
@@ -42,7 +44,7 @@ def object_of(folder, manifest, component):
     return folder.parent / "objects" / (manifest["components"][component]["sha256"] + ".onnx")
 
 
-def test_a_tampered_file_is_refused(copy):
+def test_a_tampered_file_is_refused(copy: Any) -> None:
     folder, manifest, _ = copy
     path = object_of(folder, manifest, "denoiser")
     content = bytearray(path.read_bytes())
@@ -52,7 +54,7 @@ def test_a_tampered_file_is_refused(copy):
         Bundle.open(folder).verify()
 
 
-def test_a_truncated_file_is_refused(copy):
+def test_a_truncated_file_is_refused(copy: Any) -> None:
     folder, manifest, _ = copy
     path = object_of(folder, manifest, "decoder")
     path.write_bytes(path.read_bytes()[:1000])
@@ -61,14 +63,14 @@ def test_a_truncated_file_is_refused(copy):
 
 
 @pytest.mark.parametrize("name", ["../../secret.onnx", "/etc/secret.onnx", "a/../../b.onnx", "..\\b.onnx"])
-def test_a_path_that_leaves_the_folder_is_refused(copy, name):
+def test_a_path_that_leaves_the_folder_is_refused(copy: Any, name: str) -> None:
     _, manifest, write = copy
     manifest["components"]["text"]["file"] = name
     with pytest.raises(BundleError, match="lies outside the bundle's folder"):
         Bundle.open(write(manifest))
 
 
-def test_a_link_out_of_the_folder_is_refused(copy, tmp_path):
+def test_a_link_out_of_the_folder_is_refused(copy: Any, tmp_path: Path) -> None:
     folder, manifest, _ = copy
     secret = tmp_path / "secret.onnx"
     secret.write_bytes(b"x")
@@ -89,14 +91,14 @@ def test_a_link_out_of_the_folder_is_refused(copy, tmp_path):
         ("guidance", {"mode": "rescaled", "scale": 3, "rescale": "half"}, "guidance.rescale is str"),
     ],
 )
-def test_an_unknown_value_is_refused_by_name(copy, field, value, message):
+def test_an_unknown_value_is_refused_by_name(copy: Any, field: Any, value: Any, message: str) -> None:
     _, manifest, write = copy
     manifest[field] = value
     with pytest.raises(BundleError, match=message):
         _ = Bundle.open(write(manifest)).guidance
 
 
-def test_guidance_and_text_settings_are_read(copy):
+def test_guidance_and_text_settings_are_read(copy: Any) -> None:
     _, manifest, write = copy
     manifest["guidance"] = {"mode": "rescaled", "scale": 3, "rescale": 0.7, "unconditional": "zeros"}
     manifest["tokenizers"][0] |= {"prefix": "Draw: ", "lowercase": True}
@@ -109,7 +111,7 @@ def test_guidance_and_text_settings_are_read(copy):
 
 
 @pytest.fixture
-def apart(copy):
+def apart(copy: Any):
     """A bundle whose denoiser has a file of weights: (its path, manifest, write). Nothing looks into the graph here."""
     folder, manifest, write = copy
     content = b"weights"
@@ -120,7 +122,7 @@ def apart(copy):
     return path, manifest, write
 
 
-def test_weights_outside_a_graph_are_files_of_the_bundle(apart):
+def test_weights_outside_a_graph_are_files_of_the_bundle(apart: Any) -> None:
     path, manifest, write = apart
     bundle = Bundle.open(write(manifest))
     bundle.verify()
@@ -130,7 +132,7 @@ def test_weights_outside_a_graph_are_files_of_the_bundle(apart):
 
 
 @pytest.mark.parametrize("content", [b"weight", b"weighty", b""], ids=["cut short", "changed", "empty"])
-def test_weights_that_were_tampered_with_are_refused(apart, content):
+def test_weights_that_were_tampered_with_are_refused(apart: Any, content: Any) -> None:
     path, manifest, write = apart
     path.write_bytes(content)
     for read in (Bundle.verify, lambda bundle: bundle.components["denoiser"].onnx_model()):
@@ -138,7 +140,7 @@ def test_weights_that_were_tampered_with_are_refused(apart, content):
             read(Bundle.open(write(manifest)))
 
 
-def test_weights_that_change_after_they_were_verified_are_refused(apart):
+def test_weights_that_change_after_they_were_verified_are_refused(apart: Any) -> None:
     path, manifest, write = apart
     bundle = Bundle.open(write(manifest))
     bundle.verify()
@@ -147,14 +149,14 @@ def test_weights_that_change_after_they_were_verified_are_refused(apart):
         bundle.verify()
 
 
-def test_missing_weights_are_refused(apart):
+def test_missing_weights_are_refused(apart: Any) -> None:
     path, manifest, write = apart
     path.unlink()
     with pytest.raises(BundleError, match=r"denoiser\.data\.0\.file .* is missing"):
         Bundle.open(write(manifest))
 
 
-def test_weights_behind_a_link_that_leaves_are_refused(apart, tmp_path_factory):
+def test_weights_behind_a_link_that_leaves_are_refused(apart: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     path, manifest, write = apart
     secret = tmp_path_factory.mktemp("elsewhere") / "secret"
     os.replace(path, secret)
@@ -173,7 +175,7 @@ def test_weights_behind_a_link_that_leaves_are_refused(apart, tmp_path_factory):
         ([{"file": "weights.bin"}], "holds only"),
     ],
 )
-def test_weights_with_a_wrong_name_are_refused(apart, data, message):
+def test_weights_with_a_wrong_name_are_refused(apart: Any, data: Any, message: str) -> None:
     path, manifest, write = apart
     entry = manifest["components"]["denoiser"]
     entry["data"] = [{"sha256": path.stem, **item} if isinstance(item, dict) else item for item in data] if isinstance(data, list) else data
@@ -181,7 +183,7 @@ def test_weights_with_a_wrong_name_are_refused(apart, data, message):
         Bundle.open(write(manifest))
 
 
-def test_weights_beside_another_folder_than_their_graph_are_refused(apart):
+def test_weights_beside_another_folder_than_their_graph_are_refused(apart: Any) -> None:
     path, manifest, write = apart
     folder = write(manifest)
     os.replace(path, folder / path.name)
@@ -189,25 +191,25 @@ def test_weights_beside_another_folder_than_their_graph_are_refused(apart):
         Bundle.open(folder)
 
 
-def test_pickles_are_refused_by_suffix(copy):
+def test_pickles_are_refused_by_suffix(copy: Any) -> None:
     _, manifest, write = copy
     manifest["components"]["text"]["file"] = "text.pkl"
     with pytest.raises(BundleError, match=r"holds only \.onnx"):
         Bundle.open(write(manifest))
 
 
-def test_a_manifest_that_is_no_json_is_refused(copy):
+def test_a_manifest_that_is_no_json_is_refused(copy: Any) -> None:
     folder, _, _ = copy
     (folder / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="is not JSON"):
         Bundle.open(folder)
 
 
-def test_a_missing_bundle_is_named_with_the_way_out(tmp_path):
+def test_a_missing_bundle_is_named_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="resynth export"):
         Bundle.open(tmp_path / "nowhere")
 
 
-def test_a_step_count_without_a_table_names_the_available_ones():
+def test_a_step_count_without_a_table_names_the_available_ones() -> None:
     with pytest.raises(BundleError, match="has tables for 1, 2, 4, 8, 20"):
         zoo.bundle(NAME).step_table(3)

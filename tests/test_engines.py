@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,13 +73,13 @@ class _Plain(File):
 
 
 @pytest.fixture
-def components(tmp_path):
+def components(tmp_path: Path):
     return [component(tmp_path, f"c{i}", 1000 * (i + 1)) for i in range(6)]
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_engines_never_exceed_the_memory_budget(components, prefetch, threads):
+def test_engines_never_exceed_the_memory_budget(components: Any, prefetch: Any, threads: Any) -> None:
     backend = Backend(load_s=0.001)
     largest = engine_ref(components[-1]).size_bytes
     pool = EnginePool(backend, budget_bytes=2 * largest, prefetch=prefetch)
@@ -100,7 +101,7 @@ def test_engines_never_exceed_the_memory_budget(components, prefetch, threads):
     assert pool.account.loads >= len(components)
 
 
-def test_evicted_engines_are_freed(components):
+def test_evicted_engines_are_freed(components: Any) -> None:
     backend = Backend()
     pool = EnginePool(backend, budget_bytes=engine_ref(components[-1]).size_bytes)
     for chosen in components * 2:
@@ -111,7 +112,7 @@ def test_evicted_engines_are_freed(components):
     assert len(backend.alive) == len(pool.resident)
 
 
-def test_announced_engines_are_loaded_while_others_compute(components):
+def test_announced_engines_are_loaded_while_others_compute(components: Any) -> None:
     backend = Backend(load_s=0.03)
     pool = EnginePool(backend, budget_bytes=1 << 20, prefetch=True)
     pool.expect(components)
@@ -123,7 +124,7 @@ def test_announced_engines_are_loaded_while_others_compute(components):
     assert account.waited_ms < 0.6 * account.load_ms
 
 
-def test_a_pinned_engine_outlives_the_others(components):
+def test_a_pinned_engine_outlives_the_others(components: Any) -> None:
     sizes = [engine_ref(c).size_bytes for c in components]
     pool = EnginePool(Backend(), budget_bytes=sizes[0] + sizes[-1])
     pool.expect(components, pinned=[components[0].file.sha256])
@@ -133,7 +134,7 @@ def test_a_pinned_engine_outlives_the_others(components):
     assert components[0].file.sha256 in pool.resident
 
 
-def test_an_engine_over_the_budget_names_both_sizes(components):
+def test_an_engine_over_the_budget_names_both_sizes(components: Any) -> None:
     pool = EnginePool(Backend(), budget_bytes=100)
     with (
         pytest.raises(DeviceError, match=r"takes 0\.0 MB in memory, more than the memory budget of 0\.0 MB; raise the budget"),
@@ -143,7 +144,7 @@ def test_an_engine_over_the_budget_names_both_sizes(components):
 
 
 @pytest.mark.parametrize("prefetch", [False, True])
-def test_a_graph_that_does_not_load_is_an_error_only_to_the_caller_that_needs_it(components, prefetch):
+def test_a_graph_that_does_not_load_is_an_error_only_to_the_caller_that_needs_it(components: Any, prefetch: Any) -> None:
     components[1].file.path.write_bytes(b"broken")
     pool = EnginePool(Backend(), budget_bytes=1 << 20, prefetch=prefetch)
     pool.expect(components)
@@ -156,7 +157,7 @@ def test_a_graph_that_does_not_load_is_an_error_only_to_the_caller_that_needs_it
         pass
 
 
-def test_equal_rows_run_once_and_come_back_in_order():
+def test_equal_rows_run_once_and_come_back_in_order() -> None:
     asked = []
 
     def run(inputs):
@@ -172,7 +173,7 @@ def test_equal_rows_run_once_and_come_back_in_order():
     np.testing.assert_array_equal(np.concatenate(asked), [[1, 2], [3, 4], [5, 6], [1, 2]])
 
 
-def test_a_full_text_cache_forgets_the_least_recently_used_rows():
+def test_a_full_text_cache_forgets_the_least_recently_used_rows() -> None:
     calls = []
 
     def run(inputs):
@@ -185,7 +186,7 @@ def test_a_full_text_cache_forgets_the_least_recently_used_rows():
     assert calls == [20, 18]
 
 
-def test_a_text_is_encoded_once_for_all_candidates_that_share_the_encoder():
+def test_a_text_is_encoded_once_for_all_candidates_that_share_the_encoder() -> None:
     pool = EnginePool()
     sharing = find(["zoo:zoo-sd", "zoo:zoo-sd-twin", "zoo:zoo-sd-v"], pool)
     runs = []
@@ -202,12 +203,12 @@ def test_a_text_is_encoded_once_for_all_candidates_that_share_the_encoder():
 
 
 @pytest.mark.parametrize(("text", "size"), [("500MB", 500_000_000), ("8 GB", 8 * 10**9), ("1.5GiB", 3 << 29), ("1000", 1000), ("2k", 2000)])
-def test_sizes_of_memory_are_parsed(text, size):
+def test_sizes_of_memory_are_parsed(text: str, size: Any) -> None:
     assert parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "8TB", "1e9", "nan"])
-def test_a_text_that_is_no_size_is_refused(text):
+def test_a_text_that_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="as in 500MB or 8GB"):
         parse_bytes(text)
 
@@ -234,12 +235,12 @@ def probes():
 
 
 @pytest.fixture(scope="module")
-def expected(probes):
+def expected(probes: Any):
     return answers(Attributor.open(references=2, steps=2, threads=1), probes)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_half_the_memory_gives_the_same_pictures_and_reports_the_extra_loads(probes, expected, threads):
+def test_half_the_memory_gives_the_same_pictures_and_reports_the_extra_loads(probes: Any, expected: Any, threads: Any) -> None:
     free = Attributor.open(references=2, steps=2, threads=threads)
     free(probes)
     budget = free.pool.account.peak_bytes // 2
@@ -255,7 +256,7 @@ def test_half_the_memory_gives_the_same_pictures_and_reports_the_extra_loads(pro
     assert tight.pool.account.waited_ms > 0
 
 
-def test_results_are_the_same_for_any_order_and_concurrency(probes, expected):
+def test_results_are_the_same_for_any_order_and_concurrency(probes: Any, expected: Any) -> None:
     by_order = dict(
         zip((2, 0, 1), answers(Attributor.open(references=2, steps=2, threads=1), [probes[2], probes[0], probes[1]]), strict=True)
     )

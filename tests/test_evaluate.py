@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from resynth_fast.errors import ConfigError
 from resynth_fast.evaluation.dataset import read
 
 
-def test_the_closed_protocol_reports_accuracy_calibration_and_cost(picture_folder, cache_folder):
+def test_the_closed_protocol_reports_accuracy_calibration_and_cost(picture_folder: Path, cache_folder: Path) -> None:
     result = evaluate(picture_folder, cache_folder, "--protocol", "closed")
     fields = ("protocol", "recipe", "n", "accuracy", "top3", "gallery_per_candidate", "auroc_unknown", "ece", "nll", "seconds_per_probe")
     assert set(fields) <= set(result)
@@ -33,7 +34,7 @@ def test_the_closed_protocol_reports_accuracy_calibration_and_cost(picture_folde
     assert set(result["baseline"]) == {"balanced", "normalised", "chance"}
 
 
-def test_features_are_cached_between_runs(picture_folder, cache_folder, monkeypatch):
+def test_features_are_cached_between_runs(picture_folder: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate(picture_folder, cache_folder, "--recipe", "one-shot")
 
     def unreadable(path):
@@ -46,7 +47,7 @@ def test_features_are_cached_between_runs(picture_folder, cache_folder, monkeypa
     assert again == first
 
 
-def test_a_broken_cache_is_computed_again(picture_folder, tmp_path):
+def test_a_broken_cache_is_computed_again(picture_folder: Path, tmp_path: Path) -> None:
     first = evaluate(picture_folder, tmp_path, "--recipe", "one-shot")
     [kept] = tmp_path.glob("*.npz")
     whole = kept.read_bytes()
@@ -57,7 +58,7 @@ def test_a_broken_cache_is_computed_again(picture_folder, tmp_path):
         evaluate(picture_folder, kept, "--recipe", "one-shot")
 
 
-def test_the_robustness_protocol_reports_each_degradation(picture_folder, cache_folder, tmp_path):
+def test_the_robustness_protocol_reports_each_degradation(picture_folder: Path, cache_folder: Path, tmp_path: Path) -> None:
     result = evaluate(
         picture_folder, cache_folder, "--protocol", "robustness", "--degradation", "jpeg-50", "--degradation", "webp-80", "--out", tmp_path
     )
@@ -93,7 +94,9 @@ def test_the_robustness_protocol_reports_each_degradation(picture_folder, cache_
     )
 
 
-def test_the_curve_protocol_reports_each_number_of_references(picture_folder, cache_folder, curve_result):
+def test_the_curve_protocol_reports_each_number_of_references(
+    picture_folder: Path, cache_folder: Path, curve_result: dict[str, Any]
+) -> None:
     result = curve_result
     rows = {(row["policy"], row["references"]): row for row in result["curve"]}
     assert [m for policy, m in rows if policy == "resynthesised, default"] == [0, 1, 2]
@@ -111,7 +114,7 @@ def test_the_curve_protocol_reports_each_number_of_references(picture_folder, ca
     assert "skipped:" in table
 
 
-def test_the_open_protocol_leaves_each_generator_out_once(picture_folder, cache_folder):
+def test_the_open_protocol_leaves_each_generator_out_once(picture_folder: Path, cache_folder: Path) -> None:
     result = evaluate(picture_folder, cache_folder, "--protocol", "open", "--recipe", "one-shot")
     assert [row["unknown"] for row in result["open"]["by_generator"]] == list(NAMES)
     assert (
@@ -121,7 +124,7 @@ def test_the_open_protocol_leaves_each_generator_out_once(picture_folder, cache_
     assert [row["condition"] for row in csv.DictReader(text.splitlines())][1:] == [f"unknown: {name}" for name in NAMES]
 
 
-def test_the_folder_layout_of_the_papers_authors_is_read(picture_folder, cache_folder, tmp_path):
+def test_the_folder_layout_of_the_papers_authors_is_read(picture_folder: Path, cache_folder: Path, tmp_path: Path) -> None:
     """Probes of three sources, two of which were asked to draw every identity again."""
     for s, source in enumerate(NAMES):
         for p in range(PROMPTS):
@@ -146,7 +149,7 @@ def test_the_folder_layout_of_the_papers_authors_is_read(picture_folder, cache_f
     assert result["gallery_per_candidate"] == 3 * (PROMPTS - 2)
 
 
-def test_with_one_picture_a_cell_probes_are_judged_by_the_gallery_alone(picture_folder, cache_folder, tmp_path):
+def test_with_one_picture_a_cell_probes_are_judged_by_the_gallery_alone(picture_folder: Path, cache_folder: Path, tmp_path: Path) -> None:
     for prompt in picture_folder.iterdir():
         for name in NAMES:
             (tmp_path / prompt.name / name).mkdir(parents=True)
@@ -172,12 +175,12 @@ def test_with_one_picture_a_cell_probes_are_judged_by_the_gallery_alone(picture_
         (["--format", "xml"], "--format is 'xml'"),
     ],
 )
-def test_wrong_options_are_named(picture_folder, cache_folder, options, message):
+def test_wrong_options_are_named(picture_folder: Path, cache_folder: Path, options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluate(picture_folder, cache_folder, *options)
 
 
-def test_a_folder_that_is_no_data_set_is_refused(tmp_path, cache_folder, picture_folder):
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path, cache_folder: Path, picture_folder: Path) -> None:
     with pytest.raises(ConfigError, match="is not a folder"):
         read(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="0 generators"):
@@ -191,7 +194,7 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path, cache_folder, picture
         evaluate(tmp_path, cache_folder)
 
 
-def test_the_zoo_is_evaluated_and_has_a_page(cache_folder, tmp_path):
+def test_the_zoo_is_evaluated_and_has_a_page(cache_folder: Path, tmp_path: Path) -> None:
     result = evaluate("zoo:", cache_folder, "--probes", 4, "--references", 1, "--steps", 1, "--probe-steps", 1, "--out", tmp_path)
     assert (result["n"], result["unknown"]["n"], result["gallery_per_candidate"]) == (4, 1, 0)
     assert set(result["conditions"]) == {"tagger", "true", "nearest", "random"}
@@ -206,7 +209,7 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache_folder, tmp_path):
         evaluate("zoo:", cache_folder, "--without", "gallery")
 
 
-def test_racing_is_reported_beside_the_exhaustive_run(cache_folder, tmp_path):
+def test_racing_is_reported_beside_the_exhaustive_run(cache_folder: Path, tmp_path: Path) -> None:
     result = evaluate(
         "zoo:", cache_folder, "--probes", 4, "--references", 2, "--steps", 1, "--probe-steps", 1, "--seed", 3, "--race", "--out", tmp_path
     )

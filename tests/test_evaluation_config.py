@@ -1,12 +1,14 @@
 """Evaluation settings that contradict each other or the data set are refused."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gaussian_pictures import CONSTANTS, dataset_features, runner, world
 
 from resynth_fast.errors import ConfigError
 from resynth_fast.evaluation.config import EvaluationConfig
+from resynth_fast.evaluation.dataset import DatasetFeatures
 from resynth_fast.evaluation.protocols import ProtocolRunner
 
 
@@ -29,12 +31,12 @@ from resynth_fast.evaluation.protocols import ProtocolRunner
         ({"policy": "aligned"}, "recipe one-shot"),
     ],
 )
-def test_settings_without_effect_or_out_of_range_are_refused(setting, message):
+def test_settings_without_effect_or_out_of_range_are_refused(setting: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EvaluationConfig(**setting)
 
 
-def test_an_extractor_without_the_layers_of_a_recipe_is_refused(gaussian_data):
+def test_an_extractor_without_the_layers_of_a_recipe_is_refused(gaussian_data: DatasetFeatures) -> None:
     with pytest.raises(ConfigError, match="needs the extractor's last layer"):
         runner(replace(gaussian_data, last=None), recipe="paper")
     with pytest.raises(ConfigError, match="compares one of several equal taps"):

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ HOSTILE = "<script>alert(1)</script>\"'$x^{2$ {{ 7 * 7 }}\u202egnp"
 
 
 @pytest.fixture(scope="module")
-def result(curve_result):
+def result(curve_result: dict[str, Any]):
     """One that has everything a page can show."""
     found = dict(curve_result)
     found["robustness"] = [
@@ -29,7 +31,7 @@ def result(curve_result):
     return found
 
 
-def test_the_page_shows_everything_and_loads_nothing(result, tmp_path):
+def test_the_page_shows_everything_and_loads_nothing(result: Any, tmp_path: Path) -> None:
     page.write(tmp_path, result)
     html = (tmp_path / "index.html").read_text()
     found = Page(html)
@@ -67,7 +69,7 @@ def test_the_page_shows_everything_and_loads_nothing(result, tmp_path):
     assert {f.name for f in (tmp_path / "plots").iterdir()} == {"curve.svg", "robustness.svg", "reliability.svg", "confusion.svg"}
 
 
-def test_the_same_result_gives_the_same_plots(result):
+def test_the_same_result_gives_the_same_plots(result: Any) -> None:
     drawn = plots.draw(result)
     assert drawn == plots.draw(result)
     for name, svg in drawn.items():
@@ -77,7 +79,7 @@ def test_the_same_result_gives_the_same_plots(result):
         assert plots.INK not in part
 
 
-def test_many_candidates_are_shown_as_a_plot(result, tmp_path):
+def test_many_candidates_are_shown_as_a_plot(result: Any, tmp_path: Path) -> None:
     count = 30
     many = {**result, "generators": [f"g{i}" for i in range(count)], "confusion": (np.eye(count, dtype=int) * 3 + 1).tolist()}
     page.write(tmp_path, many)
@@ -86,7 +88,9 @@ def test_many_candidates_are_shown_as_a_plot(result, tmp_path):
     assert 'class="plot confusion"' in html
 
 
-def test_without_matplotlib_everything_else_is_written(result, picture_folder, cache_folder, tmp_path, monkeypatch):
+def test_without_matplotlib_everything_else_is_written(
+    result: Any, picture_folder: Path, cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"pip install 'resynth-fast\[plots\]'; the rest of the result is in"):
         page.write(tmp_path, result)
@@ -94,7 +98,7 @@ def test_without_matplotlib_everything_else_is_written(result, picture_folder, c
     assert "matrix" in (tmp_path / "index.html").read_text()
 
 
-def test_an_unwritable_folder_is_named(result, tmp_path):
+def test_an_unwritable_folder_is_named(result: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResynthError, match=r"--out .*file cannot be written"):
         page.write(tmp_path / "file", result)

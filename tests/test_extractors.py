@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -59,7 +60,7 @@ class Wrapped(torch.nn.Module):
 
 
 @pytest.fixture(scope="module", params=sorted(ENCODERS))
-def encoder(request, tmp_path_factory):
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """(torch model, its ONNX file)"""
     torch.manual_seed(0)
     kind, config = ENCODERS[request.param]
@@ -94,7 +95,7 @@ def normalised(pixels):
     return (pixels - mean) / std
 
 
-def test_taps_are_the_hidden_states_of_transformers(encoder):
+def test_taps_are_the_hidden_states_of_transformers(encoder: Any) -> None:
     model, path = encoder
     found = extractors.read(path, range(1, BLOCKS + 1), pools=("cls", "mean"))
     assert found.blocks == BLOCKS
@@ -108,7 +109,7 @@ def test_taps_are_the_hidden_states_of_transformers(encoder):
         np.testing.assert_allclose(got[f"tap_{block}_mean"], expected[:, 1:].mean(1), rtol=1e-4, atol=1e-4)
 
 
-def test_the_whole_encoder_gives_its_own_embedding(encoder):
+def test_the_whole_encoder_gives_its_own_embedding(encoder: Any) -> None:
     model, path = encoder
     pixels = pictures()
     with torch.no_grad():
@@ -116,20 +117,20 @@ def test_the_whole_encoder_gives_its_own_embedding(encoder):
     np.testing.assert_allclose(run(extractors.read(path, [1]).last, pixels)["tap_last"], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_graph_ends_at_its_last_tap(encoder):
+def test_the_graph_ends_at_its_last_tap(encoder: Any) -> None:
     _, path = encoder
     half, whole = (onnx.load_from_string(extractors.read(path, [tap]).network) for tap in (BLOCKS // 2, BLOCKS))
     assert len(half.graph.node) < 0.65 * len(whole.graph.node)
     assert half.ByteSize() < 0.65 * whole.ByteSize()
 
 
-def test_the_same_encoder_gives_the_same_bytes(encoder):
+def test_the_same_encoder_gives_the_same_bytes(encoder: Any) -> None:
     _, path = encoder
     assert extractors.read(path, [1, 2]).network == extractors.read(path, [1, 2]).network
 
 
 @pytest.fixture(scope="module")
-def quantised(tmp_path_factory):
+def quantised(tmp_path_factory: pytest.TempPathFactory):
     """A CLIP tower with dynamically quantised products, and the one it was made of."""
     torch.manual_seed(0)
     kind, config = ENCODERS["clip"]
@@ -148,7 +149,7 @@ def quantised(tmp_path_factory):
     return folder / "exact.onnx", folder / "int8.onnx"
 
 
-def test_after_dequantisation_features_do_not_depend_on_the_batch(quantised):
+def test_after_dequantisation_features_do_not_depend_on_the_batch(quantised: Any) -> None:
     exact, small = quantised
     pixels = pictures(4)
     pixels[1:] *= 3  # mates of another range move a shared scale
@@ -163,7 +164,7 @@ def test_after_dequantisation_features_do_not_depend_on_the_batch(quantised):
     np.testing.assert_allclose(run(undone.network, pixels)["tap_2"], reference, atol=0.05 * np.abs(reference).max())
 
 
-def test_a_quantised_bundle_runs_picture_by_picture(quantised, tmp_path):
+def test_a_quantised_bundle_runs_picture_by_picture(quantised: Any, tmp_path: Path) -> None:
     bundle = extractors.export(
         quantised[1], tmp_path, name="kept", licence="MIT", taps=[2], dequantise=False, constants_from=dataset(tmp_path / "pictures")
     )
@@ -187,7 +188,7 @@ def dataset(root, generators=3, prompts=6, copies=3):
     return root
 
 
-def test_export_writes_a_bundle_with_constants_and_calibration(encoder, tmp_path):
+def test_export_writes_a_bundle_with_constants_and_calibration(encoder: Any, tmp_path: Path) -> None:
     _, path = encoder
     root = dataset(tmp_path / "pictures")
     bundle = extractors.export(path, tmp_path / "to", name="encoder", licence="MIT", taps=[2, 3], constants_from=root)
@@ -202,12 +203,12 @@ def test_export_writes_a_bundle_with_constants_and_calibration(encoder, tmp_path
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-3)
 
 
-def test_a_tap_outside_the_encoder_is_refused(encoder):
+def test_a_tap_outside_the_encoder_is_refused(encoder: Any) -> None:
     with pytest.raises(ConfigError, match=r"tap 9 is not a block .* it has 1 … 4"):
         extractors.read(encoder[1], [2, 9])
 
 
-def test_a_graph_that_is_no_encoder_is_refused(tmp_path):
+def test_a_graph_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(ConfigError, match="cannot be read as an ONNX graph"):
         extractors.read(tmp_path / "text.onnx", [1])
@@ -259,7 +260,7 @@ def hidden_states(model, pixels):
 
 
 @pytest.mark.parametrize("kind", ["clip", "clip with text", "dinov2", "siglip", "siglip2"])
-def test_taps_of_a_checkpoint_are_the_hidden_states_of_transformers(kind, tmp_path):
+def test_taps_of_a_checkpoint_are_the_hidden_states_of_transformers(kind: Any, tmp_path: Path) -> None:
     name, _, text = kind.partition(" ")
     model = saved(tmp_path / "encoder", name, whole=bool(text))
     taps = [1, BLOCKS // 2, BLOCKS]
@@ -274,7 +275,7 @@ def test_taps_of_a_checkpoint_are_the_hidden_states_of_transformers(kind, tmp_pa
         np.testing.assert_allclose(got[f"tap_{tap}_mean"], states[tap][:, 1:].mean(1), rtol=1e-4, atol=1e-4)
 
 
-def test_a_checkpoint_becomes_a_bundle_by_the_command_line(tmp_path):
+def test_a_checkpoint_becomes_a_bundle_by_the_command_line(tmp_path: Path) -> None:
     saved(tmp_path / "tower", "clip")
     arguments = ["export", "extractor", tmp_path / "tower", "--to", tmp_path / "to", "--taps", "2-3", "--format", "json"]
     arguments += ["--constants-from", dataset(tmp_path / "pictures"), "--working-size", "64"]
@@ -300,7 +301,7 @@ def test_a_checkpoint_becomes_a_bundle_by_the_command_line(tmp_path):
     ],
     ids=["no processor", "pickle", "no weights", "other kind", "no config", "other size", "link"],
 )
-def test_a_checkpoint_that_cannot_be_exported_is_refused_and_nothing_written(tmp_path, spoil, said):
+def test_a_checkpoint_that_cannot_be_exported_is_refused_and_nothing_written(tmp_path: Path, spoil: Any, said: Any) -> None:
     saved(tmp_path / "encoder", "clip")
     spoil(tmp_path / "encoder")
     with pytest.raises(ConfigError, match=said):
@@ -308,7 +309,7 @@ def test_a_checkpoint_that_cannot_be_exported_is_refused_and_nothing_written(tmp
     assert not (tmp_path / "to").exists()
 
 
-def test_a_checkpoint_whose_graph_gives_something_else_is_refused(tmp_path, monkeypatch):
+def test_a_checkpoint_whose_graph_gives_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "encoder", "clip")
     made = encoders.export(tmp_path / "encoder", tmp_path / "encoder.onnx")
     made.module.model.vision_model.encoder.layers[0].mlp.fc1.weight.data.mul_(2)  # as if the exporter had gone wrong
@@ -322,7 +323,7 @@ def test_a_checkpoint_whose_graph_gives_something_else_is_refused(tmp_path, monk
         extractors.read_checkpoint(tmp_path / "encoder", [1])
 
 
-def test_preprocessing_is_read_as_transformers_writes_it(tmp_path):
+def test_preprocessing_is_read_as_transformers_writes_it(tmp_path: Path) -> None:
     for i, processor in enumerate(
         (CLIPImageProcessorPil(), SiglipImageProcessorPil(), BitImageProcessorPil(crop_size=140, size={"shortest_edge": 160}))
     ):

@@ -2,6 +2,8 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,20 +12,20 @@ from resynth_fast.errors import ConfigError, DeviceError
 
 
 @pytest.fixture
-def old(tmp_path):
+def old(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     return path
 
 
-def test_a_file_is_replaced_and_nothing_else_stays(old):
+def test_a_file_is_replaced_and_nothing_else_stays(old: Any) -> None:
     files.write(old, b"new")
     assert old.read_bytes() == b"new"
     assert os.listdir(old.parent) == ["file"]
 
 
 @pytest.mark.parametrize("fault", ["fsync", "replace"])
-def test_a_failed_write_keeps_the_old_content(old, monkeypatch, fault):
+def test_a_failed_write_keeps_the_old_content(old: Any, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -34,7 +36,7 @@ def test_a_failed_write_keeps_the_old_content(old, monkeypatch, fault):
     assert os.listdir(old.parent) == ["file"]
 
 
-def test_an_interrupted_write_keeps_the_old_content(old):
+def test_an_interrupted_write_keeps_the_old_content(old: Any) -> None:
     def interrupted():
         with files.replacing(old) as file:
             file.write(b"half")
@@ -46,7 +48,7 @@ def test_an_interrupted_write_keeps_the_old_content(old):
     assert os.listdir(old.parent) == ["file"]
 
 
-def test_writers_of_one_file_do_not_mix(tmp_path):
+def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     path, contents = tmp_path / "file", [bytes([i]) * (1 << 16) for i in range(16)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda content: files.write(path, content), contents))
@@ -54,7 +56,7 @@ def test_writers_of_one_file_do_not_mix(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_the_name_outlasts_a_power_cut(old, monkeypatch):
+def test_the_name_outlasts_a_power_cut(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     files.write(old, b"new")
@@ -63,7 +65,7 @@ def test_the_name_outlasts_a_power_cut(old, monkeypatch):
     assert synced[1] == str(old.parent)
 
 
-def test_an_output_follows_a_link_and_replaces_only_a_regular_file(tmp_path):
+def test_an_output_follows_a_link_and_replaces_only_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     files.write_output("--output", tmp_path / "link", "text")
     assert (tmp_path / "link").is_symlink()

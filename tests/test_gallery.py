@@ -1,6 +1,8 @@
 """What is in a gallery is exactly what was put there."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from resynth_fast.gallery import Entry, Gallery, Layout, ResynthesisKey, pixels_
 # Keeping
 
 
-def test_features_come_back_bit_for_bit_also_in_another_process(filled_gallery):
+def test_features_come_back_bit_for_bit_also_in_another_process(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     np.testing.assert_array_equal(gallery.features(range(12)), x)
     with Gallery.open(gallery.folder, "a" * 64) as again:
@@ -23,7 +25,7 @@ def test_features_come_back_bit_for_bit_also_in_another_process(filled_gallery):
         assert again.verify() == []
 
 
-def test_the_same_picture_twice_is_one_entry(gallery):
+def test_the_same_picture_twice_is_one_entry(gallery: Gallery) -> None:
     first = gallery.add([exemplar(1), exemplar(1), exemplar(2)], features(3))
     assert first.new == (True, False, True)
     assert [entry.row for entry in first.entries] == [0, 0, 1]
@@ -33,12 +35,12 @@ def test_the_same_picture_twice_is_one_entry(gallery):
     np.testing.assert_array_equal(gallery.features([1]), features(3)[2:])
 
 
-def test_one_picture_under_two_generators_is_found_under_both(gallery):
+def test_one_picture_under_two_generators_is_found_under_both(gallery: Gallery) -> None:
     gallery.add([exemplar(1, "one"), exemplar(1, "two")], features(2))
     assert {entry.generator for entry in gallery.contains(f"{1:064x}")} == {"one", "two"}
 
 
-def test_adding_nothing_changes_nothing(gallery):
+def test_adding_nothing_changes_nothing(gallery: Gallery) -> None:
     assert gallery.add([], features(0)).entries == ()
     assert len(gallery) == 0
     assert gallery.features([]).shape == (0, DIMENSION)
@@ -46,25 +48,25 @@ def test_adding_nothing_changes_nothing(gallery):
 
 
 @pytest.mark.parametrize("prompt", ["ein Gesicht 🙂", "写真", "a\n'b\" %s ; DROP TABLE entry; --", "", "e\u0301 \u202e"])
-def test_any_unicode_prompt_is_stored_and_found(gallery, prompt):
+def test_any_unicode_prompt_is_stored_and_found(gallery: Gallery, prompt: Any) -> None:
     gallery.add([exemplar(1, "Генератор №1", prompt), exemplar(2, "Генератор №1")], features(2))
     [found] = gallery.select(prompt=prompt)
     assert (found.prompt, found.generator, found.row) == (prompt, "Генератор №1", 0)
 
 
 @pytest.mark.parametrize("prompt", ["\ud800", "a\0b", "x" * 20_001])
-def test_a_prompt_that_is_no_text_is_refused(prompt):
+def test_a_prompt_that_is_no_text_is_refused(prompt: Any) -> None:
     with pytest.raises(InputError, match="prompt"):
         exemplar(1, prompt=prompt)
 
 
 @pytest.mark.parametrize("name", ["", " g", "g\n", "x" * 101, "a\x1b[31m"])
-def test_a_generator_without_a_proper_name_is_refused(name):
+def test_a_generator_without_a_proper_name_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="generator is"):
         exemplar(1, name)
 
 
-def test_selecting_joins_all_conditions(filled_gallery):
+def test_selecting_joins_all_conditions(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     assert [entry.row for entry in gallery.select(generator="g1")] == [1, 4, 7, 10]
     assert [entry.row for entry in gallery.select(generator="g1", prompt="prompt 2")] == [7]
@@ -80,13 +82,13 @@ def test_selecting_joins_all_conditions(filled_gallery):
         (np.full((1, DIMENSION), np.inf, np.float32), "not finite"),
     ],
 )
-def test_features_of_a_wrong_shape_or_value_are_refused_and_nothing_is_stored(gallery, values, message):
+def test_features_of_a_wrong_shape_or_value_are_refused_and_nothing_is_stored(gallery: Gallery, values: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         gallery.add([exemplar(1)], values)
     assert len(gallery) == 0
 
 
-def test_float16_is_rounded_once_and_too_large_a_value_refused(tmp_path):
+def test_float16_is_rounded_once_and_too_large_a_value_refused(tmp_path: Path) -> None:
     with Gallery.create(tmp_path / "half", layout(storage="float16")) as gallery:
         x = features(3)
         gallery.add([exemplar(i) for i in range(3)], x)
@@ -100,7 +102,7 @@ def test_float16_is_rounded_once_and_too_large_a_value_refused(tmp_path):
 # Reuse
 
 
-def test_a_resynthesis_is_found_by_its_exact_key_and_by_no_other(gallery):
+def test_a_resynthesis_is_found_by_its_exact_key_and_by_no_other(gallery: Gallery) -> None:
     entry = Entry.resynthesis("g", "d" * 64, resynthesis_key())
     gallery.add([entry], features(1))
     found = gallery.lookup(resynthesis_key())
@@ -123,7 +125,7 @@ def test_a_resynthesis_is_found_by_its_exact_key_and_by_no_other(gallery):
     assert set(different) == set(ResynthesisKey.__slots__)
 
 
-def test_the_key_of_a_resynthesis_names_everything_that_decides_its_pixels():
+def test_the_key_of_a_resynthesis_names_everything_that_decides_its_pixels() -> None:
     bundle = zoo.bundle("zoo-sd")
     key = ResynthesisKey.of(bundle, "a face", seed=3, steps=8, backend="b")
     assert (key.resolution_px, key.guidance_scale, key.bundle_sha256) == ((64, 64), bundle.guidance.scale, bundle.sha256)
@@ -131,7 +133,7 @@ def test_the_key_of_a_resynthesis_names_everything_that_decides_its_pixels():
     assert key.table_sha256 != ResynthesisKey.of(bundle, "a face", seed=3, steps=4, backend="b").table_sha256
 
 
-def test_a_damaged_resynthesis_is_stored_again_once(gallery):
+def test_a_damaged_resynthesis_is_stored_again_once(gallery: Gallery) -> None:
     entry = Entry.resynthesis("g", "d" * 64, resynthesis_key())
     gallery.add([entry], features(1))
     flip(block_file(gallery), 10)
@@ -144,7 +146,7 @@ def test_a_damaged_resynthesis_is_stored_again_once(gallery):
     assert gallery.verify() == []
 
 
-def test_pixels_of_a_resynthesis_come_back_and_damage_shows(gallery):
+def test_pixels_of_a_resynthesis_come_back_and_damage_shows(gallery: Gallery) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
     entry = Entry.resynthesis("g", pixels_sha256(pixels), resynthesis_key())
     assert gallery.picture(entry) is None
@@ -156,7 +158,7 @@ def test_pixels_of_a_resynthesis_come_back_and_damage_shows(gallery):
         gallery.picture(entry)
 
 
-def test_pixels_must_match_the_hash_of_their_entry(gallery):
+def test_pixels_must_match_the_hash_of_their_entry(gallery: Gallery) -> None:
     pixels = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(ConfigError, match="is not the hash of the pixels"):
         gallery.add([Entry.resynthesis("g", "d" * 64, resynthesis_key())], features(1), pixels=[pixels])
@@ -164,7 +166,7 @@ def test_pixels_must_match_the_hash_of_their_entry(gallery):
         gallery.add([exemplar(1)], features(1), pixels=[pixels])
 
 
-def test_an_entry_must_not_contradict_its_origin():
+def test_an_entry_must_not_contradict_its_origin() -> None:
     with pytest.raises(InputError, match="was made from"):
         Entry(generator="g", picture_sha256="d" * 64, prompt="another", origin=resynthesis_key())
 
@@ -172,7 +174,7 @@ def test_an_entry_must_not_contradict_its_origin():
 # Snapshots and fits
 
 
-def test_a_snapshot_does_not_depend_on_the_order_of_insertion(tmp_path):
+def test_a_snapshot_does_not_depend_on_the_order_of_insertion(tmp_path: Path) -> None:
     x, entries = features(6), [exemplar(i, f"g{i % 2}", "p") for i in range(6)]
     hashes = set()
     for name, order in (("a", [0, 1, 2, 3, 4, 5]), ("b", [5, 3, 1, 0, 2, 4])):
@@ -186,7 +188,7 @@ def test_a_snapshot_does_not_depend_on_the_order_of_insertion(tmp_path):
     assert len(hashes) == 1
 
 
-def test_a_snapshot_changes_with_every_fact_and_every_feature(tmp_path):
+def test_a_snapshot_changes_with_every_fact_and_every_feature(tmp_path: Path) -> None:
     hashes = set()
     changed = features(1)
     changed[0, 3] = np.nextafter(changed[0, 3], 1)
@@ -206,7 +208,7 @@ def test_a_snapshot_changes_with_every_fact_and_every_feature(tmp_path):
     assert len(hashes) == 6
 
 
-def test_pictures_of_a_group_enter_a_fit_only_where_it_is_named(gallery):
+def test_pictures_of_a_group_enter_a_fit_only_where_it_is_named(gallery: Gallery) -> None:
     gallery.add([exemplar(1)], features(1))
     before = gallery.snapshot().sha256
     gallery.add([exemplar(2)], features(1, 2), group="probe 17")
@@ -217,7 +219,7 @@ def test_pictures_of_a_group_enter_a_fit_only_where_it_is_named(gallery):
     assert gallery.groups() == {"general": 2, "probe 17": 1}
 
 
-def test_a_fit_brings_its_snapshot_back_after_the_gallery_has_grown(filled_gallery):
+def test_a_fit_brings_its_snapshot_back_after_the_gallery_has_grown(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     snapshot = gallery.snapshot()
     name = gallery.write_fit(snapshot, {"mean": np.arange(3.0)}, {"recipe": "default", "b": 0.3})
@@ -232,7 +234,7 @@ def test_a_fit_brings_its_snapshot_back_after_the_gallery_has_grown(filled_galle
     assert gallery.fits() == [name]
 
 
-def test_a_fit_that_was_changed_or_whose_entries_are_gone_is_refused(filled_gallery):
+def test_a_fit_that_was_changed_or_whose_entries_are_gone_is_refused(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     name = gallery.write_fit(gallery.snapshot(), {"mean": np.arange(3.0)}, {})
     flip(block_file(gallery), 0)
@@ -248,7 +250,7 @@ def test_a_fit_that_was_changed_or_whose_entries_are_gone_is_refused(filled_gall
         gallery.read_fit("../gallery")
 
 
-def test_the_zoo_extractor_gives_a_layout():
+def test_the_zoo_extractor_gives_a_layout() -> None:
     space = open_space(zoo.bundle(zoo.TEXTURE))
     made = Layout.of(space)
     assert (made.dimension, made.sha256) == (space.extractor.dimension, space.sha256)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
-def resynth(monkeypatch, capsys, tmp_path):
+def resynth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     """Runs a command in its own folder: (exit code, stdout, stderr)."""
     monkeypatch.setenv("RESYNTH_GALLERY", str(tmp_path / "gallery"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -37,7 +38,7 @@ def resynth(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path: Path):
     """A folder of three pictures."""
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -51,7 +52,7 @@ def paint(path, seed):
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
 
 
-def test_pictures_are_added_once_and_listed(resynth, pictures, tmp_path):
+def test_pictures_are_added_once_and_listed(resynth: Any, pictures: Any, tmp_path: Path) -> None:
     code, out, _ = resynth("add", "Source №1", pictures, "--prompt", "ein Gesicht 🙂", "--format", "json")
     told = json.loads(out)
     assert (code, told["added"], told["there"], told["failed"], told["entries"]) == (0, 3, 0, [], 3)
@@ -66,7 +67,7 @@ def test_pictures_are_added_once_and_listed(resynth, pictures, tmp_path):
         assert {entry.prompt for entry in gallery.select()} == {"ein Gesicht 🙂"}
 
 
-def test_a_bad_picture_is_reported_and_the_rest_done(resynth, pictures):
+def test_a_bad_picture_is_reported_and_the_rest_done(resynth: Any, pictures: Any) -> None:
     (pictures / "broken.png").write_bytes(b"\x89PNG")
     code, out, _ = resynth("add", "g", pictures, pictures / "missing.png", "--format", "json")
     told = json.loads(out)
@@ -78,7 +79,7 @@ def test_a_bad_picture_is_reported_and_the_rest_done(resynth, pictures):
     assert "3 in the gallery already, 1 failed" in out
 
 
-def test_one_picture_cannot_be_by_two_generators(resynth, pictures):
+def test_one_picture_cannot_be_by_two_generators(resynth: Any, pictures: Any) -> None:
     resynth("add", "one", pictures / "0.png")
     code, out, _ = resynth("add", "two", pictures, "--format", "json")
     told = json.loads(out)
@@ -86,7 +87,7 @@ def test_one_picture_cannot_be_by_two_generators(resynth, pictures):
     assert "as a picture by one" in told["failed"][0]["error"]
 
 
-def test_prompts_come_from_folders_also_where_several_generators_share_them(resynth, tmp_path):
+def test_prompts_come_from_folders_also_where_several_generators_share_them(resynth: Any, tmp_path: Path) -> None:
     root = tmp_path / "matrix"
     paint(root / "a red cafe\u0301" / "mine" / "0.png", 0)  # decomposed, as some file systems give it
     paint(root / "a red cafe\u0301" / "other" / "0.png", 1)
@@ -100,13 +101,13 @@ def test_prompts_come_from_folders_also_where_several_generators_share_them(resy
         assert {entry.prompt for entry in gallery.select()} == {"a red café", "写真"}
 
 
-def test_where_every_folder_is_anothers_nothing_is_added(resynth, tmp_path):
+def test_where_every_folder_is_anothers_nothing_is_added(resynth: Any, tmp_path: Path) -> None:
     paint(tmp_path / "matrix" / "a prompt" / "other" / "0.png", 1)
     code, _, err = resynth("add", "mine", tmp_path / "matrix", "--prompts-from-folders")
     assert (code, "no picture by mine found" in err) == (1, True)
 
 
-def test_a_group_is_fitted_apart(resynth, pictures, tmp_path):
+def test_a_group_is_fitted_apart(resynth: Any, pictures: Any, tmp_path: Path) -> None:
     resynth("add", "g", pictures / "0.png")
     resynth("add", "g", pictures / "1.png", "--group", "held back")
     with Gallery.open(tmp_path / "gallery") as gallery:
@@ -114,7 +115,7 @@ def test_a_group_is_fitted_apart(resynth, pictures, tmp_path):
         assert len(gallery.snapshot(["held back"])) == 1
 
 
-def test_damage_is_found_taken_out_and_mended(resynth, pictures, tmp_path):
+def test_damage_is_found_taken_out_and_mended(resynth: Any, pictures: Any, tmp_path: Path) -> None:
     resynth("add", "g", pictures)
     assert resynth("verify")[:2] == (0, "3 entries, none damaged\n")
     path = tmp_path / "gallery" / "vectors" / "srm.f32"
@@ -131,14 +132,14 @@ def test_damage_is_found_taken_out_and_mended(resynth, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "prune"])
-def test_without_a_gallery_the_exit_code_is_3_and_none_is_created(resynth, command, tmp_path):
+def test_without_a_gallery_the_exit_code_is_3_and_none_is_created(resynth: Any, command: Any, tmp_path: Path) -> None:
     code, out, err = resynth(command)
     assert (code, out) == (3, "")
     assert "no gallery at" in err
     assert not (tmp_path / "gallery").exists()
 
 
-def test_a_broken_gallery_has_exit_code_3(resynth, pictures, tmp_path):
+def test_a_broken_gallery_has_exit_code_3(resynth: Any, pictures: Any, tmp_path: Path) -> None:
     resynth("add", "g", pictures)
     for leftover in (tmp_path / "gallery").glob("index.sqlite*"):
         leftover.write_bytes(b"x" * 5000)
@@ -163,14 +164,16 @@ def test_a_broken_gallery_has_exit_code_3(resynth, pictures, tmp_path):
         ["verify", "--format", "xml"],
     ],
 )
-def test_a_wrong_call_has_exit_code_2_and_leaves_no_gallery(resynth, pictures, arguments, tmp_path):
+def test_a_wrong_call_has_exit_code_2_and_leaves_no_gallery(resynth: Any, pictures: Any, arguments: Any, tmp_path: Path) -> None:
     code, out, err = resynth(*(argument.replace("{}", str(pictures)) for argument in arguments))
     assert (code, out) == (2, "")
     assert err.startswith("resynth: ")
     assert not (tmp_path / "gallery" / "gallery.json").exists()
 
 
-def test_without_a_named_folder_the_gallery_is_the_extractors_own(resynth, pictures, tmp_path, monkeypatch):
+def test_without_a_named_folder_the_gallery_is_the_extractors_own(
+    resynth: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RESYNTH_GALLERY")
     assert resynth("add", "g", pictures)[0] == 0
     [folder] = (tmp_path / "data" / "resynth-fast" / "galleries").iterdir()
@@ -178,7 +181,7 @@ def test_without_a_named_folder_the_gallery_is_the_extractors_own(resynth, pictu
     assert json.loads(resynth("list", "--format", "json")[1])["gallery"] == str(folder)
 
 
-def test_a_named_extractor_must_be_the_gallerys(resynth, pictures, tmp_path):
+def test_a_named_extractor_must_be_the_gallerys(resynth: Any, pictures: Any, tmp_path: Path) -> None:
     from resynth_fast import zoo
 
     resynth("add", "g", pictures)
@@ -192,7 +195,7 @@ def test_a_named_extractor_must_be_the_gallerys(resynth, pictures, tmp_path):
     assert resynth("add", "g", pictures, "--extractor", tmp_path / "mine", "--gallery", tmp_path / "second")[0] == 0
 
 
-def test_stored_features_are_those_of_the_extractor(resynth, tmp_path):
+def test_stored_features_are_those_of_the_extractor(resynth: Any, tmp_path: Path) -> None:
     from resynth_fast import images, zoo
     from resynth_fast.extractors.space import open_space
 
@@ -204,7 +207,7 @@ def test_stored_features_are_those_of_the_extractor(resynth, tmp_path):
         assert gallery.nearest(expected[:1], ["colour", "dct"])[0]["g"][0].entry.row == 1
 
 
-def test_attribution_with_a_gallery_does_not_load_the_evaluation(tmp_path):
+def test_attribution_with_a_gallery_does_not_load_the_evaluation(tmp_path: Path) -> None:
     picture = EXAMPLES / "01.png"
     command = f"""
 import sys

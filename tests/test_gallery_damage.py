@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import sqlite3
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from resynth_fast.errors import BundleError, ConfigError, DeviceError
 from resynth_fast.gallery import Gallery
 
 
-def test_a_flipped_bit_anywhere_in_a_vector_is_found_pruned_and_mended(filled_gallery):
+def test_a_flipped_bit_anywhere_in_a_vector_is_found_pruned_and_mended(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     flip(block_file(gallery, "shallow"), 4 * BLOCKS["shallow"] * 4 + 7)
     flip(block_file(gallery, "deep"), 4 * BLOCKS["deep"] * 9 + 50)
@@ -32,7 +34,7 @@ def test_a_flipped_bit_anywhere_in_a_vector_is_found_pruned_and_mended(filled_ga
     np.testing.assert_array_equal(gallery.features([12]), x[4:5])
 
 
-def test_quarantine_preserves_the_record_of_an_entry(filled_gallery):
+def test_quarantine_preserves_the_record_of_an_entry(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     flip(block_file(gallery), 0)
     gallery.prune()
@@ -45,7 +47,7 @@ def test_quarantine_preserves_the_record_of_an_entry(filled_gallery):
 
 
 @pytest.mark.parametrize("left", [0, 1, 4 * 24 * 7, 4 * 24 * 7 + 5])
-def test_a_vector_file_cut_short_loses_only_what_was_behind_the_cut(filled_gallery, left):
+def test_a_vector_file_cut_short_loses_only_what_was_behind_the_cut(filled_gallery: tuple[Gallery, np.ndarray], left: Any) -> None:
     gallery, x = filled_gallery
     os.truncate(block_file(gallery), left)
     kept = left // (4 * BLOCKS["deep"])
@@ -66,7 +68,7 @@ def test_a_vector_file_cut_short_loses_only_what_was_behind_the_cut(filled_galle
         assert nearest(again, x[11], ["deep"])["g2"][0].similarity == pytest.approx(1)
 
 
-def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled_gallery):
+def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     nearest(gallery, x[0], ["deep"])
     os.truncate(block_file(gallery), 0)
@@ -76,7 +78,7 @@ def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled_g
         gallery.features([0])
 
 
-def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled_gallery):
+def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     with open(block_file(gallery, "deep"), "ab") as file:
         file.write(b"\xff" * (4 * BLOCKS["deep"] + 1))  # a whole row and a part, and in the other block nothing
@@ -104,7 +106,7 @@ def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled_gal
         ("UPDATE entry SET row = 1000 WHERE row = 3", "missing"),
     ],
 )
-def test_a_changed_record_is_found_and_pruned(filled_gallery, change, reason):
+def test_a_changed_record_is_found_and_pruned(filled_gallery: tuple[Gallery, np.ndarray], change: Any, reason: Any) -> None:
     gallery, x = filled_gallery
     with sqlite3.connect(gallery.folder / "index.sqlite") as connection:
         connection.execute(change)
@@ -117,7 +119,7 @@ def test_a_changed_record_is_found_and_pruned(filled_gallery, change, reason):
     assert gallery.add([exemplar(3, "g0", "prompt 1")], x[3:4]).new == (True,)
 
 
-def test_an_index_that_is_no_database_is_refused(filled_gallery):
+def test_an_index_that_is_no_database_is_refused(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / "index.sqlite").write_bytes(b"no database" * 1000)
@@ -125,7 +127,7 @@ def test_an_index_that_is_no_database_is_refused(filled_gallery):
         Gallery.open(gallery.folder)
 
 
-def test_an_index_with_a_damaged_page_is_an_error(filled_gallery):
+def test_an_index_with_a_damaged_page_is_an_error(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     gallery.close()
     path = gallery.folder / "index.sqlite"
@@ -136,7 +138,7 @@ def test_an_index_with_a_damaged_page_is_an_error(filled_gallery):
         again.verify()
 
 
-def test_the_database_of_another_program_is_refused(filled_gallery):
+def test_the_database_of_another_program_is_refused(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / "index.sqlite").unlink()
@@ -148,7 +150,7 @@ def test_the_database_of_another_program_is_refused(filled_gallery):
 
 
 @pytest.mark.parametrize("missing", ["gallery.json", "index.sqlite", "vectors/deep.f32", "scaling.safetensors"])
-def test_a_missing_file_is_named(filled_gallery, missing):
+def test_a_missing_file_is_named(filled_gallery: tuple[Gallery, np.ndarray], missing: Any) -> None:
     gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / missing).unlink()
@@ -159,7 +161,7 @@ def test_a_missing_file_is_named(filled_gallery, missing):
             Gallery.create(gallery.folder, layout())
 
 
-def test_a_gallery_without_manifest_is_not_created_over_its_vectors(filled_gallery):
+def test_a_gallery_without_manifest_is_not_created_over_its_vectors(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     gallery.close()
     (gallery.folder / "gallery.json").unlink()
@@ -182,7 +184,7 @@ def test_a_gallery_without_manifest_is_not_created_over_its_vectors(filled_galle
         (lambda m: m.update(scaling_sha256="0" * 64), "was changed or cut short"),
     ],
 )
-def test_a_manifest_that_is_not_understood_is_refused(gallery, change, message):
+def test_a_manifest_that_is_not_understood_is_refused(gallery: Gallery, change: Any, message: str) -> None:
     path = gallery.folder / "gallery.json"
     manifest = json.loads(path.read_text())
     change(manifest)
@@ -192,13 +194,13 @@ def test_a_manifest_that_is_not_understood_is_refused(gallery, change, message):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", "[" * 100_000, '{"schema_version": 1}'])
-def test_a_manifest_that_is_no_manifest_is_refused(gallery, content):
+def test_a_manifest_that_is_no_manifest_is_refused(gallery: Gallery, content: Any) -> None:
     (gallery.folder / "gallery.json").write_text(content)
     with pytest.raises(BundleError):
         Gallery.open(gallery.folder)
 
 
-def test_another_extractor_is_refused(gallery):
+def test_another_extractor_is_refused(gallery: Gallery) -> None:
     with pytest.raises(BundleError, match="cannot be compared"):
         Gallery.open(gallery.folder, "b" * 64)
     with pytest.raises(BundleError, match="cannot be compared"):
@@ -207,7 +209,7 @@ def test_another_extractor_is_refused(gallery):
         Gallery.create(gallery.folder, layout(blocks={"all": DIMENSION}))
 
 
-def test_a_path_that_is_no_folder_is_refused(tmp_path):
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("x")
     with pytest.raises(BundleError, match="no gallery at"):
@@ -218,14 +220,14 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
         Gallery.create(path / "below", layout())
 
 
-def test_a_folder_with_other_things_in_it_is_not_filled(tmp_path):
+def test_a_folder_with_other_things_in_it_is_not_filled(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(ConfigError, match=r"thesis\.txt"):
         Gallery.create(tmp_path, layout())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_moved_gallery_is_the_same(filled_gallery, tmp_path):
+def test_a_moved_gallery_is_the_same(filled_gallery: tuple[Gallery, np.ndarray], tmp_path: Path) -> None:
     gallery, x = filled_gallery
     before = gallery.snapshot().sha256
     gallery.close()

@@ -1,5 +1,8 @@
 """Neighbours are those of the plain definition, however many are asked for and wherever they are sought."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from galleries import BLOCKS, DIMENSION, block_file, exemplar, features, flip, layout, nearest
@@ -22,7 +25,7 @@ def exact_neighbours(gallery, x, query, columns, per_generator, allowed):
 
 @pytest.mark.parametrize("blocks", [["deep"], ["shallow", "deep"], ["shallow"]])
 @pytest.mark.parametrize("narrowed", [False, True])
-def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed):
+def test_neighbours_are_those_of_the_plain_definition(gallery: Gallery, blocks: Any, narrowed: Any) -> None:
     x = features(300)
     gallery.add([exemplar(i, f"g{i % 3}") for i in range(300)], x)
     query, rows = features(1, seed=5)[0], np.arange(0, 300, 2)
@@ -36,14 +39,14 @@ def test_neighbours_are_those_of_the_plain_definition(gallery, blocks, narrowed)
         np.testing.assert_allclose([n.similarity for n in found[name]], [-cosine for cosine, _ in values], rtol=1e-6)
 
 
-def test_many_queries_have_the_results_of_each_alone(filled_gallery):
+def test_many_queries_have_the_results_of_each_alone(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     together = gallery.nearest(x, ["deep"], per_generator=2)
     assert together == [nearest(gallery, query, ["deep"], per_generator=2) for query in x]
     assert gallery.nearest(x[:0], ["deep"]) == []
 
 
-def test_neighbours_that_are_equal_in_float32_are_told_apart(tmp_path):
+def test_neighbours_that_are_equal_in_float32_are_told_apart(tmp_path: Path) -> None:
     """Rows of a large mean that differ in the last bits, and equal ones, of which the first go first."""
     with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 100.0))) as gallery:
         x = 100 + features(1) + np.float32(1e-4) * features(30, seed=1)
@@ -57,7 +60,7 @@ def test_neighbours_that_are_equal_in_float32_are_told_apart(tmp_path):
             np.testing.assert_allclose([n.similarity for n in found[name]], [-cosine for cosine, _ in values], rtol=1e-12)
 
 
-def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path, host_device):
+def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path: Path, host_device: Any) -> None:
     device = CudaDevice(host_device, host_device.kernels)
     for storage in ("float32", "float16"):
         with Gallery.create(tmp_path / storage, layout(storage=storage)) as gallery:
@@ -79,7 +82,7 @@ def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path, host_device):
                 again.nearest(features(1), ["deep"], device=device)
 
 
-def test_neighbours_follow_what_others_add_and_prune(filled_gallery):
+def test_neighbours_follow_what_others_add_and_prune(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, _ = filled_gallery
     query = features(1, seed=5)[0]
     nearest(gallery, query, ["deep"])
@@ -93,14 +96,14 @@ def test_neighbours_follow_what_others_add_and_prune(filled_gallery):
     assert "new" not in nearest(gallery, query, ["deep"])
 
 
-def test_a_damaged_neighbour_is_an_error_not_an_answer(filled_gallery):
+def test_a_damaged_neighbour_is_an_error_not_an_answer(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     flip(block_file(gallery), 4 * BLOCKS["deep"] * 7 + 1)  # a low bit: still the nearest
     with pytest.raises(BundleError, match=r"row 7 .* is damaged"):
         nearest(gallery, x[7], ["deep"])
 
 
-def test_a_stored_nan_is_an_error_not_the_last_neighbour(filled_gallery):
+def test_a_stored_nan_is_an_error_not_the_last_neighbour(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     with open(block_file(gallery), "r+b") as file:
         file.write(np.array([np.nan], "<f4").tobytes())
@@ -108,7 +111,7 @@ def test_a_stored_nan_is_an_error_not_the_last_neighbour(filled_gallery):
         nearest(gallery, x[7], ["deep"])
 
 
-def test_the_mean_itself_has_similarity_zero(tmp_path):
+def test_the_mean_itself_has_similarity_zero(tmp_path: Path) -> None:
     with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 0.5))) as gallery:
         mean = np.full((1, DIMENSION), 0.5, np.float32)
         gallery.add([exemplar(1)], mean)
@@ -128,6 +131,6 @@ def test_the_mean_itself_has_similarity_zero(tmp_path):
         (lambda g: nearest(g, features(1)[0], ["deep"], rows=np.array([12])), "this gallery has 12"),
     ],
 )
-def test_a_query_with_wrong_arguments_is_refused(filled_gallery, call, message):
+def test_a_query_with_wrong_arguments_is_refused(filled_gallery: tuple[Gallery, np.ndarray], call: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call(filled_gallery[0])

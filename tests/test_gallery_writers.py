@@ -18,7 +18,7 @@ from resynth_fast.gallery import Gallery, store
 CRASH = Path(__file__).with_name("gallery_crash.py")
 
 
-def test_threads_may_share_a_gallery(gallery):
+def test_threads_may_share_a_gallery(gallery: Gallery) -> None:
     failures = []
 
     def work(number):
@@ -41,14 +41,14 @@ def test_threads_may_share_a_gallery(gallery):
     assert gallery.verify() == []
 
 
-def test_a_writer_waits_for_another_and_then_raises(gallery, monkeypatch):
+def test_a_writer_waits_for_another_and_then_raises(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "LOCK_WAIT_S", 0.05)
     with store._locked(gallery.folder), pytest.raises(DeviceError, match="written by another process"):
         gallery.add([exemplar(1)], features(1))
     assert gallery.add([exemplar(1)], features(1)).new == (True,)
 
 
-def test_a_commit_that_fails_is_rolled_back(gallery, monkeypatch):
+def test_a_commit_that_fails_is_rolled_back(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     run = gallery._index.run
 
     def fail(sql, values=()):
@@ -64,7 +64,7 @@ def test_a_commit_that_fails_is_rolled_back(gallery, monkeypatch):
     assert gallery.add([exemplar(1)], features(1)).new == (True,)
 
 
-def test_a_failed_write_leaves_no_entry(gallery, monkeypatch):
+def test_a_failed_write_leaves_no_entry(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -78,7 +78,9 @@ def test_a_failed_write_leaves_no_entry(gallery, monkeypatch):
     np.testing.assert_array_equal(gallery.features([entry.row]), features(1, 2))
 
 
-def test_a_commit_that_becomes_visible_after_a_crash_is_whole(filled_gallery, tmp_path, monkeypatch):
+def test_a_commit_that_becomes_visible_after_a_crash_is_whole(
+    filled_gallery: tuple[Gallery, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A died between writing its commit to SQLite's log and announcing it; B did not see it, wrote vectors, and died, too."""
     gallery, x = filled_gallery
     after = tmp_path / "after"
@@ -106,14 +108,14 @@ def crash(folder, *arguments):
 NOTHING = {"lost": 0, "altered": 0, "damaged": 0, "surplus": 0}
 
 
-def test_a_writer_that_dies_at_any_write_leaves_the_gallery_unchanged(tmp_path):
+def test_a_writer_that_dies_at_any_write_leaves_the_gallery_unchanged(tmp_path: Path) -> None:
     found = crash(tmp_path / "gallery", "points")
     assert found["points"] == 2 * len(BLOCKS)  # write, sync
     assert found == {**found, **NOTHING}
 
 
 @pytest.mark.slow
-def test_two_writers_killed_at_random_lose_no_finished_entry(tmp_path):
+def test_two_writers_killed_at_random_lose_no_finished_entry(tmp_path: Path) -> None:
     """25 kills; RESYNTH_TEST_KILLS=300 for the full trial."""
     kills = os.environ.get("RESYNTH_TEST_KILLS", "25")
     found = crash(tmp_path / "gallery", kills)
@@ -122,7 +124,7 @@ def test_two_writers_killed_at_random_lose_no_finished_entry(tmp_path):
     assert found == {**found, **NOTHING}
 
 
-def test_several_processes_can_create_the_same_gallery(tmp_path):
+def test_several_processes_can_create_the_same_gallery(tmp_path: Path) -> None:
     code = "import sys; sys.path.insert(0, sys.argv[2]); from gallery_crash import *; Gallery.create(Path(sys.argv[1]), layout()).add(*one(int(sys.argv[3]), 0))"
     command = [sys.executable, "-c", code, tmp_path / "gallery", CRASH.parent]
     processes = [subprocess.Popen([*command, str(number)], stderr=subprocess.PIPE, text=True) for number in range(4)]

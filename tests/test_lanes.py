@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from resynth_fast.engines.lanes import Lanes
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_results_are_in_the_order_of_the_items(count):
+def test_results_are_in_the_order_of_the_items(count: Any) -> None:
     def late_first(i):
         time.sleep(0.01 * (5 - i))
         return 10 * i
@@ -18,7 +19,7 @@ def test_results_are_in_the_order_of_the_items(count):
     assert Lanes(count).map(late_first, []) == []
 
 
-def test_exactly_as_many_items_run_at_once_as_there_are_lanes():
+def test_exactly_as_many_items_run_at_once_as_there_are_lanes() -> None:
     three = threading.Barrier(3)
     running, most = set(), 0
 
@@ -36,7 +37,7 @@ def test_exactly_as_many_items_run_at_once_as_there_are_lanes():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_first_error_is_raised_and_no_further_item_starts(count):
+def test_the_first_error_is_raised_and_no_further_item_starts(count: Any) -> None:
     begun = []
 
     def work(i):
@@ -55,7 +56,7 @@ def test_the_first_error_is_raised_and_no_further_item_starts(count):
     assert len(begun) == after
 
 
-def test_the_caller_runs_beside_the_lanes_and_its_error_stops_them():
+def test_the_caller_runs_beside_the_lanes_and_its_error_stops_them() -> None:
     reached, begun = threading.Event(), []
     with Lanes(2).running(lambda _: reached.wait(timeout=10), [0, 1]) as results:
         reached.set()  # were the lanes run first, this would never be reached

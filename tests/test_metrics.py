@@ -1,5 +1,7 @@
 """Metrics against cases worked by hand, against scipy, and on data whose right answer is known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
@@ -17,18 +19,18 @@ def calibrated(n, classes, seed, sharpness=1.5):
     return probability, truth
 
 
-def test_balanced_accuracy_weighs_classes_alike():
+def test_balanced_accuracy_weighs_classes_alike() -> None:
     hit, truth = np.array([True, True, True, False, True]), np.array([0, 0, 0, 0, 3])
     assert metrics.balanced_accuracy(hit, truth) == pytest.approx((0.75 + 1) / 2)
 
 
-def test_macro_f1_by_hand():
+def test_macro_f1_by_hand() -> None:
     truth, predicted = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0])
     # class 0: P 1/2, R 1/2; class 1: P 2/3, R 1; class 2: never predicted
     assert metrics.macro_f1(predicted, truth) == pytest.approx((0.5 + 0.8 + 0) / 3)
 
 
-def test_nll_and_brier_by_hand():
+def test_nll_and_brier_by_hand() -> None:
     probability, truth = np.array([[0.5, 0.5], [0.1, 0.9]]), np.array([0, 1])
     assert metrics.nll(probability, truth) == pytest.approx(-(np.log(0.5) + np.log(0.9)) / 2)
     assert metrics.brier(probability, truth) == pytest.approx((0.5 + 0.02) / 2)
@@ -37,7 +39,7 @@ def test_nll_and_brier_by_hand():
 
 
 @pytest.mark.parametrize("grid", [0.01, 1.0, 10.0])
-def test_auroc_is_the_rank_statistic_ties_counted_half(grid):
+def test_auroc_is_the_rank_statistic_ties_counted_half(grid: Any) -> None:
     rng = np.random.default_rng(0)
     a, b = (np.round(rng.normal(shift, 1, n) / grid) * grid for shift, n in ((0.7, 83), (0, 61)))
     assert metrics.auroc(a, b) == pytest.approx(mannwhitneyu(a, b).statistic / (len(a) * len(b)))
@@ -45,7 +47,7 @@ def test_auroc_is_the_rank_statistic_ties_counted_half(grid):
     assert metrics.auroc(np.ones(3), np.ones(4)) == 0.5
 
 
-def test_open_set_measures_of_a_perfect_and_a_useless_scorer():
+def test_open_set_measures_of_a_perfect_and_a_useless_scorer() -> None:
     hit = np.ones(40, bool)
     high, low, same = np.linspace(2, 3, 40), np.linspace(0, 1, 30), np.ones(30)
     assert metrics.oscr(hit, high, low) == 1
@@ -59,20 +61,20 @@ def test_open_set_measures_of_a_perfect_and_a_useless_scorer():
     assert metrics.ccr_at_fpr(hit, high, low) == pytest.approx(0.75)
 
 
-def test_oscr_by_hand():
+def test_oscr_by_hand() -> None:
     # From the top: right known .9, unknown .8, wrong known .7, right known .6, unknown .5
     value = metrics.oscr(np.array([True, False, True]), np.array([0.9, 0.7, 0.6]), np.array([0.8, 0.5]))
     assert value == pytest.approx(0.5 * 1 / 3 + 0.5 * 2 / 3)
 
 
-def test_ccr_and_fpr_at_given_rates():
+def test_ccr_and_fpr_at_given_rates() -> None:
     unknown = np.arange(100) / 100
     assert metrics.ccr_at_fpr(np.ones(4, bool), np.array([0.2, 0.93, 0.96, 2.0]), unknown) == 0.5
     known = np.arange(100) / 100
     assert metrics.fpr_at_tpr(known, np.array([0.0, 0.04, 0.06, 0.5])) == 0.5
 
 
-def test_calibration_error_is_zero_if_calibrated_and_correct_if_overconfident():
+def test_calibration_error_is_zero_if_calibrated_and_correct_if_overconfident() -> None:
     probability, truth = calibrated(4000, 5, seed=1)
     assert metrics.ece(probability, truth) < 0.008
     sure = np.full((4000, 2), [0.9, 0.1])
@@ -81,7 +83,7 @@ def test_calibration_error_is_zero_if_calibrated_and_correct_if_overconfident():
     assert metrics.ece(sure, np.where(hit, 0, 1)) == pytest.approx(0.2 - np.sqrt(2 / np.pi * 0.09 / 400), abs=0.002)
 
 
-def test_calibration_error_takes_repeated_judgements_for_one_trial():
+def test_calibration_error_takes_repeated_judgements_for_one_trial() -> None:
     """Five copies of the same judgements know no more than one: taken for independent trials they look miscalibrated."""
     probability, truth = calibrated(150, 4, seed=5)
     many, truths, draw = np.tile(probability, (5, 1)), np.tile(truth, 5), np.repeat(np.arange(5), 150)
@@ -90,7 +92,7 @@ def test_calibration_error_takes_repeated_judgements_for_one_trial():
     assert metrics.ece(many, truths) > metrics.ece(many, truths, draw) + 0.01
 
 
-def test_interval_of_the_calibration_error_covers_it():
+def test_interval_of_the_calibration_error_covers_it() -> None:
     probability, truth = calibrated(600, 3, seed=2)
     prompt = np.repeat(np.arange(60), 10)
     low, high = metrics.ece_interval(probability, truth, prompt)
@@ -101,7 +103,7 @@ def test_interval_of_the_calibration_error_covers_it():
     assert 0.15 < low < metrics.ece(wrong, truth) < high < 0.35
 
 
-def test_reliability_lists_every_judgement_once():
+def test_reliability_lists_every_judgement_once() -> None:
     probability, truth = calibrated(205, 3, seed=3)
     table = metrics.reliability(probability, truth)
     assert sum(row["n"] for row in table) == 205
@@ -111,7 +113,7 @@ def test_reliability_lists_every_judgement_once():
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
-def test_conformal_sets_hold_the_truth_as_often_as_stated(coverage):
+def test_conformal_sets_hold_the_truth_as_often_as_stated(coverage: Any) -> None:
     probability, truth = calibrated(3000, 6, seed=4)
     found = metrics.conformal(probability, truth, np.repeat(np.arange(300), 10), coverage)
     assert found["splits"] == 50
@@ -119,7 +121,7 @@ def test_conformal_sets_hold_the_truth_as_often_as_stated(coverage):
     assert 1 < found["size"] < 6
 
 
-def test_conformal_sets_of_the_certain_are_small_and_those_of_the_few_hold_everything():
+def test_conformal_sets_of_the_certain_are_small_and_those_of_the_few_hold_everything() -> None:
     certain, truth = np.tile(np.eye(4), (50, 1)), np.tile(np.arange(4), 50)
     found = metrics.conformal(certain, truth, np.arange(200))
     assert (found["coverage"], found["size"]) == (1, 1)
@@ -128,7 +130,7 @@ def test_conformal_sets_of_the_certain_are_small_and_those_of_the_few_hold_every
     assert metrics.conformal(certain, truth, np.zeros(200, int)) == {}  # one prompt cannot be split
 
 
-def test_intervals_hold_the_mean_and_grow_when_prompts_differ():
+def test_intervals_hold_the_mean_and_grow_when_prompts_differ() -> None:
     rng = np.random.default_rng(0)
     prompt, truth = np.repeat(np.arange(40), 10), np.tile(np.arange(2), 200)
     scattered = rng.random(400) < 0.7
@@ -146,7 +148,7 @@ def test_intervals_hold_the_mean_and_grow_when_prompts_differ():
     assert widths[0][0] == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 400), rel=0.25)
 
 
-def test_balanced_interval_survives_prompts_without_a_class():
+def test_balanced_interval_survives_prompts_without_a_class() -> None:
     hit, truth, prompt = np.array([1.0, 0.0, 1.0]), np.array([0, 0, 1]), np.array([0, 1, 2])
     low, high = metrics.balanced_interval(hit, truth, prompt)
     assert 0 <= low <= high <= 1

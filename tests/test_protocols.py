@@ -1,6 +1,7 @@
 """Evaluation protocols, on features of known structure."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from gaussian_pictures import CONSTANTS, accuracy, dataset_features, runner, wit
 from resynth_fast.errors import ConfigError
 from resynth_fast.evaluation import harness
 from resynth_fast.evaluation.config import RECIPES, STEPS
+from resynth_fast.evaluation.dataset import DatasetFeatures
 from resynth_fast.evaluation.spaces import Spaces, folds
 
 
-def test_every_part_of_the_recipe_improves_accuracy():
+def test_every_part_of_the_recipe_improves_accuracy() -> None:
     worlds = [dataset_features(*world(seed)) for seed in range(3)]
     mean = {name: np.mean([accuracy(w, recipe=name) for w in worlds]) for name in ("default", "together", "one-shot", "paper")}
     assert mean["default"] > mean["together"] + 0.01
@@ -21,12 +23,12 @@ def test_every_part_of_the_recipe_improves_accuracy():
     assert mean["paper"] > 0.25
 
 
-def test_more_references_are_better(gaussian_data):
+def test_more_references_are_better(gaussian_data: DatasetFeatures) -> None:
     assert accuracy(gaussian_data, recipe="one-shot", references=3) > accuracy(gaussian_data, recipe="one-shot", references=1) + 0.03
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_verdict_does_not_depend_on_the_other_probes(gaussian_data, name):
+def test_a_verdict_does_not_depend_on_the_other_probes(gaussian_data: DatasetFeatures, name: str) -> None:
     whole = runner(gaussian_data, recipe=name, references=2).judge()
     rows = np.array([150, 3, 77])
     some = runner(gaussian_data, recipe=name, references=2).judge(probes=rows)
@@ -37,7 +39,7 @@ def test_a_verdict_does_not_depend_on_the_other_probes(gaussian_data, name):
         np.testing.assert_allclose(whole.consistency[whole.probe == i], alone.consistency, rtol=1e-9)
 
 
-def test_references_are_pictures_of_the_prompt_without_the_probe(gaussian_data):
+def test_references_are_pictures_of_the_prompt_without_the_probe(gaussian_data: DatasetFeatures) -> None:
     b = runner(gaussian_data, references=3)
     seen = set()
     for i in range(len(gaussian_data.dataset)):
@@ -51,7 +53,7 @@ def test_references_are_pictures_of_the_prompt_without_the_probe(gaussian_data):
     assert len({key[:1] + key[2:] for key in seen}) > len(gaussian_data.dataset) * 4  # draws differ
 
 
-def test_every_candidate_has_as_many_references_as_the_probes_own_generator(gaussian_data):
+def test_every_candidate_has_as_many_references_as_the_probes_own_generator(gaussian_data: DatasetFeatures) -> None:
     """Four pictures a cell and four references: the maker's cell has three without the probe, and so must the others."""
     for i in (0, 50, 191):
         assert [len(rows) for rows in runner(gaussian_data, references=4).references_of(i, 0, range(4))] == [3] * 4
@@ -61,7 +63,7 @@ def test_every_candidate_has_as_many_references_as_the_probes_own_generator(gaus
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_gallery_never_holds_the_probes_prompt(gaussian_data, name):
+def test_the_gallery_never_holds_the_probes_prompt(gaussian_data: DatasetFeatures, name: str) -> None:
     """Poison every picture of the probe's prompt and fold but its references: nothing moves. Poison another fold: the gallery shows it."""
     probe, x = 21, gaussian_data.features
     b = runner(gaussian_data, recipe=name, draws=1)
@@ -79,7 +81,7 @@ def test_the_gallery_never_holds_the_probes_prompt(gaussian_data, name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_open_protocol_never_sees_the_unknown_generator(gaussian_data, name):
+def test_the_open_protocol_never_sees_the_unknown_generator(gaussian_data: DatasetFeatures, name: str) -> None:
     unknown, probe = 2, int(np.flatnonzero(gaussian_data.dataset.generator == 2)[5])
     rest = np.setdiff1d(np.flatnonzero(gaussian_data.dataset.generator == unknown), [probe])
     poisoned = replace(gaussian_data, features=without(gaussian_data.features, rest), last=without(gaussian_data.features, rest))
@@ -91,7 +93,7 @@ def test_the_open_protocol_never_sees_the_unknown_generator(gaussian_data, name)
     assert (before.truth < 0).sum() == 2  # two draws of one probe
 
 
-def test_probes_of_unknown_generators_have_lower_consistency():
+def test_probes_of_unknown_generators_have_lower_consistency() -> None:
     far = dataset_features(*world(1, spread=0.8))
     found = harness.strict(runner(far, references=3))
     assert found["auroc"] > 0.8
@@ -101,7 +103,7 @@ def test_probes_of_unknown_generators_have_lower_consistency():
     assert harness.strict(runner(far, references=0)) is None
 
 
-def test_cells_may_have_any_number_of_pictures():
+def test_cells_may_have_any_number_of_pictures() -> None:
     x, g, p = world(2)
     keep = np.random.default_rng(0).random(len(g)) < 0.45
     keep &= ~((p == 0) & (g == 1))  # one cell is empty
@@ -119,7 +121,7 @@ def test_cells_may_have_any_number_of_pictures():
     assert every["accuracy"]["balanced"] > 0.6
 
 
-def test_sources_without_references_are_unknown_and_no_candidates():
+def test_sources_without_references_are_unknown_and_no_candidates() -> None:
     x, g, p = world(3, spread=0.6)
     outsider = dataset_features(x, g, p, reference=g < 3)
     b = runner(outsider, references=2)
@@ -136,13 +138,13 @@ def test_sources_without_references_are_unknown_and_no_candidates():
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_step_can_be_left_out(gaussian_data, step):
+def test_every_step_can_be_left_out(gaussian_data: DatasetFeatures, step: Any) -> None:
     steps = ("scaling", "whitening") if step == "scaling" else (step,)
     before, after = (runner(gaussian_data, without=left).judge().scores for left in (steps[1:], steps))
     assert not np.allclose(before, after, rtol=1e-3)
 
 
-def test_a_family_left_out_of_the_nuisance_constants_costs_accuracy(gaussian_data):
+def test_a_family_left_out_of_the_nuisance_constants_costs_accuracy(gaussian_data: DatasetFeatures) -> None:
     rng = np.random.default_rng(5)
     x = gaussian_data.features.copy()
     x[:, 3] += rng.choice([-12, 12], len(x))
@@ -154,7 +156,7 @@ def test_a_family_left_out_of_the_nuisance_constants_costs_accuracy(gaussian_dat
     np.testing.assert_array_equal(unmoved.scores, runner(gaussian_data, recipe="one-shot", without=("nuisance",)).judge().scores)
 
 
-def test_only_the_probe_is_degraded(gaussian_data):
+def test_only_the_probe_is_degraded(gaussian_data: DatasetFeatures) -> None:
     """With every picture degraded but the probe's own copy clean, nothing changes: references are taken from the clean ones."""
     degraded = replace(gaussian_data, features=without(gaussian_data.features, np.arange(1, len(gaussian_data.features))))
     rows = np.array([0])
@@ -165,7 +167,7 @@ def test_only_the_probe_is_degraded(gaussian_data):
         runner(gaussian_data, fewer)
 
 
-def test_without_references_probes_are_judged_by_the_gallery(gaussian_data):
+def test_without_references_probes_are_judged_by_the_gallery(gaussian_data: DatasetFeatures) -> None:
     b = runner(gaussian_data, references=0)
     assert [len(r) for r in b.references_of(5, 0, range(4))] == [0] * 4
     result = harness.closed(b, b.judge())
@@ -175,7 +177,7 @@ def test_without_references_probes_are_judged_by_the_gallery(gaussian_data):
     assert accuracy(lonely, references=0) > 0.4
 
 
-def test_gallery_pictures_can_replace_resyntheses(gaussian_data):
+def test_gallery_pictures_can_replace_resyntheses(gaussian_data: DatasetFeatures) -> None:
     arbitrary = runner(gaussian_data, recipe="one-shot", references=5, policy="arbitrary")
     for rows in arbitrary.references_of(7, 0, range(4)):
         assert len(set(rows)) == 5
@@ -189,7 +191,7 @@ def test_gallery_pictures_can_replace_resyntheses(gaussian_data):
         assert set(gaussian_data.dataset.prompt[rows]) == {6}
 
 
-def test_more_captions_in_a_batch_prior_improve_accuracy(gaussian_data):
+def test_more_captions_in_a_batch_prior_improve_accuracy(gaussian_data: DatasetFeatures) -> None:
     alone, one_shot = (runner(gaussian_data, **s).judge().scores for s in ({"recipe": "together", "together": 1}, {"recipe": "one-shot"}))
     np.testing.assert_allclose(alone, one_shot)
     few, many = (accuracy(gaussian_data, recipe="together", together=n) for n in (2, None))
@@ -199,7 +201,7 @@ def test_more_captions_in_a_batch_prior_improve_accuracy(gaussian_data):
     assert [runner(gaussian_data, recipe="together", together=n).captions_together() for n in (None, 5, 99)] == [12, 5, 12]
 
 
-def test_shared_spaces_do_not_change_a_score(gaussian_data):
+def test_shared_spaces_do_not_change_a_score(gaussian_data: DatasetFeatures) -> None:
     spaces = Spaces(gaussian_data, CONSTANTS)
     settings = [{}, {"without": ("own",)}, {"references": 2}, {"recipe": "one-shot"}, {"leave_out": ("jpeg",)}, {"seed": 3}, {}]
     for setting in settings:
@@ -207,7 +209,7 @@ def test_shared_spaces_do_not_change_a_score(gaussian_data):
         np.testing.assert_array_equal(shared, own)
 
 
-def test_folds_keep_a_group_together(gaussian_data):
+def test_folds_keep_a_group_together(gaussian_data: DatasetFeatures) -> None:
     of = folds(gaussian_data.dataset, 0)
     assert len(np.unique(of)) == 5
     assert all(len(np.unique(of[gaussian_data.dataset.group == q])) == 1 for q in range(12))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -64,7 +65,7 @@ def run(world, captions=("p",), **changes):
 
 
 @given(st.integers(0, 200), st.floats(0.1, 4))
-def test_every_candidate_generates_once_and_seeds_are_used_in_order(seed, apart):
+def test_every_candidate_generates_once_and_seeds_are_used_in_order(seed: Any, apart: Any) -> None:
     world = World(seed, apart=apart)
     [standing] = run(world)
     assert [r.candidate for r in world.asked[0]] == list(NAMES)
@@ -77,13 +78,13 @@ def test_every_candidate_generates_once_and_seeds_are_used_in_order(seed, apart)
 
 
 @given(st.integers(0, 100))
-def test_without_bounds_every_candidate_generates_all_references(seed):
+def test_without_bounds_every_candidate_generates_all_references(seed: Any) -> None:
     [standing] = run(World(seed, apart=9), reach=np.inf)
     assert standing.counts.tolist() == [4, 4, 4]
 
 
 @given(st.integers(0, 100), st.floats(0.5, 3))
-def test_a_wider_reach_never_leaves_fewer_contenders_after_the_first_round(seed, apart):
+def test_a_wider_reach_never_leaves_fewer_contenders_after_the_first_round(seed: Any, apart: Any) -> None:
     first = {}
     for reach in (1.0, 5.5, 20.0):
         world = World(seed, apart=apart)
@@ -93,7 +94,7 @@ def test_a_wider_reach_never_leaves_fewer_contenders_after_the_first_round(seed,
 
 
 @given(st.integers(0, 100), st.floats(0.5, 3))
-def test_after_the_first_round_two_contend_and_the_one_behind_catches_up(seed, apart):
+def test_after_the_first_round_two_contend_and_the_one_behind_catches_up(seed: Any, apart: Any) -> None:
     world = World(seed, apart=apart)
     run(world)
     drawn = dict.fromkeys(NAMES, 1)
@@ -104,7 +105,7 @@ def test_after_the_first_round_two_contend_and_the_one_behind_catches_up(seed, a
             drawn[r.candidate] += 1
 
 
-def test_a_candidate_that_fell_behind_can_contend_again():
+def test_a_candidate_that_fell_behind_can_contend_again() -> None:
     again = 0
     for seed in range(40):
         world = World(seed, apart=0.3)
@@ -122,7 +123,7 @@ def threshold(world, above):
 
 
 @pytest.mark.parametrize(("above", "draws_on"), [(0.9 * FOREIGN, True), (1.1 * FOREIGN, False)])
-def test_a_probe_unlike_every_candidate_has_one_picture_of_each(above, draws_on):
+def test_a_probe_unlike_every_candidate_has_one_picture_of_each(above: Any, draws_on: Any) -> None:
     world = World(3, apart=0.3)
     [standing] = run(world, calibrated=threshold(world, above))
     assert (standing.counts.sum() > 3) == draws_on
@@ -130,20 +131,20 @@ def test_a_probe_unlike_every_candidate_has_one_picture_of_each(above, draws_on)
     assert standing.stopped_by == ""
 
 
-def test_near_the_unknown_threshold_even_a_clear_leader_generates_again():
+def test_near_the_unknown_threshold_even_a_clear_leader_generates_again() -> None:
     for above, drawn in ((-0.01, 3), (0.5 * FOREIGN, 5)):
         world = World(0, apart=30)
         [standing] = run(world, calibrated=threshold(world, above))
         assert standing.counts.sum() == drawn
 
 
-def test_clearly_different_candidates_need_one_picture_each():
+def test_clearly_different_candidates_need_one_picture_each() -> None:
     [standing] = run(World(0, apart=30))
     assert standing.counts.tolist() == [1, 1, 1]
 
 
 @given(st.integers(0, 50))
-def test_a_race_does_not_depend_on_the_other_probes(seed):
+def test_a_race_does_not_depend_on_the_other_probes(seed: Any) -> None:
     world = World(seed, apart=1.5)
     alone = [run(world, (caption,))[0] for caption in "pqr"]
     together = run(world, tuple("rpq"))
@@ -152,7 +153,7 @@ def test_a_race_does_not_depend_on_the_other_probes(seed):
 
 
 @given(st.integers(0, 100), st.integers(3, 12))
-def test_the_budget_of_pictures_is_respected_and_reported(seed, most):
+def test_the_budget_of_pictures_is_respected_and_reported(seed: Any, most: Any) -> None:
     world = World(seed, apart=0.3)
     [standing] = run(world, max_pictures=most)
     assert standing.counts.sum() <= most
@@ -161,7 +162,7 @@ def test_the_budget_of_pictures_is_respected_and_reported(seed, most):
     )
 
 
-def test_a_costlier_candidate_must_be_likelier_to_generate_again():
+def test_a_costlier_candidate_must_be_likelier_to_generate_again() -> None:
     drawn = []
     for costs in ([1.0, 1.0, 1.0], [0.01, 0.01, 2.98]):
         worlds = [World(seed, apart=1.5) for seed in range(60)]
@@ -169,7 +170,7 @@ def test_a_costlier_candidate_must_be_likelier_to_generate_again():
     assert drawn[1] < drawn[0]
 
 
-def test_a_deadline_between_two_pictures_leaves_the_finished_ones():
+def test_a_deadline_between_two_pictures_leaves_the_finished_ones() -> None:
     world = World(1, apart=0.3)
     [standing] = race()(
         ["p"], [world.probe], [no_gallery(3, DIMENSION)], lambda wanted: {r: world.picture(r) for r in wanted[:2] if r.seed == 7}
@@ -178,13 +179,13 @@ def test_a_deadline_between_two_pictures_leaves_the_finished_ones():
     assert standing.stopped_by == "the deadline"
 
 
-def test_a_deadline_before_any_picture_is_an_error():
+def test_a_deadline_before_any_picture_is_an_error() -> None:
     world = World(1)
     with pytest.raises(DeadlineError, match="before a single picture"):
         race()(["p"], [world.probe], [no_gallery(3, DIMENSION)], lambda wanted: {})
 
 
-def test_a_further_picture_tells_less_of_a_candidate_with_more_pictures_or_a_gallery():
+def test_a_further_picture_tells_less_of_a_candidate_with_more_pictures_or_a_gallery() -> None:
     left = remaining_variance(no_gallery(4, 2), np.array([1, 2, 3, 4]), 4)
     assert (np.diff(left) < 0).all()
     assert left[-1] == 0
@@ -204,20 +205,20 @@ def assert_same(found, expected):
         np.testing.assert_allclose([c.score for c in a.candidates], [c.score for c in b.candidates], rtol=1e-9)
 
 
-def test_a_race_without_eliminations_is_the_exhaustive_run(probes):
+def test_a_race_without_eliminations_is_the_exhaustive_run(probes: Any) -> None:
     exhaustive = Attributor.open(references=3, steps=1, threads=1)(probes)
     by_rounds = Attributor.open(references=3, steps=1, threads=1, max_pictures=99)(probes)
     assert_same(by_rounds, exhaustive)
 
 
-def test_a_raced_verdict_does_not_depend_on_the_others_nor_on_their_captions(probes):
+def test_a_raced_verdict_does_not_depend_on_the_others_nor_on_their_captions(probes: Any) -> None:
     attributor = Attributor.open(references=3, steps=1, threads=1, race=True)
     alone = [attributor([probe])[0] for probe in probes]
     together = attributor([*probes[::-1], probes[0]])
     assert_same(together, [*alone[::-1], alone[0]])
 
 
-def test_a_raced_verdict_reports_its_references(probes):
+def test_a_raced_verdict_reports_its_references(probes: Any) -> None:
     attributor = Attributor.open(references=3, steps=1, threads=1, race=True, max_pictures=5)
     for verdict in attributor(probes):
         drawn = sum(len(c.resyntheses) for c in verdict.candidates)
@@ -228,7 +229,7 @@ def test_a_raced_verdict_reports_its_references(probes):
         assert any(w.startswith("generation was cut short by 5 pictures") for w in verdict.warnings) == bool(cut)
 
 
-def test_a_candidate_without_a_picture_leaves_the_verdict_open(probes, monkeypatch):
+def test_a_candidate_without_a_picture_leaves_the_verdict_open(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attributor = Attributor.open(references=2, steps=1, threads=1, deadline=1000)
     make = Executor.__call__
 
@@ -243,7 +244,7 @@ def test_a_candidate_without_a_picture_leaves_the_verdict_open(probes, monkeypat
         assert np.isfinite([c.score for c in verdict.candidates]).all()
 
 
-def test_generation_ends_near_its_deadline(probes, monkeypatch):
+def test_generation_ends_near_its_deadline(probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attributor = Attributor.open(references=64, steps=1, threads=1, deadline=5.0)
     make = Executor._make
 
@@ -259,7 +260,7 @@ def test_generation_ends_near_its_deadline(probes, monkeypatch):
     assert any(w.startswith("generation was cut short by the deadline") for w in verdict.warnings)
 
 
-def test_a_wave_that_would_miss_the_deadline_is_not_started():
+def test_a_wave_that_would_miss_the_deadline_is_not_started() -> None:
     attributor = Attributor.open(references=1, steps=1, threads=1)
     assert attributor.references.executor([Request("zoo-sd", "p", 0)], deadline=Deadline(-1)) == {}
 
@@ -273,7 +274,7 @@ def test_a_wave_that_would_miss_the_deadline_is_not_started():
         ({"max_pictures": 3}, "max_pictures is 3; each of the 4 candidates"),
     ],
 )
-def test_impossible_limits_are_refused(options, message):
+def test_impossible_limits_are_refused(options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Attributor.open(**options)
 
@@ -287,7 +288,7 @@ def test_impossible_limits_are_refused(options, message):
         (["--memory-budget", "much"], 2),
     ],
 )
-def test_the_command_line_respects_the_limits(extra, code):
+def test_the_command_line_respects_the_limits(extra: Any, code: Any) -> None:
     command = [sys.executable, "-P", "-m", "resynth_fast.cli", "attribute", str(EXAMPLES[0]), "--steps", "1", "--format", "json", *extra]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr

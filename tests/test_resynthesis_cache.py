@@ -3,6 +3,7 @@
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -25,7 +26,7 @@ def probes():
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path):
     return tmp_path / "gallery"
 
 
@@ -48,7 +49,7 @@ def never(self, requests, deadline=None):
     return {}
 
 
-def test_a_cached_resynthesis_is_found_again_to_the_bit(folder, probes, monkeypatch):
+def test_a_cached_resynthesis_is_found_again_to_the_bit(folder: Any, probes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Attributor.open(**QUICK)(probes)
     first = attributor(folder)(probes)
     monkeypatch.setattr(Executor, "__call__", never)
@@ -64,20 +65,20 @@ def test_a_cached_resynthesis_is_found_again_to_the_bit(folder, probes, monkeypa
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"steps": 4}])
-def test_every_setting_that_changes_a_picture_changes_its_key(folder, probes, change):
+def test_every_setting_that_changes_a_picture_changes_its_key(folder: Any, probes: Any, change: Any) -> None:
     attributor(folder)(probes[:1])
     [verdict] = attributor(folder, **change)(probes[:1])
     assert gallery_of(verdict)["looked_up"] == 0
 
 
-def test_only_missing_resyntheses_are_generated(folder, probes):
+def test_only_missing_resyntheses_are_generated(folder: Any, probes: Any) -> None:
     attributor(folder, references=1)(probes[:1])
     [verdict] = attributor(folder, references=2)(probes[:1])
     assert (gallery_of(verdict)["looked_up"], gallery_of(verdict)["generated"]) == (4, 4)
     assert answers([verdict]) == answers(Attributor.open(**QUICK)(probes[:1]))
 
 
-def test_a_race_uses_the_cache(folder, probes):
+def test_a_race_uses_the_cache(folder: Any, probes: Any) -> None:
     plain = Attributor.open(race=True, **QUICK)(probes)
     attributor(folder, race=True)(probes)
     again = attributor(folder, race=True)(probes)
@@ -85,7 +86,7 @@ def test_a_race_uses_the_cache(folder, probes):
     assert all(gallery_of(v)["generated"] == 0 for v in again)
 
 
-def test_a_damaged_picture_is_set_aside_and_generated_again(folder, probes):
+def test_a_damaged_picture_is_set_aside_and_generated_again(folder: Any, probes: Any) -> None:
     first = attributor(folder)(probes[:1])
     some = sorted(folder.glob("pictures/*/*.png"))[0]
     some.write_bytes(some.read_bytes()[:-20])
@@ -99,7 +100,7 @@ def test_a_damaged_picture_is_set_aside_and_generated_again(folder, probes):
     assert gallery_of(attributor(folder)(probes[:1])[0])["generated"] == 0
 
 
-def test_a_resynthesis_by_a_fallback_is_not_cached(folder, probes):
+def test_a_resynthesis_by_a_fallback_is_not_cached(folder: Any, probes: Any) -> None:
     asked = attributor(folder)
     asked.pool.fallbacks.append("another ran instead")
     asked(probes[:1])
@@ -107,7 +108,7 @@ def test_a_resynthesis_by_a_fallback_is_not_cached(folder, probes):
         assert len(gallery) == 0
 
 
-def test_resyntheses_of_probes_are_fitted_only_where_named(folder, probes):
+def test_resyntheses_of_probes_are_fitted_only_where_named(folder: Any, probes: Any) -> None:
     attributor(folder)(probes[:1])
     with Gallery.open(folder) as gallery:
         assert len(gallery.snapshot()) == 0
@@ -126,7 +127,9 @@ def given(folder, names, probe=None):
             gallery.add([Entry(generator=names[0], picture_sha256=probe.sha256)], maker.space.features([probe.pixels]))
 
 
-def test_without_generation_pictures_of_similar_content_are_the_references(folder, probes, monkeypatch):
+def test_without_generation_pictures_of_similar_content_are_the_references(
+    folder: Any, probes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = list(Attributor.open().candidates)
     given(folder, names, probes[0])
     monkeypatch.setattr(Executor, "__call__", never)
@@ -147,7 +150,7 @@ def test_without_generation_pictures_of_similar_content_are_the_references(folde
     assert not any(np.array_equal(row, features) for found in alike.values() for row in found), "the probe stood for its own generator"
 
 
-def test_a_candidate_without_any_picture_is_an_error(folder, probes):
+def test_a_candidate_without_any_picture_is_an_error(folder: Any, probes: Any) -> None:
     names = list(Attributor.open().candidates)
     given(folder, names[:-1])
     with pytest.raises(ConfigError, match=f"no picture by {names[-1]}; add some .* or let it generate"):
@@ -162,12 +165,12 @@ def test_a_candidate_without_any_picture_is_an_error(folder, probes):
         ({"policy": "look-up", "race": True}, "policy look-up generates nothing; leave out"),
     ],
 )
-def test_a_policy_that_cannot_be_followed_is_refused(options, message):
+def test_a_policy_that_cannot_be_followed_is_refused(options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Attributor.open(**options)
 
 
-def test_the_record_counts_references_from_the_gallery(folder, probes):
+def test_the_record_counts_references_from_the_gallery(folder: Any, probes: Any) -> None:
     schema = json.loads(resources.files("resynth_fast").joinpath("schemas/record.schema.json").read_text())
     for verdict in attributor(folder)(probes[:1]):
         jsonschema.validate(record.document([record.of("probe", verdict, verdict.captioner, "e", "t", 2)]), schema)

@@ -5,6 +5,7 @@ import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,9 @@ sizes = st.lists(st.integers(1, 50), min_size=1, max_size=7)
 
 
 @given(sizes, st.integers(1, 3), st.integers(1, 3), st.integers(55, 200), st.booleans())
-def test_a_plan_runs_every_request_once_text_first_with_one_load_a_graph(denoisers, prompts, seeds, budget, cheapest):
+def test_a_plan_runs_every_request_once_text_first_with_one_load_a_graph(
+    denoisers: Any, prompts: Any, seeds: Any, budget: Any, cheapest: Any
+) -> None:
     works = {f"c{i}": work(f"c{i}", size, text=f"text-{i % 2}") for i, size in enumerate(denoisers)}
     requests = [Request(name, f"p{p}", s) for p in range(prompts) for name in works for s in range(seeds)]
     made = plan(requests * 2, works, budget_bytes=budget, max_rows=4, cheapest_first=cheapest)
@@ -66,7 +69,7 @@ def test_a_plan_runs_every_request_once_text_first_with_one_load_a_graph(denoise
 
 
 @given(sizes, st.integers(1, 4), st.integers(1, 5), st.integers(2, 6))
-def test_waves_of_small_candidates_fill_the_lanes_longest_first(denoisers, prompts, seeds, lanes):
+def test_waves_of_small_candidates_fill_the_lanes_longest_first(denoisers: Any, prompts: Any, seeds: Any, lanes: Any) -> None:
     works = {f"c{i}": replace(work(f"c{i}", size), in_lane=i % 3 > 0) for i, size in enumerate(denoisers)}
     requests = [Request(name, f"p{p}", s) for p in range(prompts) for name in works for s in range(seeds)]
     made = plan(requests, works, max_rows=4, lanes=lanes)
@@ -85,19 +88,19 @@ def test_waves_of_small_candidates_fill_the_lanes_longest_first(denoisers, promp
         assert max(ends) <= max(in_lane[0].seconds, sum(ends) / lanes + in_lane[lanes].seconds) + 1e-12, "a long one came last"
 
 
-def test_remote_candidates_start_first_and_need_no_weights():
+def test_remote_candidates_start_first_and_need_no_weights() -> None:
     made = plan([Request("mine", "p", 0), Request("server", "p", 0)], {"mine": work("mine", 3)})
     assert [getattr(wave, "candidate", "text") for wave in made.waves] == ["server", "text", "mine"]
     assert made.waves[0].uses == ()
 
 
-def test_resident_graphs_run_first():
+def test_resident_graphs_run_first() -> None:
     works = {name: work(name, 100) for name in "abc"}
     made = plan([Request(name, "p", 0) for name in "abc"], works, budget_bytes=250, resident={"b-denoiser", "b-decoder", "text"})
     assert next(wave.candidate for wave in made.waves if isinstance(wave, Wave)) == "b"
 
 
-def test_small_graphs_are_pinned_and_the_largest_stream():
+def test_small_graphs_are_pinned_and_the_largest_stream() -> None:
     works = {name: work(name, size) for name, size in {"small": 10, "big": 100, "bigger": 120}.items()}
     made = plan([Request(name, "p", 0) for name in works], works, budget_bytes=240)
     assert made.pinned == {"small-denoiser", "small-decoder", "big-decoder", "bigger-decoder", "text"}
@@ -107,7 +110,7 @@ graphs = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), min_size=1, m
 
 
 @given(graphs, st.integers(10, 40), st.booleans(), st.booleans())
-def test_memory_is_never_exceeded_and_every_use_is_run(sequence, budget, known, prefetch):
+def test_memory_is_never_exceeded_and_every_use_is_run(sequence: Any, budget: Any, known: Any, prefetch: Any) -> None:
     uses = [Use(EngineRef(str(i), 1 + i), seconds) for i, seconds in sequence]
     memory = Residency(budget)
     if known:
@@ -121,7 +124,7 @@ def test_memory_is_never_exceeded_and_every_use_is_run(sequence, budget, known, 
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=60), st.integers(1, 8))
-def test_equal_sizes_without_prefetch_have_as_few_loads_as_belady_allows(sequence, places):
+def test_equal_sizes_without_prefetch_have_as_few_loads_as_belady_allows(sequence: Any, places: Any) -> None:
     """Against the minimum by exhaustive knowledge of the future, counted independently."""
     uses = [Use(EngineRef(str(i), 1), 1.0) for i in sequence]
     memory = Residency(places)
@@ -138,13 +141,13 @@ def test_equal_sizes_without_prefetch_have_as_few_loads_as_belady_allows(sequenc
     assert loads == expected
 
 
-def test_a_graph_larger_than_the_memory_is_an_error_not_a_deadlock():
+def test_a_graph_larger_than_the_memory_is_an_error_not_a_deadlock() -> None:
     with pytest.raises(ValueError, match="9"):
         simulate([Use(EngineRef("a", 9), 1.0)], Residency(5), lambda graph: 1.0, prefetch=False)
 
 
 @pytest.mark.parametrize(("probes", "references"), [(1, 1), (8, 1), (32, 1), (8, 2), (1, 4)])
-def test_full_size_candidates_reach_the_bound_and_beat_fifo_with_lru(bench, probes, references):
+def test_full_size_candidates_reach_the_bound_and_beat_fifo_with_lru(bench: Any, probes: Any, references: Any) -> None:
     rows = {row.peer_name: row for row in bench.simulated(probes, references, int(72e9))}
     assert rows["bound"].ratio >= 1 / 1.10
     if references == 1:
@@ -153,7 +156,7 @@ def test_full_size_candidates_reach_the_bound_and_beat_fifo_with_lru(bench, prob
         assert rows["FIFO with LRU"].ratio >= 0.95 * rows["FIFO with LRU"].peer / rows["bound"].peer
 
 
-def test_costs_are_measured_stored_and_read_back(tmp_path):
+def test_costs_are_measured_stored_and_read_back(tmp_path: Path) -> None:
     graph, path = EngineRef("a", 1000), tmp_path / "costs.json"
     costs = CostTable()
     assert graph not in costs
@@ -176,7 +179,7 @@ def test_costs_are_measured_stored_and_read_back(tmp_path):
         '{"device": "here", "costs": {"a": {"row_s": NaN, "load_s": 0}}}',
     ],
 )
-def test_a_broken_cost_table_is_set_aside(tmp_path, text):
+def test_a_broken_cost_table_is_set_aside(tmp_path: Path, text: str) -> None:
     path = tmp_path / "costs.json"
     path.write_text(text)
     assert EngineRef("a", 1) not in CostTable.read(path, "here")
@@ -184,6 +187,6 @@ def test_a_broken_cost_table_is_set_aside(tmp_path, text):
     assert path.with_suffix(".bad").read_text() == text
 
 
-def test_a_cost_is_of_one_graph():
+def test_a_cost_is_of_one_graph() -> None:
     costs = CostTable({"a": Cost(1.0, 2.0)})
     assert costs.of(EngineRef("b", 100)).row_s < 1e-6

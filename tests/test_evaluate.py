@@ -158,7 +158,7 @@ def test_with_one_picture_a_cell_probes_are_judged_by_the_gallery_alone(picture_
     assert (result["n"], result["unjudged"], "no_gallery" in result) == (18, 0, False)
     assert result["accuracy"]["balanced"] > 0.5
     assert {row["policy"] for row in result["curve"]} == {"resynthesised, default", "arbitrary", "aligned"}
-    with pytest.raises(ConfigError, match="no probe has a reference"):
+    with pytest.raises(ConfigError, match="no probe has another picture"):
         evaluate(tmp_path, cache_folder, "--references", 1, "--recipe", "one-shot")
 
 

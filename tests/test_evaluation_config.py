@@ -43,5 +43,5 @@ def test_an_extractor_without_the_layers_of_a_recipe_is_refused(gaussian_data: D
         ProtocolRunner(gaussian_data, CONSTANTS, [16, 32], EvaluationConfig(recipe="layer"))
     with pytest.raises(ConfigError, match="'fog'; the extractor's nuisance constants have jpeg"):
         runner(gaussian_data, leave_out=("fog",))
-    with pytest.raises(ConfigError, match="no probe has a reference"):
+    with pytest.raises(ConfigError, match="no probe has another picture"):
         runner(dataset_features(*world(0, copies=1)), recipe="one-shot").judge()

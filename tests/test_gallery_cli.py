@@ -55,7 +55,7 @@ def paint(path, seed):
 def test_pictures_are_added_once_and_listed(resynth: Any, pictures: Any, tmp_path: Path) -> None:
     code, out, _ = resynth("add", "Source №1", pictures, "--prompt", "ein Gesicht 🙂", "--format", "json")
     told = json.loads(out)
-    assert (code, told["added"], told["there"], told["failed"], told["entries"]) == (0, 3, 0, [], 3)
+    assert (code, told["added"], told["present"], told["failed"], told["entries"]) == (0, 3, 0, [], 3)
     code, out, _ = resynth("add", "Source №1", pictures / "0.png", pictures)
     assert (code, "0 added, 3 in the gallery already" in out) == (0, True)
     code, out, _ = resynth("list", "--format", "json")

@@ -58,19 +58,19 @@ def main() -> None:
     if arguments.work is None:
         parser.error(f"{arguments.stage} needs --work")
     work: Path = arguments.work
-    drawn = work / "faces"
+    pictures = work / "faces"
     if arguments.stage == "faces":
-        faces.write(drawn, arguments.node, arguments.count, seed=1)
+        faces.write(pictures, arguments.node, arguments.count, seed=1)
     elif arguments.stage == "text":
         tokenizer = text.train_tokenizer()
         tokenizer.save_pretrained(work / "tokenizer")
-        encoder, record = text.train(tokenizer, faces.Faces(drawn, "train"), work / "text.pt")
+        encoder, record = text.train(tokenizer, faces.Faces(pictures, "train"), work / "text.pt")
         encoder.save_pretrained(work / "text_encoder")
         write_record(work / "text_encoder", record)
     elif arguments.stage == "autoencoder":
         name = arguments.name
-        vae, record = autoencoder.train(recipes.AUTOENCODERS[name], faces.Faces(drawn, "train"), work / f"{name}.pt")
-        held_out = faces.Faces(drawn, "test").pictures[:500]
+        vae, record = autoencoder.train(recipes.AUTOENCODERS[name], faces.Faces(pictures, "train"), work / f"{name}.pt")
+        held_out = faces.Faces(pictures, "test").pictures[:500]
         record["psnr_db"] = autoencoder.psnr(held_out, autoencoder.reconstruct(vae, held_out))
         vae.save_pretrained(work / "autoencoders" / name)
         write_record(work / "autoencoders" / name, record)
@@ -80,7 +80,7 @@ def main() -> None:
         vae = AutoencoderKL.from_pretrained(work / "autoencoders" / recipe.autoencoder)
         tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
         encoder = CLIPTextModel.from_pretrained(work / "text_encoder").eval()
-        model, record = denoiser.train(recipe, vae, tokenizer, encoder, faces.Faces(drawn, "train"), work / f"{name}.pt")
+        model, record = denoiser.train(recipe, vae, tokenizer, encoder, faces.Faces(pictures, "train"), work / f"{name}.pt")
         model.save_pretrained(work / "denoisers" / name)
         write_record(work / "denoisers" / name, record)
     elif arguments.stage == "assemble":
@@ -100,7 +100,7 @@ def main() -> None:
     elif arguments.stage == "calibrate":
         print(json.dumps(calibrate.calibrate(arguments.to), indent=1))
     elif arguments.stage == "examples":
-        examples.write(arguments.to, drawn)
+        examples.write(arguments.to, pictures)
 
 
 def write_record(folder: Path, record: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
-"""Fit the constants of the zoo's texture extractor and calibrate the verdict, on captions the models were trained on.
+"""Fit the constants of the zoo's texture extractor and calibrate the verdict, on captions that the models were trained on.
 
-Nothing here sees a held-out caption, a probe of an evaluation or the withheld generator.
+Held-out captions, probes of an evaluation and the withheld generator are not used here.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ FIRST_SEED = 1 << 36
 
 
 def captions(count: int) -> list[str]:
-    """Distinct captions of the kind that the models were trained on, always the same ones."""
+    """Distinct captions that are not held out; always the same ones."""
     texts = (caption(face) for face in draw(np.random.default_rng(3)))
     return list(islice(dict.fromkeys(text for text in islice(texts, 4 * count) if not held_out(text)), count))
 
 
 def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any]:
-    """Write the `texture` bundle into `to`; returns what was measured on the calibration probes."""
+    """Write the `texture` bundle into `to`; returns accuracy and calibration on the calibration probes."""
     pool = EnginePool(threads=2)
     candidates = [c for c in find(["zoo:"], pool) if isinstance(c, ScheduledCandidate)]
     recipe_pixels, extractor = PixelRecipe(**PIXELS), TextureExtractor(PIXELS["working_size"])
@@ -66,11 +66,11 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
     )
 
     def attributor(references: int, steps: int) -> Attributor:
-        made = space("texture", "", recipe_pixels, extractor, constants)
-        return Attributor(candidates, Tagger(zoo.bundle(zoo.TAGGER), pool), made, pool, Options(references=references, steps=steps))
+        uncalibrated = space("texture", "", recipe_pixels, extractor, constants)
+        return Attributor(candidates, Tagger(zoo.bundle(zoo.TAGGER), pool), uncalibrated, pool, Options(references=references, steps=steps))
 
-    drawn = generate_probes(candidates, texts[fit_on:], [i % len(candidates) for i in range(probes)], seed=1 << 10, steps=20)
-    pixels, truth = [probe.pixels for probe in drawn], [probe.truth for probe in drawn]
+    labelled = generate_probes(candidates, texts[fit_on:], [i % len(candidates) for i in range(probes)], seed=1 << 10, steps=20)
+    pixels, truth = [probe.pixels for probe in labelled], [probe.truth for probe in labelled]
     points, hits = [], {}
     for steps in STEPS:
         judge = attributor(max(REFERENCES), steps)
@@ -97,7 +97,7 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
 
 
 def degraded(pictures: list[Pixels], clean: Doubles, features: Any) -> dict[str, Doubles]:
-    """How the features of `pictures` move under each family of degradations."""
+    """Changes of the features of `pictures` under each family of degradations."""
     return {
         family: np.concatenate([features([perturbations.perturbation(name)(p) for p in pictures]) - clean for name in names])
         for family, names in perturbations.NUISANCE.items()

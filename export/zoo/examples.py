@@ -18,7 +18,7 @@ from .faces import Faces
 STEPS = 20
 
 
-def write(to: Path, drawn: Path) -> None:
+def write(to: Path, faces: Path) -> None:
     """Write pictures `01.png` … and `truth.json`: {file: generator, or "unknown"}."""
     pool = EnginePool(threads=2)
     pictures = []
@@ -27,7 +27,7 @@ def write(to: Path, drawn: Path) -> None:
         truth = bundle.name if bundle.manifest.get("role") == "candidate" else "unknown"
         generated = EngineCandidate(bundle, pool).make(captions, [PROBE_SEEDS, PROBE_SEEDS + 1], STEPS)
         pictures += [(truth, pixels) for pixels in generated]
-    pictures += [("unknown", pixels) for pixels in Faces(drawn, "test").pictures[:2]]
+    pictures += [("unknown", pixels) for pixels in Faces(faces, "test").pictures[:2]]
     to.mkdir(exist_ok=True)
     answers = {}
     for number, i in enumerate(np.random.default_rng(0).permutation(len(pictures)), start=1):

@@ -100,8 +100,8 @@ def _probe_files(inputs: Sequence[str], backend: str, threads: int) -> Iterator[
         yield images.paths(inputs)
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = find([ZOO], EnginePool(backend, threads=threads or os.cpu_count() or 1))
-        generators = [candidate for candidate in found if isinstance(candidate, GenerativeCandidate)]
+        candidates = find([ZOO], EnginePool(backend, threads=threads or os.cpu_count() or 1))
+        generators = [candidate for candidate in candidates if isinstance(candidate, GenerativeCandidate)]
         files = [Path(folder) / f"{i}.png" for i in range(PROBES)]
         for i, (path, caption) in enumerate(zip(files, zoo.prompts(), strict=False)):
             [pixels] = generators[i % len(generators)].make([caption], [PROBE_SEEDS + i], PROBE_STEPS)

@@ -74,7 +74,7 @@ def add(
     else:
         if outcome.failed:
             out.print_table(["picture", "error"], [[failure["path"], failure["error"]] for failure in outcome.failed])
-        print(f"{name}: {outcome.added} added, {outcome.there} in the gallery already, {len(outcome.failed)} failed; {total} in {folder}")
+        print(f"{name}: {outcome.added} added, {outcome.present} in the gallery already, {len(outcome.failed)} failed; {total} in {folder}")
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -153,7 +153,7 @@ def fit(
 @dataclass(slots=True)
 class _Outcome:
     added: int = 0
-    there: int = 0
+    present: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def fail(self, path: Path, error: Exception) -> None:
@@ -175,7 +175,7 @@ def _add(store: Gallery, space: FeatureSpace, name: str, files: Sequence[tuple[P
         return
     added = store.add([entry for entry, _ in readable], space.features([picture.pixels for _, picture in readable]), group=group)
     outcome.added += sum(added.new)
-    outcome.there += len(readable) - sum(added.new)
+    outcome.present += len(readable) - sum(added.new)
 
 
 def _read(store: Gallery, name: str, path: Path, prompt: str | None) -> tuple[Entry, Picture]:

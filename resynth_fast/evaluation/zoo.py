@@ -41,7 +41,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class DescribedProbe:
-    """What the attributor makes of a probe."""
+    """A probe with the caption and the points that the attributor computes for it."""
 
     probe: Probe
     written: str
@@ -54,7 +54,7 @@ class DescribedProbe:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What is known of n probes by candidates."""
+    """Labels of n probes by candidates."""
 
     truth: Integers
     """(n,) index among the candidates"""
@@ -228,7 +228,7 @@ def _accuracy(decisions: Mapping[str, Sequence[Decision]], labels: Labels) -> di
 
 
 def _unknown(decisions: Sequence[Decision], known_count: int) -> dict[str, Any]:
-    """How well probes by withheld generators, which come last, are told from those by candidates."""
+    """How well probes by withheld generators, which come last, are separated from those by candidates."""
     known, unknown = decisions[:known_count], decisions[known_count:]
     inside, outside = (np.array([decision.consistency for decision in part]) for part in (known, unknown))
     return {

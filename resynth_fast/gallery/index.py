@@ -171,20 +171,20 @@ class Index:
         return int(self.one("SELECT count(*) FROM entry")[0])
 
     def by_key(self, keys: Iterable[bytes]) -> dict[bytes, Record]:
-        """Those of `keys` that are there."""
-        found = ((key, self.run(f"{_ENTRY} WHERE e.key = ?", (key,))) for key in keys)
-        return {key: self._record(rows[0]) for key, rows in found if rows}
+        """Records by key, of the `keys` that exist."""
+        matches = ((key, self.run(f"{_ENTRY} WHERE e.key = ?", (key,))) for key in keys)
+        return {key: self._record(rows[0]) for key, rows in matches if rows}
 
     def by_row(self, rows: Iterable[int]) -> dict[int, Record]:
-        """Those of `rows` that are there."""
+        """Records by row, of the `rows` that exist."""
         return {row[0]: self._record(row) for row in self.run(f"{_ENTRY} WHERE {_IN_ROWS}", (_list(rows),))}
 
     def after(self, row: int, limit: int) -> list[Record]:
         """The next `limit` entries after `row`, in order: a walk over all that holds no lock."""
-        return [self._record(found) for found in self.run(f"{_ENTRY} WHERE e.row > ? ORDER BY e.row LIMIT ?", (row, limit))]
+        return [self._record(columns) for columns in self.run(f"{_ENTRY} WHERE e.row > ? ORDER BY e.row LIMIT ?", (row, limit))]
 
     def select(self, generator: str | None, prompt: str | None, group: str | None, picture: str | None) -> list[Record]:
-        """Entries for which everything that is given holds, in the order of their rows."""
+        """Entries that match all arguments that are not None, in the order of their rows."""
         conditions, values = ["1"], []
         for sql, value in (
             ("g.name = ?", generator),
@@ -220,24 +220,24 @@ class Index:
         """See `Facts.state`."""
         return self.next_row(), int(self.one("SELECT count(*) FROM quarantine")[0])
 
-    def facts(self, blocks: int, available: Callable[[], int], known: Facts | None) -> Facts:
-        """The present facts. Only rows that `known` lacks are read. `available`: gives the rows in the vector files, called afterwards."""
+    def facts(self, blocks: int, available: Callable[[], int], previous: Facts | None) -> Facts:
+        """The present facts. Only rows that `previous` lacks are read. `available`: gives the rows in the vector files, called afterwards."""
         with self._lock:
             state = self.state()
-            if known is not None and known.state == state:
-                return known
-            if known is None or known.state[1] != state[1]:
-                known = Facts(np.empty(0, np.int64), np.empty((0, blocks), np.float32), {}, (0, state[1]))
-            added = self.run("SELECT row, generator, norms FROM entry WHERE row >= ?", (known.state[0],))
+            if previous is not None and previous.state == state:
+                return previous
+            if previous is None or previous.state[1] != state[1]:
+                previous = Facts(np.empty(0, np.int64), np.empty((0, blocks), np.float32), {}, (0, state[1]))
+            added = self.run("SELECT row, generator, norms FROM entry WHERE row >= ?", (previous.state[0],))
             names = dict(self.run("SELECT id, name FROM generator"))
         rows = np.array([row for row, _, _ in added], np.int64)
         content = b"".join(norms for _, _, norms in added)
         if len(content) != 4 * blocks * len(rows) or (rows < 0).any() or (rows >= available()).any():
             raise BundleError(f"{self.path} and the vector files disagree; run `resynth gallery prune`")
         # only up to the last entry: the vector files may end behind it
-        end = max(len(known.generator), int(rows.max(initial=-1)) + 1)
+        end = max(len(previous.generator), int(rows.max(initial=-1)) + 1)
         generator, norms = np.full(end, -1, np.int64), np.zeros((end, blocks), np.float32)
-        generator[: len(known.generator)], norms[: len(known.norms)] = known.generator, known.norms
+        generator[: len(previous.generator)], norms[: len(previous.norms)] = previous.generator, previous.norms
         generator[rows], norms[rows] = [g for _, g, _ in added], np.frombuffer(content, "<f4").reshape(-1, blocks)
         return Facts(generator, norms, names, state)
 

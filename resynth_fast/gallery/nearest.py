@@ -36,7 +36,7 @@ class Neighbour:
     similarity: float
 
 
-Found = list[tuple[int, float]]
+Matches = list[tuple[int, float]]
 """Rows of one query and their cosines: generator by generator, the nearest first."""
 
 
@@ -69,7 +69,7 @@ class Search:
         per_generator: int,
         among: Integers | None,
         device: Device[Any] = CPU,
-    ) -> Iterator[Found]:
+    ) -> Iterator[Matches]:
         """For each of `features` (n, d), unscaled: the nearest `per_generator` rows of every generator, among the rows `among`."""
         if features.ndim != 2 or features.shape[1] != self.layout.dimension or not np.isfinite(features).all():
             raise ConfigError(f"queries have shape {features.shape}; they must be (n, {self.layout.dimension}), all finite")
@@ -78,8 +78,8 @@ class Search:
         device = device if k <= DEVICE_K and len(groups) else CPU
         for start in range(0, len(features), _QUERIES):
             queries = _Queries.of(self.layout, self.columns, features[start : start + _QUERIES])
-            found = self._scan(blocks, queries, groups, k, device)
-            yield from self._ranked(blocks, queries, found, per_generator)
+            candidates = self._scan(blocks, queries, groups, k, device)
+            yield from self._ranked(blocks, queries, candidates, per_generator)
 
     def _groups(self, among: Integers | None) -> npt.NDArray[np.int32]:
         if among is None:
@@ -100,10 +100,10 @@ class Search:
         except ValueError as error:
             raise BundleError(f"a stored feature is not finite ({error}); run `resynth gallery prune`") from error
 
-    def _ranked(self, blocks: Blocks, queries: _Queries, found: TopK, count: int) -> Iterator[Found]:
+    def _ranked(self, blocks: Blocks, queries: _Queries, candidates: TopK, count: int) -> Iterator[Matches]:
         """The best `count` of each group by their cosines in float64."""
-        slack = queries.unit_error[:, None, None] * self.weights[found.indices] + queries.error[:, None, None]
-        all_rows, all_cosines = ranked_again(found, lambda query, row: self._cosines(blocks, row, queries.scaled[query]), count, slack)
+        slack = queries.unit_error[:, None, None] * self.weights[candidates.indices] + queries.error[:, None, None]
+        all_rows, all_cosines = ranked_again(candidates, lambda query, row: self._cosines(blocks, row, queries.scaled[query]), count, slack)
         for rows, cosines in zip(all_rows, all_cosines, strict=True):
             valid = rows >= 0
             yield list(zip(rows[valid].tolist(), cosines[valid].tolist(), strict=True))
@@ -152,9 +152,9 @@ def _scaled(layout: Layout, values: npt.NDArray[Any], block: slice) -> Doubles:
     return result
 
 
-def by_generator(found: Found, entries: Mapping[int, StoredEntry]) -> dict[str, tuple[Neighbour, ...]]:
+def by_generator(matches: Matches, entries: Mapping[int, StoredEntry]) -> dict[str, tuple[Neighbour, ...]]:
     """The rows of one query by the names of their generators."""
     grouped: dict[str, list[Neighbour]] = {}
-    for row, similarity in found:
+    for row, similarity in matches:
         grouped.setdefault(entries[row].generator, []).append(Neighbour(entries[row], similarity))
     return {name: tuple(neighbours) for name, neighbours in sorted(grouped.items())}

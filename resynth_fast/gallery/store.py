@@ -226,13 +226,13 @@ class Gallery:
             raise ConfigError(f"per_generator is {per_generator}; it must be at least 1")
         search = self._search(blocks)
         mapped = {name: self._vectors.block(name, len(search.weights)) for name in search.columns}
-        found = list(search(mapped, queries, per_generator, rows, device))
-        chosen = np.unique(np.array([row for of_query in found for row, _ in of_query], np.int64))
+        matches = list(search(mapped, queries, per_generator, rows, device))
+        matched = np.unique(np.array([row for of_query in matches for row, _ in of_query], np.int64))
         entries: dict[int, StoredEntry] = {}
-        for start in range(0, len(chosen), _CHUNK):
-            records, _ = self._checked(chosen[start : start + _CHUNK])
+        for start in range(0, len(matched), _CHUNK):
+            records, _ = self._checked(matched[start : start + _CHUNK])
             entries |= {row: record.readable() for row, record in records.items()}
-        return [nearest.by_generator(of_query, entries) for of_query in found]
+        return [nearest.by_generator(of_query, entries) for of_query in matches]
 
     def picture(self, entry: Entry) -> Pixels | None:
         """The pixels (H, W, 3) of a resynthesis, None if they are not stored; BundleError if they are damaged."""

@@ -67,4 +67,4 @@ def _table(records: Iterable[Record]) -> Iterator[str]:
 
 
 FORMATS: dict[str, Callable[[Iterable[Record]], Iterator[str]]] = {"table": _table, "json": _json, "jsonl": _json_lines, "csv": _csv}
-"""Each format as a function from records to lines; JSON lines and CSV give a line as soon as its record is there."""
+"""Each format as a function from records to lines; JSON lines and CSV yield each line as soon as its record arrives."""

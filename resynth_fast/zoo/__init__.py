@@ -17,9 +17,9 @@ TEXTURE = "texture"
 
 def bundle(name: str) -> Bundle:
     """The zoo's bundle called `name`."""
-    known = sorted(path.parent.name for path in FOLDER.glob(f"[!.]*/{MANIFEST}"))
-    if name not in known:
-        raise ConfigError(f"the zoo has no {name[:80]!r}; it has {', '.join(known)}")
+    names = sorted(path.parent.name for path in FOLDER.glob(f"[!.]*/{MANIFEST}"))
+    if name not in names:
+        raise ConfigError(f"the zoo has no {name[:80]!r}; it has {', '.join(names)}")
     return Bundle.open(FOLDER / name)
 
 

@@ -1,7 +1,9 @@
-"""Constants and calibration of an extractor, fitted on labelled pictures; their generators need not be candidates."""
+"""Extractor bundles: constants and calibration are fitted on labelled pictures; their generators need not be candidates."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,20 +11,75 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from resynth_fast.bundle import Bundle
 from resynth_fast.candidates import ScheduledCandidate, find
 from resynth_fast.engines.pool import EnginePool
+from resynth_fast.errors import BundleError
 from resynth_fast.evaluation import calibrate
 from resynth_fast.evaluation.dataset import Dataset, describe, read
-from resynth_fast.extractors.space import FeatureSpace
+from resynth_fast.extractors.network import LAST
+from resynth_fast.extractors.space import FeatureSpace, open_space, pack
 from resynth_fast.images import perturbations
 from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration
-from resynth_fast.scoring.whitening import Constants, fit_constants
+from resynth_fast.scoring.whitening import Constants, Moment, fit_constants
+
+from . import bundles
+from .graphs import Network
 
 PICTURES = 1500
 """Maximum number of pictures that the constants are fitted on."""
 DEGRADED = 96
 """Maximum number of pictures that the nuisance constants are fitted on."""
 REFERENCES = (1, 2, 4)
+BATCH_TOLERANCE = 1e-4
+
+
+def write(
+    to: Path,
+    fields: Mapping[str, Any],
+    networks: Mapping[str, Network | bytes],
+    columns: int,
+    *,
+    pictures: Path | None = None,
+    threads: int = 1,
+    description: str = "",
+) -> Bundle:
+    """Write an extractor bundle of `columns` features, its constants and calibration fitted on labelled pictures.
+
+    Args:
+        to: Folder that gets the bundle, under its name.
+        fields: Of the manifest: kind, name, family, licence, pixels, and what the extractor's kind reads.
+        networks: Components by name; none if the extractor has no network.
+        columns: Number of features of a picture.
+        pictures: Dataset with several generators per prompt; by default pictures of the embedded zoo.
+        threads: Threads of the engines.
+        description: Line of the bundle's card.
+
+    Raises:
+        BundleError: A picture's features depend on the rest of the batch. Nothing is written then.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        neutral = Constants(np.zeros(columns), np.ones(columns), Moment(np.zeros((columns, 0)), np.zeros(0)))
+        features = {name: network for name, network in networks.items() if name != LAST}
+        draft = bundles.write(work, {**fields, "calibration": UNCALIBRATED.to_json()}, features, constants=pack(neutral))
+        unfitted = open_space(draft, EnginePool(threads=threads))
+        _verify(unfitted)
+        constants, calibration, text = fit(unfitted, pictures or zoo_pictures(work / "zoo-pictures"), work / "features")
+        card = {**({"description": description} if description else {}), "fitted_on": text}
+        return bundles.write(to, {**fields, "calibration": calibration.to_json(), "card": card}, networks, constants=pack(constants))
+
+
+def _verify(space: FeatureSpace) -> None:
+    """Check that features are finite and do not depend on the rest of the batch; BundleError otherwise."""
+    size = space.extractor.working_size
+    pictures = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.uint8)
+    together, alone = space.extractor.extract(pictures), np.concatenate([space.extractor.extract(p[None]) for p in pictures])
+    error = float(np.abs(together - alone).max() / np.abs(alone).max())
+    if not error <= BATCH_TOLERANCE:
+        raise BundleError(
+            f"{space.name}: a picture's features change by {error:.1e} with the rest of the batch; at most {BATCH_TOLERANCE:.0e} is allowed, so nothing was written"
+        )
 
 
 def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Calibration, str]:

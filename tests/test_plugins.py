@@ -162,9 +162,18 @@ def test_two_plug_ins_of_one_name_are_an_error(site: Path, kind: str) -> None:
 def test_plug_ins_are_listed_by_name_whatever_the_order_of_installation(site: Path) -> None:
     for name in ("zebra", "aardvark"):
         install(site, f"{name}-resynth", {"resynth_fast.backends": {name: name}})
-    assert list(plugins.listing("resynth_fast.backends")) == sorted([*backends.names()])
+    assert list(plugins.listing("resynth_fast.backends")) == sorted([*backends.names(), *backends.HELPERS])
     assert backends.names()[0] == "aardvark"
     assert backends.names()[-1] == "zebra"
+
+
+def test_every_module_that_is_listed_as_a_backend_is_one() -> None:
+    for name in backends.names():
+        try:
+            module = plugins.listing("resynth_fast.backends")[name].load()
+        except ImportError:
+            continue  # its library is not installed
+        assert callable(module.backend), name
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from ..errors import ConfigError, DeviceError
 from .onnx_model import OnnxModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+HELPERS = {"onnx_model"}
+"""Modules of this folder that are not backends. They are named, since a backend can be imported only where its library is."""
 
 
 class Engine(Protocol):
@@ -54,13 +56,13 @@ class Backend(Protocol):
 
 def names() -> list[str]:
     """The backends of this package and of installed plug-ins."""
-    return list(plugins.listing(__name__))
+    return list(_listing())
 
 
 def get(name: str) -> Backend:
     """The backend `name` or `name:variant`. ConfigError if it is unknown, DeviceError if its library is not installed."""
     kind, _, variant = name.partition(":")
-    listing = plugins.listing(__name__)
+    listing = _listing()
     if kind not in listing:
         raise ConfigError(f"backend is {name!r}; it must be {', '.join(listing)}")
     try:
@@ -70,3 +72,7 @@ def get(name: str) -> Backend:
         raise DeviceError(f"backend {kind!r} cannot be used ({error}); pip install '{listing[kind].package}[{kind}]'") from error
     found: Backend = module.backend(variant)
     return found
+
+
+def _listing() -> dict[str, plugins.Plugin]:
+    return {name: plugin for name, plugin in plugins.listing(__name__).items() if name not in HELPERS}

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from resynth_fast.arrays import Floats
 from resynth_fast.extractors.texture import TextureExtractor
-from resynth_fast.kernels import isa, texture_twin
+from resynth_fast.kernels import isa
+from resynth_fast.kernels.twins import texture as twin
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def on_cpu(side: int) -> list[Row]:
         "texture",
         f"1x{side}x{side}",
         lambda: extractor.extract(batch)[0],
-        {"numpy": lambda: np.concatenate(list(texture_twin.describe(batch[0]).values()))},
+        {"numpy": lambda: np.concatenate(list(twin.describe(batch[0]).values()))},
         verify=same,
         goals={"numpy": 6.0},
         limit=lambda: np.bincount(codes),  # the counting alone

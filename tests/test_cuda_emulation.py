@@ -11,8 +11,8 @@ import pytest
 from emulation import INCLUDES, Emulation
 from numpy.typing import NDArray
 
-from resynth_fast.kernels import twins
 from resynth_fast.kernels.similarity import Reduce, Similarity
+from resynth_fast.kernels.twins import similarity as twin
 
 ROOT = Path(__file__).parents[1]
 REDUCES: tuple[Reduce, ...] = ("max", "mean")
@@ -48,7 +48,7 @@ def test_matches_the_twin(emulated: Kernel, dimension: int, reduce: Reduce) -> N
     references[4] *= np.float32(1e30)
     references[5] *= np.float32(1e-40)
     got = emulated(probes, references, offsets, reduce)
-    want = twins.similarity(probes, references, offsets, reduce=reduce)
+    want = twin.similarity(probes, references, offsets, reduce=reduce)
     np.testing.assert_allclose(got.scores, want.scores, rtol=0, atol=2e-6)
     np.testing.assert_allclose(got.margin, want.margin, rtol=0, atol=4e-6)
     if dimension > 1:  # with one dimension every cosine is 1, 0 or -1: ties that rounding may break

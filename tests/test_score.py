@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from resynth_fast import kernels
-from resynth_fast.kernels import _native, twins
+from resynth_fast.kernels import _native
 from resynth_fast.kernels.similarity import GalleryPrior, Scores, score
+from resynth_fast.kernels.twins import similarity as twin
 
 DIMENSIONS = (1, 7, 8, 31, 256, 257, 777)
 RTOL = 1e-10  # of float64 sums in another order
@@ -107,7 +108,7 @@ problems = st.builds(
 
 @given(problems)
 def test_matches_the_twin(problem: Problem) -> None:
-    assert_close(problem(), problem(of=twins.score))
+    assert_close(problem(), problem(of=twin.score))
 
 
 @given(problems)
@@ -253,7 +254,7 @@ def test_inputs_are_not_written_to() -> None:
     for array in (problem.points, problem.references, problem.rows, problem.offsets, *problem.prior):
         assert array is not None
         array.flags.writeable = False
-    assert_close(problem(), problem(of=twins.score))
+    assert_close(problem(), problem(of=twin.score))
 
 
 def pointer(array: NDArray[np.generic] | None) -> ctypes.c_void_p:
@@ -300,7 +301,7 @@ def cuda(emulated_cuda: Callable[[str], Emulation]) -> Emulation:
 def test_the_cuda_source_matches_the_twin(cuda: Emulation, prior: str, given_content: bool) -> None:
     for dimension in (1, 33, 257):
         problem = make(dimension, [[2, 0, 5, 1], [1, 3, 0, 11]], dimension, points=3, prior=prior, given_content=given_content)
-        assert_close(emulated(cuda, problem), problem(of=twins.score))
+        assert_close(emulated(cuda, problem), problem(of=twin.score))
 
 
 @pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
@@ -341,4 +342,4 @@ def test_cuda_matches_the_twin(prior: str) -> None:
         consistency = torch.empty((2, 3), dtype=torch.float64, device="cuda")
         workspace = torch.empty(_cuda.score_workspace_bytes(2, 3, 4, dimension), dtype=torch.uint8, device="cuda")
         _cuda.score(*there, problem.energy, scores, consistency, workspace, torch.cuda.current_stream().cuda_stream)
-        assert_close(Scores(scores.cpu().numpy(), consistency.cpu().numpy()), problem(of=twins.score))
+        assert_close(Scores(scores.cpu().numpy(), consistency.cpu().numpy()), problem(of=twin.score))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import resynth_fast.kernels.similarity
-from resynth_fast.kernels import _native, twins
+from resynth_fast.kernels import _native
 from resynth_fast.kernels.similarity import Reduce, Similarity, similarity
+from resynth_fast.kernels.twins import similarity as twin
 
 DIMENSIONS = (1, 7, 31, 33, 65, 97, 768)
 REDUCES: tuple[Reduce, ...] = ("max", "mean")
@@ -45,7 +46,7 @@ def make(seed: int, sizes: list[list[int]], dimension: int) -> Problem:
 
 
 def assert_matches_twin(problem: Problem, reduce: Reduce = "max") -> None:
-    got, want = problem(reduce), problem(reduce, of=twins.similarity)
+    got, want = problem(reduce), problem(reduce, of=twin.similarity)
     np.testing.assert_allclose(got.scores, want.scores, rtol=0, atol=ATOL)
     np.testing.assert_allclose(got.margin, want.margin, rtol=0, atol=2 * ATOL)
     for p, best in enumerate(got.best):  # a near-tie may fall either way; a real lead may not
@@ -252,7 +253,7 @@ def test_cuda_matches_the_twin(reduce: Reduce) -> None:
         best = torch.empty(2, dtype=torch.int64, device="cuda")
         stream = torch.cuda.current_stream().cuda_stream
         _cuda.similarity(probes, references, offsets, reduce, scores, best, margin, stream)
-        want = problem(reduce, of=twins.similarity)
+        want = problem(reduce, of=twin.similarity)
         np.testing.assert_allclose(scores.cpu(), want.scores, rtol=0, atol=ATOL)
         np.testing.assert_array_equal(best.cpu(), want.best)
         np.testing.assert_allclose(margin.cpu(), want.margin, rtol=0, atol=2 * ATOL)
@@ -272,4 +273,4 @@ def test_cuda_kernel_can_be_captured_into_a_graph() -> None:
         stream = torch.cuda.current_stream().cuda_stream
         _cuda.similarity(probes, references, offsets, "max", scores, best, margin, stream)
     graph.replay()
-    np.testing.assert_allclose(scores.cpu(), problem(of=twins.similarity).scores, rtol=0, atol=ATOL)
+    np.testing.assert_allclose(scores.cpu(), problem(of=twin.similarity).scores, rtol=0, atol=ATOL)

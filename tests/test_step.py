@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from resynth_fast.kernels import _native, twins
+from resynth_fast.kernels import _native
 from resynth_fast.kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH, step
+from resynth_fast.kernels.twins import step as twin
 
 SIZES = (0, 1, 7, 31, 33, 65, 97)
 EPSILON = 2.0**-24
@@ -91,7 +92,7 @@ problems = st.builds(
 
 def assert_matches_twin(problem: Problem, of: Callable[..., None] = step) -> None:
     """Within a few roundings of the largest intermediate value of each row."""
-    got, want = problem(of), problem(twins.step)
+    got, want = problem(of), problem(twin.step)
     arrays = [*problem.samples, *problem.outputs, *(a for a in (problem.unconditional, problem.noise) if a is not None)]
     largest = np.max([np.abs(array) for array in arrays], axis=0)
     scale = largest * (1 + np.abs(problem.weights).max(axis=1, initial=0, keepdims=True)) ** 3
@@ -168,7 +169,7 @@ def test_denormal_and_huge_values_keep_their_digits(magnitude: float) -> None:
         assert array is not None
         array[:] = np.sign(array) * np.float32(magnitude)
     problem.weights[:] = np.sign(problem.weights)  # no product has more digits than a denormal holds
-    got, want = problem()["out"], problem(twins.step)["out"]
+    got, want = problem()["out"], problem(twin.step)["out"]
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=0)
     assert np.abs(got).max() > 0
 

@@ -13,8 +13,9 @@ from PIL import Image, ImageFilter
 
 from resynth_fast.errors import ConfigError, InputError
 from resynth_fast.extractors.texture import TextureExtractor, describe
-from resynth_fast.kernels import _native, texture_twin
-from resynth_fast.kernels.texture_twin import BLOCKS, Planes
+from resynth_fast.kernels import _native
+from resynth_fast.kernels.twins import texture as twin
+from resynth_fast.kernels.twins.texture import BLOCKS, Planes
 
 SIZES = [32, 40, 64, 72, 256]
 UNIT_ROWS = {"srm": 125, "srm_half": 125, "lbp": 256, "chroma": 81}  # square roots of frequencies
@@ -65,7 +66,7 @@ KINDS = ["noise", "white noise", "black and white", "constant", "outlier", "ramp
 @given(st.sampled_from(KINDS), st.sampled_from([32, 40, 48, 56, 64, 88, 104, 136]), st.integers(0, 2**32 - 1))
 def test_matches_the_twin(kind: str, side: int, seed: int) -> None:
     pixels = picture(kind, side, seed)
-    got, want = describe(pixels), texture_twin.describe(pixels)
+    got, want = describe(pixels), twin.describe(pixels)
     for name in want:
         if name in UNIT_ROWS:  # every count from 0 to the number of pixels has a root of its own: the counts are equal
             np.testing.assert_array_equal(got[name], want[name], err_msg=name)
@@ -76,7 +77,7 @@ def test_matches_the_twin(kind: str, side: int, seed: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_matches_the_twin_at_256_px(kind: str) -> None:
     pixels = picture(kind, 256, 7)
-    got, want = describe(pixels), texture_twin.describe(pixels)
+    got, want = describe(pixels), twin.describe(pixels)
     for name in want:
         np.testing.assert_allclose(got[name], want[name], rtol=0, atol=0 if name in UNIT_ROWS else ATOL, err_msg=name)
 
@@ -164,7 +165,7 @@ def test_co_occurrences_equal_a_manual_count() -> None:
 
 def test_ties_are_rounded_half_to_even_on_every_machine() -> None:
     values = np.array([-1501, -1500, -1499, -501, -500, -499, 0, 499, 500, 501, 1499, 1500, 1501, 9000], np.int32)
-    assert texture_twin._quantise(values, 1000).tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4]
+    assert twin._quantise(values, 1000).tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4]
 
 
 def test_turning_a_picture_swaps_directions_and_nothing_else() -> None:
@@ -183,7 +184,7 @@ def test_orientation_bins_are_of_22_5_degrees(angle: int) -> None:
     exact = {0: (1, 0), 45: (1, 1), 90: (0, 1), 135: (-1, 1)}
     x, y = exact.get(angle, (np.cos(np.radians(angle)), np.sin(np.radians(angle))))
     for sign in (1, -1):
-        bins = texture_twin._orientation(np.float64([[sign * x]]), np.float64([[sign * y]]))
+        bins = twin._orientation(np.float64([[sign * x]]), np.float64([[sign * y]]))
         assert bins.item() == int(angle // 22.5)
 
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from resynth_fast.kernels import isa, twins
+from resynth_fast.kernels import isa
 from resynth_fast.kernels.topk import Rows, TopK, nearest_rows, ranked_again, topk
+from resynth_fast.kernels.twins import topk as twin
 
 DIMENSIONS = (1, 7, 31, 33, 64, 65, 97, 768)
 STORAGES = ("float32", "float16")
@@ -70,7 +71,7 @@ def make(
 
 
 def assert_matches_twin(problem: Problem) -> None:
-    got, want, everything = problem(), problem(twins.topk), replace(problem, k=10**6)(twins.topk)
+    got, want, everything = problem(), problem(twin.topk), replace(problem, k=10**6)(twin.topk)
     assert got.scores.shape == got.indices.shape == want.scores.shape
     norms = np.linalg.norm(problem.queries.astype(np.float64), axis=1) + (0 if problem.offsets is None else np.abs(problem.offsets))
     longest = np.sqrt(sum((block.astype(np.float64) ** 2).sum(1) for block in problem.blocks)).max(initial=1)
@@ -226,7 +227,7 @@ def test_a_score_beyond_float_is_an_error_unless_its_weight_brings_it_back() -> 
 def test_products_may_overflow_where_their_sum_does_not() -> None:
     query = np.array([[1e30, 1e30, 1.0]], np.float32)
     gallery = np.array([[1e30, -1e30, 2.0], [0, 0, 1.0]], np.float32)
-    np.testing.assert_array_equal(topk(query, gallery, 2).scores, twins.topk(query, [gallery], 2).scores)
+    np.testing.assert_array_equal(topk(query, gallery, 2).scores, twin.topk(query, [gallery], 2).scores)
 
 
 def test_a_sum_that_falls_below_float_on_the_way_is_not_the_last() -> None:
@@ -234,7 +235,7 @@ def test_a_sum_that_falls_below_float_on_the_way_is_not_the_last() -> None:
     gallery[0, 0], gallery[1, [0, 16, 32]] = -3e38, [-2e38, -2e38, 3e38]  # summed by one lane of any instruction set
     result = topk(floats(1, 48), gallery, 1)
     assert result.indices == 1
-    assert result.scores == twins.topk(floats(1, 48), [gallery], 1).scores
+    assert result.scores == twin.topk(floats(1, 48), [gallery], 1).scores
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)

@@ -12,8 +12,8 @@ from emulation import Emulation
 from numpy.typing import NDArray
 from test_topk import STORAGES, Problem, make
 
-from resynth_fast.kernels import twins
 from resynth_fast.kernels.topk import Rows, TopK
+from resynth_fast.kernels.twins import topk as twin
 
 Kernel = Callable[..., TopK]
 
@@ -46,7 +46,7 @@ def emulated(emulated_cuda: Callable[[str], Emulation]) -> Kernel:
 
 
 def assert_matches_twin(problem: Problem, kernel: Kernel) -> None:
-    got, want = problem(kernel), problem(twins.topk)
+    got, want = problem(kernel), problem(twin.topk)
     np.testing.assert_allclose(got.scores, want.scores, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(got.indices, want.indices)
 
@@ -129,6 +129,6 @@ def test_cuda_matches_the_twin_and_can_be_captured(storage: str) -> None:
         with torch.cuda.graph(graph):
             _cuda.topk(*on_device, scores, indices, workspace, torch.cuda.current_stream().cuda_stream)
         graph.replay()
-        want = problem(twins.topk)
+        want = problem(twin.topk)
         np.testing.assert_allclose(scores.cpu(), want.scores, rtol=4e-6, atol=1e-4)
         assert (indices.cpu().numpy() == want.indices).mean() > 0.98  # near ties may swap

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import kernels
 from ..arrays import Floats
-from . import twins
+from .twins import finite as twin
 
 
 def all_finite(values: Floats) -> bool:
@@ -17,7 +17,7 @@ def all_finite(values: Floats) -> bool:
     if values.dtype != np.float32:
         raise TypeError(f"values is a {values.dtype} array; it must be float32")
     if not kernels.compiled():
-        return twins.all_finite(values)
+        return twin.all_finite(values)
     faults = np.zeros(1, np.int32)
     kernels.native.faults(np.ascontiguousarray(values), faults)
     return not faults.any()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
-from . import twins
+from .twins import noise as twin
 
 Word = TypeVar("Word", np.uint32, np.uint64)
 
@@ -40,7 +40,7 @@ def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ..
     if kernels.compiled():
         kernels.native.noise(keys, states, out)
     else:
-        twins.noise(keys, states, out)
+        twin.noise(keys, states, out)
     return out.reshape(len(keys), *shape)
 
 

@@ -5,19 +5,15 @@ Where no extension was built Pillow computes the same: it is the arbiter of the 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from .. import kernels
 from ..arrays import Bytes, Floats
-
-Number = TypeVar("Number", np.uint8, np.float32)
-Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
+from .twins import preprocess as twin
+from .twins.preprocess import Filter, Number
 
 FILTERS: tuple[Filter, ...] = ("box", "bilinear", "bicubic", "lanczos")
 
@@ -31,7 +27,7 @@ def resize(pixels: npt.NDArray[Number], height: int, width: int, *, filter: Filt
     _check(pixels, filter)
     _check_size(height, width)
     if not kernels.compiled():
-        return _resize_with_pillow(pixels, height, width, filter)
+        return twin.resize(pixels, height, width, filter)
     out = np.empty((height, width, 3), pixels.dtype)
     kernels.native.resize(_with_whole_rows(pixels), filter, out)
     return out
@@ -64,7 +60,7 @@ def preprocess(
         if kernels.compiled():
             kernels.native.preprocess(_with_whole_rows(square), filter, scale, shift, planes)
         else:
-            resized = _resize_with_pillow(square, size, size, filter).transpose(2, 0, 1)
+            resized = twin.resize(square, size, size, filter).transpose(2, 0, 1)
             np.add(resized * scale[:, None, None], shift[:, None, None], out=planes)
     return out
 
@@ -72,7 +68,7 @@ def preprocess(
 def resize_to_unit(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
     """n squares (S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
     if not kernels.compiled():
-        return preprocess([picture.astype(np.float32) / np.float32(255) for picture in pictures], side).clip(0, 1)
+        return twin.resize_to_unit(pictures, side)
     out = np.empty((len(pictures), 3, side, side), np.float32)
     for planes, picture in zip(out, pictures, strict=True):
         kernels.native.fit(_with_whole_rows(picture), "bicubic", planes)
@@ -82,8 +78,7 @@ def resize_to_unit(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
 def to_uint8(image: Floats) -> Bytes:
     """(n, 3, H, W) finite float32 in [0, 1] → (n, H, W, 3) uint8: the nearest level, of two the even one; what is beyond is clipped."""
     if not kernels.compiled():
-        nearest: Bytes = np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)
-        return nearest
+        return twin.to_uint8(image)
     count, _, height, width = image.shape
     out = np.empty((count, height, width, 3), np.uint8)
     kernels.native.levels(np.ascontiguousarray(image), out)
@@ -101,7 +96,7 @@ def jpeg_round_trip(pixels: Bytes, quality: int) -> Bytes:
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; it must be 1 … 100")
     if not kernels.compiled():
-        return _through_pillow_jpeg(pixels, quality)
+        return twin.jpeg_round_trip(pixels, quality)
     out = np.empty_like(pixels, order="C", subok=False)
     kernels.native.jpeg_round_trip(np.ascontiguousarray(pixels), quality, out)
     return out
@@ -144,21 +139,3 @@ def _with_whole_rows(pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Rows may be any distance apart, as in a crop; within one there must be no gaps."""
     item = pixels.itemsize
     return pixels if pixels.strides[1:] == (3 * item, item) else np.ascontiguousarray(pixels)
-
-
-def _resize_with_pillow(pixels: npt.NDArray[Number], height: int, width: int, filter: Filter) -> npt.NDArray[Number]:
-    resampling = Image.Resampling[filter.upper()]
-
-    def one(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        image = Image.fromarray(np.ascontiguousarray(array))
-        # in two calls: in one, Pillow may choose to begin with the columns
-        return np.array(image.resize((width, image.height), resampling).resize((width, height), resampling), array.dtype)
-
-    return one(pixels) if pixels.dtype == np.uint8 else np.stack([one(pixels[..., channel]) for channel in range(3)], -1)
-
-
-def _through_pillow_jpeg(pixels: Bytes, quality: int) -> Bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    with Image.open(buffer, formats=("JPEG",)) as coded:
-        return np.array(coded.convert("RGB"), np.uint8)

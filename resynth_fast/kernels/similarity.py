@@ -7,8 +7,8 @@ import numpy as np
 
 from .. import kernels
 from ..arrays import Doubles, Floats, Integers
-from . import twins
-from .twins import GalleryPrior, Reduce, Scores, Similarity
+from .twins import similarity as twin
+from .twins.similarity import GalleryPrior, Reduce, Scores, Similarity
 
 # Made once: a call takes about two microseconds, and turning a type into a dtype a tenth of one.
 _FLOAT, _DOUBLE, _INT = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
@@ -36,14 +36,14 @@ def similarity(probes: Floats, references: Floats, offsets: Integers, *, reduce:
         ValueError: shapes or offsets do not fit together, `reduce` is unknown, or a row holds NaN or an infinity.
     """
     if not kernels.compiled():
-        return twins.similarity(probes, references, offsets, reduce=reduce)
+        return twin.similarity(probes, references, offsets, reduce=reduce)
     try:
         count = len(probes)
         candidates = (len(offsets) - 1) // (count or 1) if len(offsets) else 0  # whether they fit is for the kernel to say
         scores, best, margin = np.empty((count, candidates), _FLOAT), np.empty(count, _INT), np.empty(count, _FLOAT)
         kernels.native.similarity(probes, references, offsets, reduce, scores, best, margin)
     except TypeError:  # nanobind's lists every argument; this names the one at fault
-        twins.check_similarity(probes, references, offsets, reduce)
+        twin.check_similarity(probes, references, offsets, reduce)
         raise
     return Similarity(scores, best, margin)
 
@@ -97,7 +97,7 @@ def score(
         ValueError: shapes, rows or offsets do not fit together, or a probe has neither references nor content.
     """
     if not kernels.compiled():
-        return twins.score(points, references, rows, offsets, prior, energy, content=content)
+        return twin.score(points, references, rows, offsets, prior, energy, content=content)
     probes, each = points.shape[:2]
     candidates = (len(offsets) - 1) // (probes or 1) if len(offsets) else 0  # whether they fit is for the kernel to say
     result = Scores(np.empty((probes, each, candidates), _DOUBLE), np.empty((probes, each), _DOUBLE))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from .. import kernels
 from ..arrays import Floats
-from . import twins
+from .twins import step as twin
 
 __all__ = ["GUIDANCE", "HISTORY", "INPUT_SCALE", "NOISE", "OUTPUTS", "SAMPLES", "WIDTH", "step"]
 
-HISTORY = twins.HISTORY
+HISTORY = twin.HISTORY
 """How many samples and outputs an update may reach back to, this call's included."""
 
 # Columns of `weights`.
@@ -55,10 +55,10 @@ def step(
         ValueError: shapes do not fit together, arrays overlap, or a weight is not zero whose array is not there.
     """
     if not kernels.compiled():
-        twins.step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
+        twin.step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
         return
     try:
         kernels.native.step(weights, samples, outputs, unconditional, noise, out, guided, scaled)
     except TypeError:  # nanobind's lists every argument; this names the one at fault
-        twins.check_step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
+        twin.check_step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
         raise

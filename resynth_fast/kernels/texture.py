@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
-from . import texture_twin
+from .twins import texture as twin
 
 
 def textures(pictures: npt.NDArray[np.uint8], dimension: int) -> npt.NDArray[np.float32]:
@@ -16,5 +16,5 @@ def textures(pictures: npt.NDArray[np.uint8], dimension: int) -> npt.NDArray[np.
         kernels.native.texture(np.ascontiguousarray(pictures), features)
     else:
         for row, pixels in zip(features, pictures, strict=True):
-            np.concatenate(list(texture_twin.describe(pixels).values()), out=row)
+            np.concatenate(list(twin.describe(pixels).values()), out=row)
     return features

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..arrays import Doubles, Integers
-from . import twins
-from .twins import Rows, TopK
+from .twins import topk as twin
+from .twins.topk import Rows, TopK
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -65,7 +65,7 @@ def topk(
     """
     blocks = [blocks] if isinstance(blocks, np.ndarray) else blocks
     if not kernels.compiled():
-        return twins.topk(queries, blocks, k, offsets=offsets, weights=weights, groups=groups, group_count=group_count)
+        return twin.topk(queries, blocks, k, offsets=offsets, weights=weights, groups=groups, group_count=group_count)
     try:
         k = operator.index(k)
         if k < 1:
@@ -76,7 +76,7 @@ def topk(
         scores, indices = np.empty(shape, _FLOAT), np.empty(shape, _INT)
         kernels.native.topk(queries, blocks, offsets, weights, groups, scores, indices)
     except TypeError:  # nanobind's lists every argument; this names the one at fault
-        twins.check_topk(queries, blocks, k, offsets, weights, groups, group_count)
+        twin.check_topk(queries, blocks, k, offsets, weights, groups, group_count)
         raise
     return TopK(scores, indices)
 

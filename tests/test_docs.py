@@ -85,6 +85,12 @@ def test_the_architecture_names_every_folder_and_module(folder: str) -> None:
     assert not missing, f"docs/architecture.md leaves out {missing}"
 
 
+def test_the_benchmarks_page_names_every_benchmark() -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    missing = [path.name for path in ROOT.glob("benchmarks/bench_*.py") if path.name not in page]
+    assert not missing, f"benchmarks/README.md leaves out {missing}"
+
+
 def test_the_readme_is_a_front_door() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 

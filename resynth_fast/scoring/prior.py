@@ -1,4 +1,4 @@
-"""What is known of the candidates before a probe's own references are looked at. Pure, float64."""
+"""Priors: where each candidate's pictures lie, before the probe's own references are looked at. Pure, float64."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ from .whitening import SOLID_CELL, cells, centred
 BETWEEN = 0.3
 """Prior variance of a generator's mean, in units of the variance within a cell."""
 INTERACTION = 0.1
-"""Prior variance of what a generator does to one prompt and not to others, in the same units."""
+"""Prior variance of a generator's effect on a single prompt, in the same units."""
 INTERACTION_KNOWN = 0.03
-"""The same where the gallery has three pictures a cell or more, so that its own covariance is in the whitening."""
+"""The same for a gallery with three pictures per cell or more, whose own covariance is in the whitening."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What a gallery says of C candidates, before the probe's own references are looked at."""
+    """The prior of C candidates that a gallery, or a batch of probes, gives."""
 
     means: Doubles
-    """(C, d) whitened mean picture of each candidate over the gallery's prompts, content removed"""
+    """(C, d) mean of each candidate's whitened pictures over the prompts, content removed"""
     prompts: Doubles
-    """(C,) how many prompts that is the mean of"""
+    """(C,) number of prompts in each mean"""
     pictures_per_cell: float
-    """pictures in a cell, on average"""
+    """mean number of pictures per cell"""
     interaction: float = INTERACTION
-    """prior variance of what a generator does to one prompt and not to others"""
+    """prior variance of a generator's effect on a single prompt"""
 
     @property
     def weights(self) -> Doubles:
-        """(C,) how far each mean is trusted, 0 … 1: by the prompts that it is the mean of."""
+        """(C,) weight of each mean, 0 … 1, which grows with its number of prompts."""
         certainty = self.prompts * BETWEEN
         weights: Doubles = certainty / (certainty + self.interaction + 1 / self.pictures_per_cell)
         return weights
 
     @property
     def variance(self) -> Doubles:
-        """(C,) variance of a candidate's pictures of the probe's prompt about what the gallery expects."""
+        """(C,) variance of a candidate's mean picture of the probe's prompt about the mean that the gallery expects."""
         certainty, rest = self.prompts * BETWEEN, self.interaction + 1 / self.pictures_per_cell
         variance: Doubles = BETWEEN * rest / (certainty + rest) + self.interaction
         return variance
 
     @property
     def unknown(self) -> float:
-        """Variance of the mean of a generator that the gallery does not know; 0 where it does not know every candidate either."""
+        """Variance of the mean of a generator outside the gallery; 0 if a candidate is outside it too."""
         return BETWEEN + self.interaction if self.prompts.all() else 0.0
 
 
 def no_gallery(candidates: int, dimension: int) -> Prior:
-    """Nothing is known of the candidates but the probe's own references."""
+    """The prior without a gallery: the probe's own references decide alone."""
     return Prior(np.zeros((candidates, dimension)), np.zeros(candidates), 1.0)
 
 
 def gallery_prior(x: Doubles, generator: Integers, prompt: Integers, candidates: Sequence[int]) -> Prior:
-    """What whitened gallery pictures (n, d) say of `candidates`; the content of a prompt is the mean of its candidates' cells."""
+    """Prior of `candidates` from whitened gallery pictures (n, d); the content of a prompt is the mean of its candidates' cells."""
     used = np.isin(generator, candidates)
     if not used.any():
         return no_gallery(len(candidates), x.shape[1])
     x, generator, prompt = x[used], generator[used], prompt[used]
     y = centred(x, generator, prompt)
     means, cell, generators, _ = cells(y, generator, prompt)
-    found = [means[generators == g] for g in candidates]
+    own = [means[generators == g] for g in candidates]
     return Prior(
-        np.stack([m.mean(0) if len(m) else np.zeros(x.shape[1]) for m in found]),
-        np.array([float(len(m)) for m in found]),
+        np.stack([m.mean(0) if len(m) else np.zeros(x.shape[1]) for m in own]),
+        np.array([float(len(m)) for m in own]),
         float(np.bincount(cell).mean()),
         INTERACTION_KNOWN if np.bincount(cell).mean() >= SOLID_CELL else INTERACTION,
     )
 
 
 def batch_prior(cells: Sequence[Doubles], candidates: int, dimension: int, copies: int) -> Prior:
-    """What the resyntheses of other captions say: for each caption the candidates' mean resyntheses (C, d), of `copies` pictures."""
+    """Prior from the resyntheses of other captions: per caption a cell (C, d), the candidates' means of `copies` pictures each."""
     if not cells:
         return no_gallery(candidates, dimension)
     means: Doubles = np.mean([cell - cell.mean(0) for cell in cells], axis=0)
@@ -95,8 +95,8 @@ def batch_priors(captions: Sequence[str], references: Sequence[Sequence[Doubles]
     return [priors[caption] for caption in captions]
 
 
-def remaining_variance(known: Prior, counts: Integers, most: int) -> Doubles:
-    """What is still to be learned of each candidate, (C,): the variance of its mean after `counts` (C,) references, less that after `most`."""
-    prior = known.variance
-    variance: Doubles = prior / (1 + prior * counts) - prior / (1 + prior * np.maximum(counts, most))
+def remaining_variance(prior: Prior, counts: Integers, most: int) -> Doubles:
+    """(C,) variance that further references can still remove: that of each mean after `counts` (C,) references, less that after `most`."""
+    first = prior.variance
+    variance: Doubles = first / (1 + first * counts) - first / (1 + first * np.maximum(counts, most))
     return variance

@@ -1,7 +1,7 @@
-"""Scaling and whitening of features: what an extractor's constants and a gallery's covariance say of directions. Pure, float64.
+"""Scaling and whitening of features, by an extractor's constants and a gallery's covariance. Pure, float64.
 
 No network is trained. The constants are fitted in closed form: a classical within-class whitening. Pictures are labelled
-by generator and prompt; all those of one generator and one prompt are a *cell*.
+by generator and prompt; the pictures of one generator and one prompt are a *cell*.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..arrays import Doubles, Integers
 RIDGE = 0.3
 RANK = 300
 NUISANCE_RANK = 60
-"""Directions kept for each family of degradations."""
+"""Number of directions per family of degradations."""
 NUISANCE_SHARE = 0.5
-"""Trace of the degradations' second moment beside that of the covariance within cells."""
+"""Trace of the degradations' second moment relative to that of the covariance within cells."""
 GALLERY_WEIGHT = 0.8
-"""Share of the gallery's own covariance in the whitening, three pictures a cell or more."""
+"""Weight of the gallery's own covariance in the whitening, with three pictures per cell or more."""
 SOLID_CELL = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A second moment of features (d columns) by its leading eigenvectors; its whole trace, what was cut off included, is 1."""
+    """A second moment of features (d columns) by its leading eigenvectors; its full trace, truncated directions included, is 1."""
 
     vectors: Doubles
     """(d, r), orthonormal columns"""
@@ -36,22 +36,22 @@ class Moment:
 
     @property
     def rows(self) -> Doubles:
-        """(r, d) whose second moment this is."""
+        """Rows (r, d) that have this second moment."""
         return (self.vectors * np.sqrt(self.values)).T
 
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """What scales and whitens an extractor's features (d columns), fitted on generators that need not be candidates."""
+    """Constants that scale and whiten an extractor's features (d columns), fitted on generators that need not be candidates."""
 
     mean: Doubles
     """(d,)"""
     scale: Doubles
-    """(d,), standard deviation of the column, content removed, times the square root of its block's size: blocks weigh the same."""
+    """(d,) standard deviation of each column, content removed, times the square root of its block's size: blocks weigh the same"""
     foreign: Moment
-    """How pictures of one cell differ."""
+    """Second moment of the differences between pictures of one cell."""
     nuisance: Mapping[str, Doubles] = field(default_factory=dict)
-    """How features move when a picture is degraded: family (recompressed, resized …) → rows (r, d), their second moment."""
+    """Changes of features by degradations: family (recompressed, resized …) → rows (r, d) with the second moment of the changes."""
 
     def scaled(self, features: npt.NDArray[np.floating]) -> Doubles:
         """(n, d) features → (n, d), zero mean and equal blocks."""
@@ -66,7 +66,7 @@ class Whitening:
     vectors: Doubles
     shrink: Doubles
     within_trace: float
-    """Trace of the whitened covariance within cells, that of the scaled one being 1."""
+    """Trace of the covariance within cells after whitening; before it, the trace is 1."""
 
     def __call__(self, x: Doubles) -> Doubles:
         """(n, d) scaled → (n, d) whitened."""
@@ -89,7 +89,7 @@ def fit_constants(
     sizes = np.concatenate([np.full(size, size, np.float64) for size in block_sizes.values()])
     deviation = centred(x, generator, prompt).std(0)
     start = 0
-    for size in block_sizes.values():  # a nearly constant column must not be blown up
+    for size in block_sizes.values():  # a nearly constant column must not be amplified
         block = slice(start, start + size)
         deviation[block] += 1e-3 * deviation[block].mean() + 1e-8
         start += size
@@ -114,7 +114,7 @@ def centred(x: Doubles, generator: Integers, prompt: Integers) -> Doubles:
 def within(x: Doubles, generator: Integers, prompt: Integers) -> Doubles:
     """Rows (m, d) whose sum of squares is the covariance within cells, unbiased.
 
-    With one picture in a cell, what a generator's pictures do about its mean, content removed, takes its place.
+    If a cell has a single picture, the covariance of a generator's cells about its mean, content removed, takes its place.
     """
     y = centred(x, generator, prompt)
     means, cell, generators, _ = cells(y, generator, prompt)
@@ -132,7 +132,7 @@ def within(x: Doubles, generator: Integers, prompt: Integers) -> Doubles:
 
 
 def moment(rows: Doubles, rank: int = RANK) -> Moment:
-    """The second moment of `rows` (m, d), its trace made 1."""
+    """The second moment of `rows` (m, d), scaled to trace 1."""
     vectors, values = _eigen(rows / np.sqrt((rows**2).sum()), rank)
     return Moment(vectors, values)
 
@@ -140,35 +140,35 @@ def moment(rows: Doubles, rank: int = RANK) -> Moment:
 def whitening_of(
     constants: Constants, own: Moment | None = None, share: float = GALLERY_WEIGHT, families: Collection[str] | None = None
 ) -> Whitening:
-    """The whitening by an extractor's constants and, weighing `share`, the covariance `own` within a gallery's cells.
+    """The whitening by an extractor's constants and, with weight `share`, the covariance `own` within a gallery's cells.
 
-    `families` of degradations count as much as the difference of pictures does; None: all that the constants have.
+    `families`: the degradations that are whitened too; None: all of the constants.
     """
     share = 0.0 if own is None else share
     clean = [np.sqrt(1 - share) * constants.foreign.rows]
     if own is not None and share:
         clean.append(np.sqrt(share) * own.rows)
-    moved = [rows for family, rows in constants.nuisance.items() if families is None or family in families]
-    if moved:
-        together = np.concatenate(moved)
-        moved = [np.sqrt(NUISANCE_SHARE) * together / np.sqrt((together**2).sum())]
-    vectors, values = _eigen(np.concatenate([*clean, *moved]), RANK * (len(clean) + len(moved)))
-    ridge = RIDGE * (1 + NUISANCE_SHARE * len(moved)) / 200
+    degraded = [rows for family, rows in constants.nuisance.items() if families is None or family in families]
+    if degraded:
+        changes = np.concatenate(degraded)
+        degraded = [np.sqrt(NUISANCE_SHARE) * changes / np.sqrt((changes**2).sum())]
+    vectors, values = _eigen(np.concatenate([*clean, *degraded]), RANK * (len(clean) + len(degraded)))
+    ridge = RIDGE * (1 + NUISANCE_SHARE * len(degraded)) / 200
     shrink = 1 - np.sqrt(ridge / (values + ridge))
     rows = np.concatenate(clean)
     whole = float((rows**2).sum())
-    lost = max(0.0, 1 - whole)  # what the leading eigenvectors leave out is not shrunk
+    lost = max(0.0, 1 - whole)  # directions beyond the leading eigenvectors are not shrunk
     taken = float((shrink * (2 - shrink)) @ ((rows @ vectors) ** 2).sum(0))
     return Whitening(vectors, shrink, whole - taken + lost)
 
 
 def gallery_weight(cell: float, pictures: int) -> float:
-    """How much the covariance of a gallery of `pictures`, `cell` in each cell, weighs in the whitening."""
+    """Weight in the whitening of the covariance of a gallery with `pictures` pictures, `cell` of them per cell."""
     return GALLERY_WEIGHT if cell >= SOLID_CELL else pictures / (pictures + 60)
 
 
 def cells(x: Doubles, generator: Integers, prompt: Integers) -> tuple[Doubles, Integers, Integers, Integers]:
-    """Means of the cells (m, d), each picture's cell (n,), each cell's generator and prompt (m,)."""
+    """Means of the cells (m, d), the cell of each picture (n,), the generator and the prompt of each cell (m,)."""
     keys, cell = np.unique(np.stack([generator, prompt]), axis=1, return_inverse=True)
     cell = cell.reshape(-1)
     order = np.argsort(cell, kind="stable")
@@ -190,5 +190,5 @@ def _eigen(rows: Doubles, rank: int) -> tuple[Doubles, Doubles]:
 
 def _leading(values: Doubles, rank: int) -> Integers:
     order: Integers = np.argsort(-values)[:rank]
-    kept: Integers = order[values[order] > 1e-9 * values.max(initial=0.0)]
-    return kept
+    leading: Integers = order[values[order] > 1e-9 * values.max(initial=0.0)]
+    return leading

@@ -198,7 +198,8 @@ def compare(attributor: Attributor, drawn: ProbeReferences) -> list[Row]:
         ),
         row("pictures", "pictures a probe", found["pictures"], found["of_pictures"], found["of_pictures"] / found["pictures"], None, None),
         row(
-            f"same first candidate where the exhaustive run attributes ({found['differ']} of {found['attributed']} differ, 95 % from {found['agreement_ci95'][0]:.3f})",
+            f"same first candidate where the exhaustive run attributes ({found['differ']} of {found['attributed']} differ, "
+            f"95 % from {found['agreement_ci95'][0]:.3f})",
             "share",
             found["agreement"],
             1.0,

@@ -175,7 +175,8 @@ def accuracy(found: Mapping[str, npt.NDArray[Any]]) -> list[Row]:
     def row(kind: str, steps: str, k: str, other: tuple[str, str], name: str) -> Row:
         hit, base = (found[f"{a}|{b}|{k}"].argmax(1) == found["truth"] for a, b in ((kind, steps), other))
         (low, high), change = (metrics.interval(v, found["prompt"]) for v in (hit.astype(float), hit.astype(float) - base))
-        text = f"probes of {kind}, {k} references of {steps} steps: {hit.mean():.3f} [{low:.3f}, {high:.3f}], {_points(hit.mean() - base.mean(), change)}"
+        text = f"probes of {kind}, {k} references of {steps} steps: {hit.mean():.3f} [{low:.3f}, {high:.3f}]"
+        text += f", {_points(hit.mean() - base.mean(), change)}"
         beside = measured("steps", text, ours=hit.mean(), peer=base.mean(), peer_name=name, goal=None, unit="share")
         return replace(beside, ratio=beside.ours / max(beside.peer, 1e-9))  # more is better, other than of a time
 

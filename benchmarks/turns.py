@@ -47,7 +47,10 @@ class Turn:
 
 
 class Ours:
-    """An attributor of the zoo that is given `chunk` probes at a time, by default as many as `resynth attribute`; options as of `Attributor.open`."""
+    """An attributor of the zoo, called with `chunk` probes at a time.
+
+    The default chunk is that of `resynth attribute`. The options are those of `Attributor.open`.
+    """
 
     def __init__(self, *, chunk: int | None = None, **options: Any) -> None:
         from resynth_fast import Attributor

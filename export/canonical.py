@@ -139,7 +139,10 @@ class MaskedText(torch.nn.Module):
 
 
 class MaskedTransformer(torch.nn.Module):
-    """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d), `cond_1` (b, l) → `model_output` (b, c, h, w), without a learned variance."""
+    """`latents` (b, c, h, w), `timestep` (b,), `cond_0` (b, l, d), `cond_1` (b, l) → `model_output` (b, c, h, w).
+
+    A learned variance is cut off.
+    """
 
     def __init__(self, transformer: Any, timestep_scale: float = 1.0, **constants: Any) -> None:
         super().__init__()

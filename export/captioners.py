@@ -110,7 +110,8 @@ def verified(bundle: Bundle, folder: Path) -> Parity:
     source = bundle.get("source", dict).get("sha256")
     if source != (found := checkpoint_sha256(folder)):
         raise BundleError(
-            f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…; give the checkpoint that it was exported from"
+            f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…; "
+            "give the checkpoint that it was exported from"
         )
     halved = bundle.components["decoder"].precision == PRECISIONS["fp16"]
     pictures, made, _ = _load(folder, bundle.get("decoding", dict)["max_tokens"], halved=halved)
@@ -126,7 +127,8 @@ def _load(folder: Path, limit: int, *, halved: bool) -> tuple[Preprocessing, Cap
     pictures = preprocessing.read(folder)
     if pictures.cropped or pictures.resample != preprocessing.BICUBIC:
         raise ConfigError(
-            f"{folder}: its processor crops, or resizes by another filter than bicubic; a captioner must take the whole picture, squeezed to a square"
+            f"{folder}: its processor crops, or resizes by another filter than bicubic; "
+            "a captioner must take the whole picture, squeezed to a square"
         )
     return pictures, _ARCHITECTURES[kind](folder, pictures, limit, halved), kind
 
@@ -239,7 +241,8 @@ def _blip(folder: Path, pictures: Preprocessing, limit: int, halved: bool) -> Ca
         raise ConfigError(f"max_tokens is {limit}, but {folder} has {text.max_position_embeddings} positions; lower it")
     if vision.image_size != pictures.side:
         raise ConfigError(
-            f"{folder}: its processor makes pictures of {pictures.side} px, but its config takes {vision.image_size} px; they must agree: fetch the checkpoint again"
+            f"{folder}: its processor makes pictures of {pictures.side} px, but its config takes {vision.image_size} px; "
+            "they must agree: fetch the checkpoint again"
         )
     tokenizer = _tokenizer(folder)
     if not text.sep_token_id < len(tokenizer) <= text.vocab_size:  # the start token may exist only in the model

@@ -147,7 +147,8 @@ def tensors(path: Path) -> dict[str, tuple[int, ...]]:
         raise ConfigError(f"{path}: its header cannot be read ({_line(error)}); fetch it again") from error
     if absurd:
         raise ConfigError(
-            f"{path}: tensor {absurd[0][:80]!r} has {entries[absurd[0]]} elements; a model has at most {MAX_ELEMENTS}: give another checkpoint"
+            f"{path}: tensor {absurd[0][:80]!r} has {entries[absurd[0]]} elements; "
+            f"a model has at most {MAX_ELEMENTS}: give another checkpoint"
         )
     return entries
 
@@ -169,7 +170,8 @@ def _parts(folder: Path) -> Iterator[tuple[str, Any]]:
         found = getattr(importlib.import_module(library), cls, None) if library in LIBRARIES else None
         if not isinstance(found, type) or not issubclass(found, PARTS):
             raise ConfigError(
-                f"{folder}/model_index.json: {name} is {library}.{cls}; it must be a network, noise scheduler or tokenizer of {' or '.join(LIBRARIES)}"
+                f"{folder}/model_index.json: {name} is {library}.{cls}; "
+                f"it must be a network, noise scheduler or tokenizer of {' or '.join(LIBRARIES)}"
             )
         if "/" in name or "\\" in name or name == ".." or not (folder / name).is_dir():
             raise ConfigError(f"{folder}: the folder {name!r} is missing; fetch the checkpoint again")
@@ -193,13 +195,15 @@ def _network(folder: Path, cls: Any) -> torch.nn.Module:
         )
     except Exception as error:  # the exceptions of the libraries share no base class
         raise ConfigError(
-            f"{folder} cannot be opened as {cls.__name__} ({_line(error)}); its config and its weights do not match: fetch the checkpoint again"
+            f"{folder} cannot be opened as {cls.__name__} ({_line(error)}); "
+            "its config and its weights do not match: fetch the checkpoint again"
         ) from error
     info = info if isinstance(info, dict) else vars(info)
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
         if found := sorted(str(key) for key in info.get(kind) or ()):
             raise ConfigError(
-                f"{folder}: {len(found)} {kind.replace('_', ' ')} as {cls.__name__} ({found[0][:120]}); its config and its weights do not match: fetch the checkpoint again"
+                f"{folder}: {len(found)} {kind.replace('_', ' ')} as {cls.__name__} ({found[0][:120]}); "
+                "its config and its weights do not match: fetch the checkpoint again"
             )
     model.eval()
     return model
@@ -228,7 +232,8 @@ def _check_config(path: Path, count: int) -> None:
         for key, value in part.items():
             if "layers" in key and isinstance(value, int) and value > count:
                 raise ConfigError(
-                    f"{path}: {key} is {value}, but the weights are {count} tensors; its config and its weights do not match: fetch the checkpoint again"
+                    f"{path}: {key} is {value}, but the weights are {count} tensors; "
+                    "its config and its weights do not match: fetch the checkpoint again"
                 )
 
 

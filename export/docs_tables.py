@@ -1,4 +1,7 @@
-"""`python -m resynth_fast.export.docs_tables > docs/families.md`: export a tiny pipeline of each family and tabulate the measured differences."""
+"""Export a tiny pipeline of each family and tabulate the measured differences.
+
+python -m resynth_fast.export.docs_tables > docs/families.md
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,12 @@ Written by `python -m resynth_fast.export.docs_tables > docs/families.md` with {
 ## Families
 
 A tiny pipeline of each family (random weights, every kind of part that its full-size relatives have) is exported in
-fp16 (weights are rounded to 16 bits first; what is compared has the same weights on both sides) and compared: each component with torch at two batch sizes (largest difference, of the output's magnitude), the whole
-picture with diffusers' own pipeline at 4 and 8 steps from the same noise (largest difference of 255; half a level is the
-rounding to 8 bits). Seconds are one export of that component on a shared, busy processor. OpenVINO: compiles in float32 and
-agrees with ONNX Runtime. TensorRT-RTX: builds for compute capabilities {capabilities}; built, not run.
+fp16 and compared. Weights are rounded to 16 bits first, so both sides of a comparison have the same weights. Each
+component is compared with torch at two batch sizes (error: the largest difference, relative to the output's magnitude).
+The whole picture is compared with diffusers' own pipeline at 4 and 8 steps from the same noise (picture: the largest
+difference of 255; half a level is the rounding to 8 bits). Seconds are one export of that component on a shared, busy
+processor. OpenVINO: compiles in float32 and agrees with ONNX Runtime. TensorRT-RTX: builds for compute capabilities
+{capabilities}; built, not run.
 
 | family | component | inputs | export s | error | OpenVINO | TensorRT-RTX | picture |
 |---|---|---|---|---|---|---|---|

@@ -109,7 +109,8 @@ def _of_size(model: Any, side: int, folder: Path) -> Any:
     """An encoder of one fixed size, which must be `side`."""
     if model.config.image_size != side:
         raise ConfigError(
-            f"{folder}: its processor makes pictures of {side} px, but its config takes {model.config.image_size} px; they must agree: fetch the checkpoint again"
+            f"{folder}: its processor makes pictures of {side} px, but its config takes {model.config.image_size} px; "
+            "they must agree: fetch the checkpoint again"
         )
     return model
 

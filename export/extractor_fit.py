@@ -78,7 +78,8 @@ def _verify(space: FeatureSpace) -> None:
     error = float(np.abs(together - alone).max() / np.abs(alone).max())
     if not error <= BATCH_TOLERANCE:
         raise BundleError(
-            f"{space.name}: a picture's features change by {error:.1e} with the rest of the batch; at most {BATCH_TOLERANCE:.0e} is allowed, so nothing was written"
+            f"{space.name}: a picture's features change by {error:.1e} with the rest of the batch; "
+            f"at most {BATCH_TOLERANCE:.0e} is allowed, so nothing was written"
         )
 
 

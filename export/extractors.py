@@ -118,7 +118,8 @@ def read_checkpoint(
         error = float(np.abs(found[tap] - wanted).max() / np.abs(wanted).max())
         if not error <= TAP_TOLERANCE:
             raise BundleError(
-                f"{folder.name}: {tap} differs from transformers by {error:.1e}; at most {TAP_TOLERANCE:.0e} is allowed, so nothing was written"
+                f"{folder.name}: {tap} differs from transformers by {error:.1e}; "
+                f"at most {TAP_TOLERANCE:.0e} is allowed, so nothing was written"
             )
     return encoder
 

@@ -62,7 +62,8 @@ def export(network: Network, path: Path, *, halved: bool = True) -> OnnxModel:
             gc.collect()  # reference cycles of the exporter hold the widened weights
     if (size := model.ByteSize()) > MAX_GRAPH_BYTES:
         raise ConfigError(
-            f"the graph has {size / 1e9:.1f} GB without its weights; at most {MAX_GRAPH_BYTES / 1e9:.1f} GB can be written: export a smaller model"
+            f"the graph has {size / 1e9:.1f} GB without its weights; "
+            f"at most {MAX_GRAPH_BYTES / 1e9:.1f} GB can be written: export a smaller model"
         )
     path.write_bytes(graph := model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path)

@@ -82,7 +82,8 @@ def verified(bundle: Bundle, folder: Path, prompts: Sequence[str] = PROMPTS) -> 
     source = bundle.get("source", dict).get("sha256")
     if source != (found := checkpoint_sha256(folder)):
         raise BundleError(
-            f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…; give the checkpoint that it was exported from"
+            f"{bundle.name} was exported from a checkpoint with SHA-256 {str(source)[:12]}…, {folder} has {found[:12]}…; "
+            "give the checkpoint that it was exported from"
         )
     asked = bundle.guidance
     halved = bundle.components["denoiser"].precision == PRECISIONS["fp16"]
@@ -90,7 +91,8 @@ def verified(bundle: Bundle, folder: Path, prompts: Sequence[str] = PROMPTS) -> 
     tables = bundle.get("step_tables", dict)
     if _resolution(generator) not in tables:
         raise BundleError(
-            f"{bundle.name} has step tables for {', '.join(tables)}, but {folder} makes pictures of {_resolution(generator)}; export it again"
+            f"{bundle.name} has step tables for {', '.join(tables)}, but {folder} makes pictures of {_resolution(generator)}; "
+            "export it again"
         )
     steps = sorted(map(int, tables[_resolution(generator)]))
     parity = Parity(components=verify.components(bundle, generator.networks))

@@ -64,7 +64,8 @@ def step_table(scheduler: Any, steps: int, **arguments: Any) -> dict[str, Any]:
     if not error <= 1:  # NaN is refused as well
         because = f" (its settings: {', '.join(settings)})" if settings else ""
         raise NotLinear(
-            f"{name} at {steps} steps cannot be a step table: a replayed walk differs by {error:.1e} times the tolerance{because}; {WAY_OUT}"
+            f"{name} at {steps} steps cannot be a step table: "
+            f"a replayed walk differs by {error:.1e} times the tolerance{because}; {WAY_OUT}"
         )
     return table
 
@@ -160,7 +161,8 @@ def _shortest(samples: Doubles, call: int, noises: list[int]) -> dict[str, Any]:
 def _replay(scheduler: Any, table: dict[str, Any]) -> float:
     """Largest difference between the scheduler's loop and the table's, relative to the tolerance.
 
-    That is WALK_TOLERANCE of the sample's magnitude, or what float32 itself loses of the walk's largest. The model is any bounded function of its input; predicted pictures far outside of [-1, 1] come by themselves.
+    The tolerance is WALK_TOLERANCE of the sample's magnitude, or the rounding of float32 at the walk's largest magnitude.
+    The model is any bounded function of its input; its predicted pictures reach far outside of [-1, 1].
     """
     rng = torch.Generator().manual_seed(0)
     shape = (1, 4, 8, 8)

@@ -68,7 +68,8 @@ class File:
             found = digest()
             if found != self.sha256:
                 raise BundleError(
-                    f"{self.path} has SHA-256 {found[:12]}…, but the manifest lists {self.sha256[:12]}…: the file was changed or truncated; export the bundle again"
+                    f"{self.path} has SHA-256 {found[:12]}…, but the manifest lists {self.sha256[:12]}…: "
+                    "the file was changed or truncated; export the bundle again"
                 )
             _verified.add(key)
 
@@ -278,7 +279,8 @@ class Bundle:
         unconditional = entry.get("unconditional", "empty")
         if unconditional not in UNCONDITIONAL:
             raise BundleError(
-                f"{self.folder}: guidance.unconditional is {unconditional!r}, this runtime knows {', '.join(UNCONDITIONAL)}; update resynth-fast"
+                f"{self.folder}: guidance.unconditional is {unconditional!r}, "
+                f"this runtime knows {', '.join(UNCONDITIONAL)}; update resynth-fast"
             )
         scale, rescale = (_typed({"rescale": 0.0} | entry, key, (int, float), self.folder, "guidance") for key in ("scale", "rescale"))
         return Guidance(mode, float(scale), float(rescale), unconditional)
@@ -295,7 +297,8 @@ class Bundle:
         entry = tables.get(str(steps))
         if entry is None:
             raise BundleError(
-                f"{self.name}: no step table for {steps} steps at {height}x{width}; the bundle has tables for {', '.join(sorted(tables, key=int))} steps: choose one of these, or export again with --steps"
+                f"{self.name}: no step table for {steps} steps at {height}x{width}; "
+                f"the bundle has tables for {', '.join(sorted(tables, key=int))} steps: choose one of these, or export again with --steps"
             )
         where = f"step_tables.{height}x{width}.{steps}"
         try:
@@ -352,7 +355,8 @@ class Bundle:
         for i, file in enumerate(files):
             if file.path != graph.path.parent / f"{file.sha256}{DATA_SUFFIX}":
                 raise BundleError(
-                    f"{self.folder}: {where}.data.{i}.file is {file.path.name!r}; a file of weights must be named by its SHA-256 with {DATA_SUFFIX} and lie beside its graph; export the bundle again"
+                    f"{self.folder}: {where}.data.{i}.file is {file.path.name!r}; "
+                    f"a file of weights must be named by its SHA-256 with {DATA_SUFFIX} and lie beside its graph; export the bundle again"
                 )
         return files
 

@@ -157,7 +157,10 @@ class Client:
         return f"{self._who}: {self.host}"
 
     def answer(self, body: dict[str, Any]) -> bytes:
-        """The answer to `body`, which is sent again where that may help, after a growing pause or the one asked for. Raises as `picture`."""
+        """Send `body` and return the answer. Raises as `picture`.
+
+        It is sent again where that may help, after a growing pause or the pause that the server asks for.
+        """
         from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
         growing = wait_exponential_jitter(initial=1, max=30)

@@ -94,7 +94,9 @@ def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[n
 
 
 def rescaled(output: A, guidance: Guidance, device: Device[A] = CPU) -> A:  # type: ignore[assignment]
-    """Guidance drawn back to the deviation of each conditional row by the share `guidance.rescale` (Lin et al. 2023, arXiv 2305.08891, 3.4).
+    """Rescale guidance to the deviation of each conditional row by the share `guidance.rescale`.
+
+    Lin et al. 2023, arXiv 2305.08891, section 3.4.
 
     `output` (2 b, c, h, w): the unconditional rows, then the conditional ones; returns (b, c, h, w).
     """

@@ -9,7 +9,7 @@ A1111 = """a red fox, (snow:1.2) <lora:fox_v2:0.8>
 in a forest, Steps: many
 Negative prompt: blurry, text
 watermark
-Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 18446744073709551615, Size: 512x768, Model hash: 6ce0161689, Model: "dream, shaper: 8", Version: v1.9.4"""
+Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 18446744073709551615, Size: 512x768, Model hash: 6ce0161689, Model: "dream, shaper: 8", Version: v1.9.4"""  # noqa: E501
 
 
 SD = {

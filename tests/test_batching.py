@@ -26,7 +26,7 @@ SOON_S = 30
 
 
 class Engine:
-    """`y` = 2 x, row by row; what is not a number is refused, and so are more rows than it can hold. While `shut`, a call takes until it is opened."""
+    """Computes `y` = 2 x, row by row. It refuses NaN, and more rows than it can hold. While `shut`, a call blocks until it is opened."""
 
     fallback = ""
 

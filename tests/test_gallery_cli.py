@@ -209,10 +209,11 @@ def test_stored_features_are_those_of_the_extractor(resynth: Any, tmp_path: Path
 
 def test_attribution_with_a_gallery_does_not_load_the_evaluation(tmp_path: Path) -> None:
     picture = EXAMPLES / "01.png"
+    arguments = ["attribute", str(picture), "--gallery", str(tmp_path / "gallery"), "--policy", "both", "-k", "1", "--steps", "1"]
     command = f"""
 import sys
 from resynth_fast.cli.__main__ import app
-app({["attribute", str(picture), "--gallery", str(tmp_path / "gallery"), "--policy", "both", "-k", "1", "--steps", "1"]!r}, standalone_mode=False)
+app({arguments!r}, standalone_mode=False)
 print(sorted(name for name in sys.modules if name.startswith("resynth_fast.evaluation")), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-P", "-c", command], capture_output=True, text=True, check=True)

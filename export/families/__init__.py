@@ -55,9 +55,10 @@ def names() -> list[str]:
 
 
 def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0.0, *, halved: bool = True) -> Generator:
-    """The pipeline in `folder`, its weights resting in float16 if they are to be `halved` (see `weights`); ConfigError if no family takes it.
+    """Load the pipeline in `folder` as a generator.
 
-    Without a guidance scale it is the pipeline's own default.
+    With `halved`, its weights stay in float16 between uses (see `weights`). Without a guidance scale, the pipeline's own
+    default is used. ConfigError if no family takes the pipeline.
     """
     kind = checkpoints.pipeline_class(folder)
     family = _family(kind, folder)

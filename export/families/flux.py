@@ -25,7 +25,10 @@ MAX_WORD_TOKENS = 512
 
 
 class Text(torch.nn.Module):
-    """`tokens_0` for the pooled state, `tokens_1` for the words (left out where one encoder is both) → `cond_0` (b, l, d), `cond_1` (b, e)."""
+    """`tokens_0` (b, l), `tokens_1` (b, m) → `cond_0` (b, l, d), the states of the words; `cond_1` (b, e), the pooled state.
+
+    `tokens_0` gives the pooled state, `tokens_1` the words. Where one encoder does both, there is no `tokens_1`.
+    """
 
     def __init__(self, summary: torch.nn.Module, words: torch.nn.Module | None) -> None:
         super().__init__()

@@ -80,7 +80,8 @@ def restore(bundle: Bundle) -> Any:
     for part in ("text_encoder", "denoiser"):  # the autoencoder's hash includes its encoder
         if lineage[part] != bundle.lineage[part]:
             raise BundleError(
-                f"{bundle.name}: the restored {part} is not the exported one, its weights hash to {lineage[part][:12]}…; export the bundle again"
+                f"{bundle.name}: the restored {part} is not the exported one, its weights hash to {lineage[part][:12]}…; "
+                "export the bundle again"
             )
     return pipeline
 

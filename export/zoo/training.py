@@ -65,7 +65,8 @@ def fit(
         recent.append(value.item())
         if step % 100 == 0:
             print(
-                f"{checkpoint.stem} step {step}/{schedule.steps} loss {sum(recent) / len(recent):.4f} cpu {spent + time.process_time() - start:.0f} s",
+                f"{checkpoint.stem} step {step}/{schedule.steps} loss {sum(recent) / len(recent):.4f}",
+                f"cpu {spent + time.process_time() - start:.0f} s",
                 flush=True,
             )
             recent = []

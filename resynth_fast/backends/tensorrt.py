@@ -54,7 +54,11 @@ class TensorRt:
     runs_on_caller_thread = False
 
     def __init__(self, plans: Path, context: Any, libraries: dict[str, Any], device: Device[Any] = CPU) -> None:
-        """`libraries`: flavour → module of TensorRT-RTX or TensorRT; `device`: where arrays can stay, on the device if there are kernels."""
+        """Open a folder of plans.
+
+        `libraries` maps a flavour to its module, TensorRT-RTX or TensorRT. `device` holds the engines' arrays: the GPU if the
+        package has CUDA kernels, else the CPU.
+        """
         self.plans, self.context, self._libraries, self.device = plans, context, libraries, device
 
     def version(self) -> str:
@@ -90,7 +94,8 @@ class TensorRt:
                 pass  # someone else's file, or one that is being written
         versions = " or ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
         raise DeviceError(
-            f"{self.plans} has no whole plan of component {component_sha256[:12]}… for compute capability {self.context.compute_capability} and {versions}; "
+            f"{self.plans} has no whole plan of component {component_sha256[:12]}… "
+            f"for compute capability {self.context.compute_capability} and {versions}; "
             f"build it with `resynth export plans BUNDLE --to {self.plans} --compute-capability {self.context.compute_capability}`"
         )
 

@@ -58,7 +58,10 @@ class HttpCandidate(GenerativeCandidate):
         self._store = store or Path(platformdirs.user_cache_dir("resynth-fast")) / "http"
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
-        """See `GenerativeCandidate.make`; the server decides how many steps it takes. Raises as `Client.picture`; what was made until then is kept."""
+        """See `GenerativeCandidate.make`. The server chooses the number of steps.
+
+        Raises as `Client.picture`; the pictures received before the error are kept.
+        """
         with files.write_errors(self._store):
             self._store.mkdir(parents=True, exist_ok=True)
         pool = ThreadPoolExecutor(self.settings.parallel)

@@ -47,7 +47,10 @@ def bench(
     memory_budget: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure latency and throughput of attribution by concurrency, and cold, cached and warm starts; the scheduler uses the costs it finds."""
+    """Measure latency and throughput of attribution by concurrency, and cold, cached and warm starts.
+
+    The scheduler uses the costs that it finds.
+    """
     from .. import images
     from ..attributor import Attributor
     from . import closed_loop, output

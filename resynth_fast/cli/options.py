@@ -27,7 +27,8 @@ CandidatesOption = Annotated[
         "--candidates",
         "-c",
         help="A source of candidates: zoo:, zoo:NAME, a bundle's folder or a folder of bundles, "
-        "NAME=FOLDER (exemplars: pictures known to come from NAME), NAME=https://HOST#model=MODEL,key=VARIABLE (an images API); repeatable.",
+        "NAME=FOLDER (exemplars: pictures known to come from NAME), "
+        "NAME=https://HOST#model=MODEL,key=VARIABLE (an images API); repeatable.",
     ),
 ]
 ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyntheses per candidate.")]

@@ -70,7 +70,7 @@ class CudaDevice(KernelDevice[CudaArray]):
 
 @functools.cache
 def cuda_device() -> CudaDevice | None:
-    """That of the process; None where there is no device, or the package was built without CUDA kernels: arrays then go through the host."""
+    """The device of this process. None without a GPU or without CUDA kernels: arrays then go through the host."""
     if kernels.cuda() is None:
         return None
     try:

@@ -21,7 +21,10 @@ Strides = tuple[int, ...]
 
 
 class CudaArray:
-    """(…) on the device of `context`, a `CudaContext`, in C order unless it is a view of part of each row. A view keeps the memory of the whole."""
+    """An array on the device of `context`, a `CudaContext`.
+
+    It is in C order, unless it is a view of part of each row. A view keeps the memory of the whole array alive.
+    """
 
     __slots__ = ("address", "context", "dtype", "owner", "shape", "strides")
 
@@ -108,7 +111,10 @@ class CudaArray:
         return kind, number
 
     def __dlpack__(self, **asked: Any) -> Any:
-        """See the DLPack protocol. A consumer that names a stream gets finished values; our kernels name none and use the context's stream."""
+        """See the DLPack protocol.
+
+        A consumer that names a stream gets finished values. Our kernels name none and use the context's stream.
+        """
         if asked.get("stream") is not None:
             self.context.synchronize()
         array = kernels.native.at_address(

@@ -59,7 +59,10 @@ class CudaContext:
         self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size_bytes: int) -> int:
-        """Allocate at least `size_bytes`; the address is a multiple of 256. DeviceError if memory is short even after freeing the free list."""
+        """Allocate at least `size_bytes` at a multiple of 256.
+
+        DeviceError if memory is short even after the free list was freed.
+        """
         size_bytes = 1 << (max(size_bytes, SMALLEST_BYTES) - 1).bit_length()
         try:
             address = self._kept.setdefault(size_bytes, []).pop()

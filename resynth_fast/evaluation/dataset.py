@@ -89,7 +89,8 @@ def read(root: Path) -> Dataset:
     )
     if not rows or len(generators) < 2:
         raise ConfigError(
-            f"{root} holds pictures of {len(generators) if rows else 0} generators; attribution needs at least two, laid out as <prompt>/<generator>/<pictures>"
+            f"{root} holds pictures of {len(generators) if rows else 0} generators; "
+            "attribution needs at least two, laid out as <prompt>/<generator>/<pictures>"
         )
     return Dataset(
         files=tuple(row[0] for row in rows),

@@ -21,7 +21,10 @@ References = Sequence[Sequence[Doubles]]
 
 
 def race(attributor: Attributor, captions: Sequence[str], points: Sequence[Doubles], references: References) -> Counts:
-    """Number of references (n, C) that the race of each probe (d,) uses; they are the pictures that `resynth attribute --race` generates."""
+    """Number of references (n, C) that the race of each probe (d,) uses.
+
+    They are the pictures that `resynth attribute --race` generates.
+    """
     names, seeds = list(attributor.candidates), attributor.options.seeds
     by_request = {
         Request(name, caption, seed): point

@@ -77,7 +77,8 @@ class FeatureSpace:
         """The space that a gallery's fit makes of this one; ConfigError if it was fitted on another extractor."""
         if fit.extractor != self.sha256:
             raise ConfigError(
-                f"the gallery was fitted with extractor {fit.extractor[:12]}…, this run uses {self.name} ({self.sha256[:12]}…); choose the gallery or the extractor that belongs to it"
+                f"the gallery was fitted with extractor {fit.extractor[:12]}…, "
+                f"this run uses {self.name} ({self.sha256[:12]}…); choose the gallery or the extractor that belongs to it"
             )
         return replace(self, whitening=fit.whitening(self.constants), calibration=fit.calibration or self.calibration, fit=fit)
 

@@ -87,7 +87,10 @@ class ResynthesisCache:
 
 
 def load_fit(gallery: Gallery, sha256: str | None = None) -> GalleryFit:
-    """The fit whose hash begins with `sha256`; without one, the newest. ConfigError if there is none, or more than one with that beginning."""
+    """The fit whose hash begins with `sha256`; without one, the newest.
+
+    ConfigError if there is none, or more than one with that beginning.
+    """
     names = [name for name in gallery.fits() if name.startswith(sha256 or "")]
     if not names:
         wanted = f"no fit {sha256}" if sha256 else "no fit"

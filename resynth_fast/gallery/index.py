@@ -221,7 +221,10 @@ class Index:
         return self.next_row(), int(self.one("SELECT count(*) FROM quarantine")[0])
 
     def facts(self, blocks: int, available: Callable[[], int], previous: Facts | None) -> Facts:
-        """The present facts. Only rows that `previous` lacks are read. `available`: gives the rows in the vector files, called afterwards."""
+        """The present facts. Only rows that `previous` lacks are read.
+
+        `available` is called afterwards; it returns the number of rows in the vector files.
+        """
         with self._lock:
             state = self.state()
             if previous is not None and previous.state == state:

@@ -156,7 +156,8 @@ def read(folder: Path) -> Layout:
         manifest = json.loads(content)
     except OSError as error:
         raise BundleError(
-            f"no gallery at {folder}: cannot read {MANIFEST} ({error.strerror}); name a gallery's folder, or create one with `resynth gallery add`"
+            f"no gallery at {folder}: cannot read {MANIFEST} ({error.strerror}); "
+            "name a gallery's folder, or create one with `resynth gallery add`"
         ) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({error}); restore it from a copy") from error

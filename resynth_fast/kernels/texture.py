@@ -10,7 +10,10 @@ from .twins import texture as twin
 
 
 def textures(pictures: npt.NDArray[np.uint8], dimension: int) -> npt.NDArray[np.float32]:
-    """(n, S, S, 3) uint8 sRGB, S a multiple of 8 of 32 … 4096 → (n, dimension) float32; see `TextureExtractor`, which knows the dimension."""
+    """(n, S, S, 3) uint8 sRGB → (n, dimension) float32; S is a multiple of 8 in 32 … 4096.
+
+    `TextureExtractor` gives the dimension for a side.
+    """
     features = np.empty((len(pictures), dimension), np.float32)
     if kernels.compiled():
         kernels.native.texture(np.ascontiguousarray(pictures), features)

@@ -200,7 +200,8 @@ def _check(options: Options, names: Sequence[str], generators: int, exemplar_sou
         raise ConfigError(f"policy is {options.policy!r}: it looks into a gallery; name one with --gallery")
     if options.max_pictures is not None and options.max_pictures < generators:
         raise ConfigError(
-            f"max_pictures is {options.max_pictures}; each of the {generators} candidates generates at least one: allow {generators} or more"
+            f"max_pictures is {options.max_pictures}; "
+            f"each of the {generators} candidates generates at least one: allow {generators} or more"
         )
     if options.together and fitted:
         raise ConfigError("together and a gallery exclude each other, as both provide the prior; leave out one of the two")

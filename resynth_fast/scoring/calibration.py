@@ -62,9 +62,8 @@ def warnings(calibration: Calibration, references: int, steps: int) -> Sequence[
     point = calibration.at(references, steps)
     if (point.references, point.steps or steps) == (references, steps):
         return ()
-    return (
-        f"probabilities and thresholds were calibrated with {point.references} references at {point.steps} steps, not with {references} at {steps}",
-    )
+    calibrated = f"{point.references} references at {point.steps} steps"
+    return (f"probabilities and thresholds were calibrated with {calibrated}, not with {references} at {steps}",)
 
 
 def _ratio(a: int, b: int) -> float:

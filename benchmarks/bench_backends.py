@@ -1,14 +1,14 @@
-"""Every backend that is installed beside torch, on the same components and inputs.
+"""Compare every installed backend with torch, on the same components and inputs.
 
     python benchmarks/bench_backends.py [--json] [--threads 1] [--batches 1,4] [--only unet] [--compile]
     python benchmarks/bench_backends.py --labels 200
 
-Torch runs eagerly in inference mode with its fused attention, and by torch.compile with `--compile`, which takes up to
-minutes a component. A backend's output is compared with torch's before anything is timed. The limit is the fastest
-matrix product in float32 that NumPy and torch do beside it; bfloat16 may pass it.
+Torch runs eagerly in inference mode with its fused attention. With `--compile` it also runs by torch.compile, which takes
+up to minutes per component. A backend's output is compared with torch's before anything is timed. The limit is the faster
+of NumPy's and torch's float32 matrix products, timed in turn with the rest; bfloat16 may exceed it.
 
-`--labels N` times nothing: N probes, drawn once by the zoo, are attributed by every backend (two references, eight
-steps), and their answers compared with ONNX Runtime's.
+`--labels N` times nothing. The zoo generates N probes once, every backend attributes them (two references, eight steps),
+and the verdicts are compared with those of ONNX Runtime.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
@@ -44,7 +44,7 @@ from resynth_fast.types import Verdict
 
 BACKENDS = ("onnxruntime", "openvino", "openvino:bf16", "torch")
 TOLERANCE, NARROW_TOLERANCE = 1e-4, 1e-1
-"""Error allowed, of the largest output: in float32, and in 16 bits, where the variant ends in 16."""
+"""Largest allowed error relative to the largest output: in float32, and in 16 bits (backends whose variant ends in 16)."""
 GOALS = {
     "unet": {"onnxruntime": 1.6, "openvino:bf16": 2.3},
     "denoiser": {"onnxruntime": 1.6},
@@ -52,8 +52,8 @@ GOALS = {
     "text": {"onnxruntime": 1.6},
     "decoder": {"onnxruntime": 1.05},
 }
-"""Least ratio to eager torch at batch 1, by the last word of a component and by backend."""
-SIDE = 1024  # of the matrix product that is the limit
+"""Smallest acceptable ratio to eager torch at batch 1, by the last word of a component's name and by backend."""
+SIDE = 1024  # rows and columns of the matrices whose product is the limit
 PROBE_STEPS, AGREEMENT = 20, 0.99
 
 Run = Callable[[], npt.NDArray[np.float32]]
@@ -66,10 +66,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=int(os.environ["OMP_NUM_THREADS"]))
     parser.add_argument("--batches", default="1,4")
     parser.add_argument("--backends", nargs="+", default=BACKENDS)
-    parser.add_argument("--only", default="", help="components whose names hold this")
+    parser.add_argument("--only", default="", help="run only components whose names contain this")
     parser.add_argument("--rounds", type=int, default=ROUNDS // 2)
-    parser.add_argument("--compile", action="store_true", help="torch.compile too")
-    parser.add_argument("--labels", type=int, help="compare the answers to so many probes")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    parser.add_argument("--labels", type=int, help="instead compare the verdicts on this many probes")
     arguments = parser.parse_args()
     if arguments.threads != int(os.environ["OMP_NUM_THREADS"]):  # NumPy has read it
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)})
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def usable(wanted: Sequence[str], threads: int) -> Iterator[tuple[str, EnginePool]]:
-    """The backends that are installed; of the others stderr tells."""
+    """The pools of the installed backends. The others are reported on stderr."""
     for name in wanted:
         try:
             yield name, EnginePool(name, threads=threads, strict=True)
@@ -94,7 +94,10 @@ def usable(wanted: Sequence[str], threads: int) -> Iterator[tuple[str, EnginePoo
 
 
 def components(folder: Path) -> dict[str, Callable[[], tuple[Network, Component]]]:
-    """Name → what makes a torch module and its exported twin, random ones in `folder`; the last word says which goal it has."""
+    """Name → function that makes a torch module and its exported twin.
+
+    Networks with random weights are exported into `folder`. The last word of the name selects the goal.
+    """
 
     def random(network: Network) -> tuple[Network, Component]:
         return network, networks.exported(network, folder)
@@ -102,14 +105,14 @@ def components(folder: Path) -> dict[str, Callable[[], tuple[Network, Component]
     def of_zoo(name: str, part: str) -> tuple[Network, Component]:
         return networks.of_zoo(name)[part], zoo.bundle(name).components[part]
 
-    found = {"64 M unet": lambda: random(networks.unet_64m()), "ViT-B/16 encoder": lambda: random(networks.vision())}
-    return found | {f"{name} {part}": partial(of_zoo, name, part) for name, parts in networks.ZOO.items() for part in parts}
+    random_networks = {"64 M unet": lambda: random(networks.unet_64m()), "ViT-B/16 encoder": lambda: random(networks.vision())}
+    return random_networks | {f"{name} {part}": partial(of_zoo, name, part) for name, parts in networks.ZOO.items() for part in parts}
 
 
 def compared(
     name: str, network: Network, component: Component, pools: Mapping[str, EnginePool], arguments: argparse.Namespace
 ) -> Iterator[Row]:
-    """A row for each batch, backend and peer; those of a batch timed turn by turn."""
+    """A row for each batch, backend and peer. All contestants of a batch are timed in turn."""
     modules: dict[str, Callable[..., Any]] = {"torch eager": network.module}
     if arguments.compile:
         modules["torch.compile"] = torch.compile(network.module)
@@ -143,26 +146,26 @@ def compared(
 
 
 def in_torch(module: Callable[..., Any], example: Tensors) -> Run:
-    """A forward pass, its first output as an array."""
+    """A forward pass that returns its first output as an array."""
 
     def call() -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            found = module(**example)
-        array: npt.NDArray[np.float32] = (found if isinstance(found, torch.Tensor) else found[0]).numpy()
+            outputs = module(**example)
+        array: npt.NDArray[np.float32] = (outputs if isinstance(outputs, torch.Tensor) else outputs[0]).numpy()
         return array
 
     return call
 
 
 def on_engine(engine: backends.Engine, example: Tensors, output: str) -> Run:
-    """The same by a backend, as the runtime calls it."""
+    """A forward pass by a backend, called as the runtime calls it."""
     inputs = {key: value.numpy() for key, value in example.items()}
     return lambda: engine.run(inputs)[output]
 
 
-def error_of(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], what: str, tolerance: float) -> float:
-    """Largest difference, relative to the largest value; too large a one, or one that is no number, ends the run."""
-    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+def error_of(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], what: str, tolerance: float) -> float:
+    """Largest difference, relative to the largest value. SystemExit if it exceeds `tolerance` or is NaN."""
+    error = float(np.abs(actual - expected).max() / np.abs(expected).max())
     if not error <= tolerance:
         raise SystemExit(f"{what} differs from torch by {error:.1e}, allowed is {tolerance:.0e}")
     return error
@@ -170,25 +173,25 @@ def error_of(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], 
 
 @functools.cache
 def limits() -> Mapping[str, Callable[[], object]]:
-    """Matrix products of SIDE, by NumPy's BLAS and by torch's."""
+    """Matrix products of size SIDE, by NumPy's BLAS and by torch's."""
     square = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
     tensor = torch.from_numpy(square)
     return {"numpy's limit": lambda: square @ square, "torch's limit": lambda: tensor @ tensor}
 
 
 def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
-    """How many probes each backend answers as the first does."""
+    """The share of probes on which each backend's verdict agrees with the first backend's."""
     attributors = {name: Attributor.open(backend=name, threads=threads, strict_backend=True, references=2, steps=8) for name in names}
     first, *others = names
-    makers = [c for c in attributors[first].references.executor.candidates.values() if isinstance(c, ScheduledCandidate)]
+    generators = [c for c in attributors[first].references.executor.candidates.values() if isinstance(c, ScheduledCandidate)]
     rng = np.random.default_rng(0)
     captions = rng.choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
-    probes = generate_probes(makers, captions, [i % len(makers) for i in range(count)], seed=0, steps=PROBE_STEPS)
+    probes = generate_probes(generators, captions, [i % len(generators) for i in range(count)], seed=0, steps=PROBE_STEPS)
     pictures = [picture(probe.pixels) for probe in probes]
-    answers = {name: attributor(pictures) for name, attributor in attributors.items()}
+    verdicts = {name: attributor(pictures) for name, attributor in attributors.items()}
     for name in others:
-        pairs = list(zip(answers[name], answers[first], strict=True))
-        furthest = max(furthest_of(a, b) for a, b in pairs)
+        pairs = list(zip(verdicts[name], verdicts[first], strict=True))
+        largest = max(largest_difference(a, b) for a, b in pairs)
         for what, same in (
             ("first candidate", [a.candidates[0].name == b.candidates[0].name for a, b in pairs]),
             ("label", [a.label == b.label for a, b in pairs]),
@@ -197,7 +200,7 @@ def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
             share = float(np.mean(same))
             yield measured(
                 "backends",
-                f"{count} probes, same {what}, {name}; probabilities differ by {furthest:.3f} at most",
+                f"{count} probes, same {what}, {name}; probabilities differ by {largest:.3f} at most",
                 ours=share,
                 peer=1.0,
                 peer_name=first,
@@ -207,8 +210,8 @@ def labels(names: Sequence[str], count: int, threads: int) -> Iterator[Row]:
             )
 
 
-def furthest_of(a: Verdict, b: Verdict) -> float:
-    """Largest difference of a candidate's probability."""
+def largest_difference(a: Verdict, b: Verdict) -> float:
+    """Largest difference between the two probabilities of one candidate."""
     theirs = {candidate.name: candidate.probability for candidate in b.candidates}
     return max(abs(candidate.probability - theirs[candidate.name]) for candidate in a.candidates)
 

@@ -1,7 +1,7 @@
-"""Process start to verdict: `resynth attribute` beside the naive diffusers loop, and the peak memory of both.
+"""Time from process start to verdict, and peak memory: `resynth attribute` against the naive diffusers loop.
 
-One probe, four candidates, one reference each, eight steps, one thread each; new processes turn by turn, files in the
-page cache. The loop is given the caption, which ours has to find. Its pipelines are restored from the zoo (a minute)
+One probe, four candidates, one reference each, eight steps, one thread. New processes run in turn, with their files in the
+page cache. The loop gets the caption as an argument; ours computes it. The loop's pipelines are restored from the zoo (a minute)
 unless a folder of them is named:
 
     python benchmarks/bench_cold.py --json [--pipelines DIR] [--pairs 7] [--picture FILE]
@@ -61,7 +61,7 @@ def restored(to: Path) -> Path:
 
 
 def rows(picture: Path, pipelines: Path, pairs: int) -> list[Row]:
-    """A row each for wall time, CPU time and peak memory, medians over `pairs` interleaved pairs."""
+    """Rows for wall time, CPU time and peak memory: medians over `pairs` interleaved pairs of runs."""
     names = [bundle.name for bundle in zoo.candidates()]
     ours = [sys.executable, "-P", "-m", "resynth_fast.cli", "attribute", str(picture), "--candidates", "zoo:", "--format", "json"]
     ours += ["--references", str(REFERENCES), "--steps", str(STEPS), "--threads", "1"]
@@ -69,7 +69,7 @@ def rows(picture: Path, pipelines: Path, pairs: int) -> list[Row]:
     naive = [sys.executable, str(HERE / "naive.py"), str(picture), "--pipelines", str(pipelines), "--candidates", *names]
     naive += ["--references", str(REFERENCES), "--steps", str(STEPS), "--threads", "1", "--caption", record["evidence"]["caption"]]
     answer = run(naive).output
-    # The recipes differ, so that labels may; that both were asked about the same is checked.
+    # The two methods score differently, so their labels may differ. Their candidates must not.
     if sorted(answer["distances"]) != sorted(c["name"] for c in record["candidates"]):
         raise SystemExit(f"different candidates: {sorted(answer['distances'])}")
     samples: dict[str, list[dict[str, float]]] = {"ours": [], "naive": []}
@@ -80,7 +80,7 @@ def rows(picture: Path, pipelines: Path, pairs: int) -> list[Row]:
 
 
 def run(command: list[str]) -> Run:
-    """Run a command that prints one JSON document; CPU time and peak memory are the kernel's account of that process."""
+    """Run a command that prints one JSON document. CPU time and peak memory come from the kernel's accounting (wait4)."""
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=ENVIRONMENT)

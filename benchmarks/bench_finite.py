@@ -1,4 +1,4 @@
-"""The finite kernel beside what a user would write: NumPy's isfinite, which makes an array of flags, and all."""
+"""The finite kernel against `np.isfinite(values).all()`, which allocates an array of flags."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, compare, processor, run
@@ -14,12 +14,12 @@ SHAPES = {"latents of 8 pictures, 1024 px": (8, 16, 128, 128), "picture of 1024 
 
 
 def main() -> None:
-    """Time what a walk asks of its latents and a decoder of its picture."""
+    """Time the check of a walk's latents and of a decoder's picture."""
     run(cpu=on_cpu)
 
 
 def on_cpu() -> list[Row]:
-    """Refuse to time the fallback: it says nothing about the kernel."""
+    """Time the compiled kernel. SystemExit if the package was built without it."""
     if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     return [row for case, shape in SHAPES.items() for row in one(case, np.random.default_rng(0).standard_normal(shape, np.float32))]

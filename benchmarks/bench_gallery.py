@@ -1,4 +1,4 @@
-"""A gallery of 100,000 entries: opening it, and neighbours in one tap, of one probe and of a thousand, beside the kernel alone."""
+"""A gallery of 100,000 entries: time to open it, and to find the neighbours of one probe and of many in one tap."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, compare, interleave, measured, run
@@ -29,13 +29,13 @@ PER_GENERATOR = 4
 BATCH = 2000
 OPENING_US = 200_000.0
 LOOKUP_US = 50_000.0
-KERNEL_SHARE = 0.8  # of a look-up's time, at least, where no other tap is read to check what is returned
+KERNEL_SHARE = 0.8  # goal: the kernel's share of a look-up's time, for a gallery with a single tap
 QUERIES, ALONE = 1000, 20
-TOGETHER = 20.0  # times faster in one call
+TOGETHER = 20.0  # goal: how many times faster a look-up is when many share one call
 
 
 def main() -> None:
-    """Fill a gallery in RESYNTH_BENCH_DIR (else the temporary folder) and time it; the goals are times, not ratios."""
+    """Fill a gallery in RESYNTH_BENCH_DIR (default: the temporary folder) and time it. Some goals are times, not ratios."""
     run(cpu=on_cpu)
 
 
@@ -48,7 +48,7 @@ def on_cpu() -> list[Row]:
 
 
 def fill(folder: Path, taps: dict[str, int]) -> None:
-    """Pictures of a few generators whose features have a mean far from zero, as those of transformers have."""
+    """Fill a gallery with pictures of a few generators. The mean of their features is far from zero, as for transformers."""
     rng = np.random.default_rng(0)
     dimension = sum(taps.values())
     mean, scale = 3 * rng.standard_normal(dimension), rng.uniform(0.2, 2, dimension)
@@ -67,7 +67,7 @@ def entry(number: int) -> Entry:
 
 
 def opening(folder: Path) -> list[Row]:
-    """Until the number of entries is known; and until the first look-up is answered."""
+    """Time until the number of entries is known, and until the first look-up returns."""
 
     def opened() -> int:
         with Gallery.open(folder) as gallery:
@@ -95,7 +95,7 @@ def opening(folder: Path) -> list[Row]:
 
 
 def within(allowed_us: float, rows: list[Row]) -> list[Row]:
-    """One more row, whose peer is the time allowed."""
+    """`rows` and one more row, whose peer is the allowed time."""
     ours = rows[0].ours
     goal = dataclasses.replace(
         rows[0],
@@ -110,22 +110,22 @@ def within(allowed_us: float, rows: list[Row]) -> list[Row]:
 
 
 def lookup(folder: Path, tap: str, share: float | None = None) -> list[Row]:
-    """One probe's neighbours, and those of many."""
+    """Look-ups of one probe and of many."""
     with Gallery.open(folder) as gallery:
         queries = gallery.features(np.random.default_rng(1).integers(0, ENTRIES, QUERIES)) + np.float32(0.1)
         return [*one(gallery, queries[:1], tap, share), together(gallery, queries, tap)]
 
 
 def one(gallery: Gallery, query: Floats, tap: str, share: float | None) -> list[Row]:
-    """One look-up beside its kernel, and beside others on rows scaled and normalised before."""
+    """One look-up, against its kernel alone and against libraries on rows that were scaled and normalised in advance."""
     columns = gallery.layout.column_of([DEEP])[DEEP]
     mean, scale = gallery.layout.mean[columns], gallery.layout.scale[columns]
     stored = np.fromfile(gallery.folder / "vectors" / f"{DEEP}.f32", np.float32).reshape(ENTRIES, -1)
     generator = np.arange(ENTRIES) % GENERATORS
 
     def ours() -> list[list[int]]:
-        [found] = gallery.nearest(query, [DEEP], per_generator=PER_GENERATOR)
-        return [[neighbour.entry.row for neighbour in neighbours] for _, neighbours in sorted(found.items())]
+        [by_generator] = gallery.nearest(query, [DEEP], per_generator=PER_GENERATOR)
+        return [[neighbour.entry.row for neighbour in neighbours] for _, neighbours in sorted(by_generator.items())]
 
     unit = ((stored - mean.astype(np.float32)) / scale.astype(np.float32)).astype(np.float32)
     weights = 1 / np.linalg.norm(unit, axis=1)
@@ -136,8 +136,8 @@ def one(gallery: Gallery, query: Floats, tap: str, share: float | None) -> list[
     order = sorted(range(GENERATORS), key=lambda g: f"generator {g}")
 
     def kernel() -> list[list[int]]:
-        found = topk(folded[None], stored, 2 * PER_GENERATOR + 16, **arguments, group_count=GENERATORS).indices[0]
-        return [found[g, :PER_GENERATOR].tolist() for g in order]
+        indices = topk(folded[None], stored, 2 * PER_GENERATOR + 16, **arguments, group_count=GENERATORS).indices[0]
+        return [indices[g, :PER_GENERATOR].tolist() for g in order]
 
     rows = compare(
         "gallery",
@@ -152,20 +152,20 @@ def one(gallery: Gallery, query: Floats, tap: str, share: float | None) -> list[
 
 
 def together(gallery: Gallery, queries: Floats, tap: str) -> Row:
-    """Many look-ups in one call, beside one call each; microseconds a look-up."""
+    """Many look-ups in one call, against one call for each; microseconds per look-up."""
 
     def apart() -> list[object]:
         return [gallery.nearest(query[None], [DEEP], per_generator=PER_GENERATOR)[0] for query in queries[:ALONE]]
 
     same(gallery.nearest(queries, [DEEP], per_generator=PER_GENERATOR)[:ALONE], apart())
-    found = interleave({"": lambda: gallery.nearest(queries, [DEEP], per_generator=PER_GENERATOR), "apart": apart}, rounds=5)
-    ours, alone = np.median(found[""]) / QUERIES, np.median(found["apart"]) / ALONE
+    samples = interleave({"": lambda: gallery.nearest(queries, [DEEP], per_generator=PER_GENERATOR), "apart": apart}, rounds=5)
+    ours, alone = np.median(samples[""]) / QUERIES, np.median(samples["apart"]) / ALONE
     case = f"a look-up of {QUERIES} in one call, {ENTRIES} rows, {tap}"
     return measured("gallery", case, ours=ours, peer=alone, peer_name="one call each", goal=TOGETHER)
 
 
 def peers(unit: Floats, probe: Floats, generator: NDArray[np.int64]) -> dict[str, Callable[[], list[list[int]]]]:
-    """All work on rows scaled and normalised before, held in memory; none checks that they are what was stored."""
+    """Searches on rows in memory that were scaled and normalised in advance. None verifies the stored rows."""
     order = sorted(range(GENERATORS), key=lambda g: f"generator {g}")
     members = [np.flatnonzero(generator == g) for g in order]
 
@@ -173,7 +173,7 @@ def peers(unit: Floats, probe: Floats, generator: NDArray[np.int64]) -> dict[str
         scores = unit @ probe
         return [[int(rows[i]) for i in np.argsort(-scores[rows], kind="stable")[:PER_GENERATOR]] for rows in members]
 
-    found: dict[str, Callable[[], list[list[int]]]] = {"numpy, normalised before": use_numpy}
+    searches: dict[str, Callable[[], list[list[int]]]] = {"numpy, normalised before": use_numpy}
     if find_spec("faiss"):
         import faiss
 
@@ -187,8 +187,8 @@ def peers(unit: Floats, probe: Floats, generator: NDArray[np.int64]) -> dict[str
             hits = [index.search(probe[None], PER_GENERATOR)[1][0] for index in indexes]
             return [[int(rows[i]) for i in hit] for rows, hit in zip(members, hits, strict=True)]
 
-        found["faiss, an index a generator"] = use_faiss
-    return found
+        searches["faiss, an index a generator"] = use_faiss
+    return searches
 
 
 def same(ours: object, theirs: object) -> None:

@@ -1,10 +1,11 @@
-"""Pipelines shaped as published ones, random weights, on a GPU: diffusers, torch.compile, our backends; `--tiny`: the same on the CPU.
+"""Pipelines of published configurations with random weights, on a GPU: diffusers and torch.compile against our backends.
 
-    python benchmarks/bench_gpu.py [--json] [--stage latency ...] [--work DIR]     on a GPU; DIR keeps what was exported
-    python benchmarks/bench_gpu.py --tiny                                         tiny pipelines, one thread: shows that it works
+    python benchmarks/bench_gpu.py [--json] [--stage latency ...] [--work DIR]     on a GPU; DIR keeps the exports
+    python benchmarks/bench_gpu.py --tiny                                         tiny pipelines on the CPU, one thread: a smoke test
 
-Results are compared before anything is timed. Text is encoded in every call by all. The limit is the components' arithmetic
-over the device's peak (`roofline.py`). Nothing is measured in 8 bits: no backend of ours computes in fp8. The stages are in `gpu/`.
+Results are compared before anything is timed. Every contestant encodes the text in every call. The limit is the components'
+arithmetic divided by the device's peak (`roofline.py`). Nothing is measured in 8 bits, because no backend of ours computes in
+fp8. The stages are in `gpu/`.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
@@ -35,13 +36,15 @@ STAGES: dict[str, Callable[[Setting], Iterator[Row]]] = {
 
 
 def main() -> None:
-    """Measure and print, a stage after the other."""
+    """Measure and print, one stage after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="tiny pipelines on the CPU")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--depth", type=float, default=shapes.DEPTH, help="share of FLUX's layers; its goals are scaled by it")
+    parser.add_argument(
+        "--depth", type=float, default=shapes.DEPTH, help="share of FLUX's layers to export; its goals are scaled by the same share"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--work", type=Path, help="folder for checkpoints and bundles, which stay; else a temporary one")
+    parser.add_argument("--work", type=Path, help="folder that keeps checkpoints and bundles (default: a temporary one)")
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():
         print("not run: torch finds no GPU; --tiny runs on the CPU", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""Half the memory: `resynth attribute` with half of what all engines take, beside the same without a budget.
+"""Attribution with a memory budget of half the size of all engines, against attribution without a budget.
 
     python benchmarks/bench_memory.py [--json]
 
-New processes turn by turn. What engines take is what the pool counts for them; what the process takes beyond itself is
-measured, as the peak of its resident memory less what it was before the first engine. The budget covers engines: a
-wave's working memory and the reading of a graph come on top of it, with and without a budget.
+New processes run in turn. The memory of engines is the pool's own account. The memory of the process is the peak of its
+resident memory less its resident memory before the first engine was loaded. The budget covers engines only: a wave's
+working memory and the reading of a graph come on top, with and without a budget.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
@@ -47,25 +47,25 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     arguments = parser.parse_args()
     budget = int(run(None)["engines_mb"] * 1e6 / 2)
-    found: dict[str, list[dict[str, Any]]] = {"half": [], "all": []}
+    results: dict[str, list[dict[str, Any]]] = {"half": [], "all": []}
     for _ in range(arguments.runs):
-        found["half"].append(run(budget))
-        found["all"].append(run(None))
-    if any(r["answers"] != found["all"][0]["answers"] for runs in found.values() for r in runs):
-        raise SystemExit("the answers differ")
-    show([row(case, found, budget) for case in ("engines_mb", "rss_mb", "seconds")], as_json=arguments.json)
+        results["half"].append(run(budget))
+        results["all"].append(run(None))
+    if any(r["answers"] != results["all"][0]["answers"] for runs in results.values() for r in runs):
+        raise SystemExit("the verdicts with and without a budget differ")
+    show([row(case, results, budget) for case in ("engines_mb", "rss_mb", "seconds")], as_json=arguments.json)
 
 
 def run(budget: int | None) -> dict[str, Any]:
-    """One process."""
+    """The figures of one new process."""
     command = [sys.executable, "-c", CHILD, json.dumps([budget, str(EXAMPLES), PROBES, CHUNK])]
     result: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return result
 
 
-def row(case: str, found: dict[str, list[dict[str, Any]]], budget: int) -> Row:
-    half, whole = ([r[case] for r in found[name]] for name in ("half", "all"))
-    loads, waited = (float(np.median([r[key] for r in found["half"]])) for key in ("loads", "waited_s"))
+def row(case: str, results: dict[str, list[dict[str, Any]]], budget: int) -> Row:
+    half, whole = ([r[case] for r in results[name]] for name in ("half", "all"))
+    loads, waited = (float(np.median([r[key] for r in results["half"]])) for key in ("loads", "waited_s"))
     names = {
         "engines_mb": f"peak of engines, budget {budget / 1e6:.1f} MB",
         "rss_mb": "peak of the process beyond itself",

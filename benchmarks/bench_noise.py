@@ -1,4 +1,4 @@
-"""The noise kernel beside every generator of float32 normals that is installed."""
+"""The noise kernel against every installed generator of float32 normals."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, compare, processor, run
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def on_cpu(shape: tuple[int, ...]) -> list[Row]:
-    """Refuse to time the fallback: it says nothing about the kernel."""
+    """Time the compiled kernel. SystemExit if the package was built without it."""
     if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     seeds, calls, written = list(range(shape[0])), [0] * shape[0], np.empty(shape, np.float32)
@@ -33,13 +33,13 @@ def on_cpu(shape: tuple[int, ...]) -> list[Row]:
         peers(shape),
         verify=lambda ours, theirs: standard_normal(ours, theirs),
         goals={"numpy": 3.0},
-        limit=lambda: written.fill(0.5),  # writing the same bytes, and computing nothing
+        limit=lambda: written.fill(0.5),  # only writes as many bytes
         device=f"{processor()}, {isa()}",
     )
 
 
 def on_gpu(shape: tuple[int, ...]) -> list[Row]:
-    """Beside torch's, which is Philox too, on the same device."""
+    """Compare with torch's generator, which is Philox too, on the same device."""
     import torch
 
     from resynth_fast.kernels import _cuda
@@ -68,10 +68,10 @@ def on_gpu(shape: tuple[int, ...]) -> list[Row]:
 
 
 def peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Floats]]:
-    """Each writes into memory that is there already; NumPy's is a ziggurat over PCG-64, its best."""
+    """Generators that write into preallocated memory. NumPy's fastest is a ziggurat over PCG-64."""
     rng, philox = np.random.default_rng(0), np.random.Generator(np.random.Philox(0))
     out = np.empty(shape, np.float32)
-    found: dict[str, Callable[[], Floats]] = {
+    generators: dict[str, Callable[[], Floats]] = {
         "numpy": lambda: rng.standard_normal(dtype=np.float32, out=out),
         "numpy, Philox": lambda: philox.standard_normal(dtype=np.float32, out=out),
     }
@@ -85,13 +85,13 @@ def peers(shape: tuple[int, ...]) -> dict[str, Callable[[], Floats]]:
             values: Floats = tensor.normal_().numpy()
             return values
 
-        found["torch"] = use_torch
-    return found
+        generators["torch"] = use_torch
+    return generators
 
 
-def standard_normal(*drawn: Floats) -> None:
-    """Four standard errors of mean and variance: no two generators agree on more."""
-    for values in drawn:
+def standard_normal(*samples: Floats) -> None:
+    """Assert that mean and variance lie within four standard errors; two different generators agree on nothing else."""
+    for values in samples:
         wide = values.astype(np.float64)
         assert abs(wide.mean()) < 4 / wide.size**0.5, wide.mean()
         assert abs(wide.var() - 1) < 4 * (2 / wide.size) ** 0.5, wide.var()

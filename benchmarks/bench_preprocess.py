@@ -1,4 +1,4 @@
-"""Resampling to normalised planes, the JPEG round trip and the whole pixel recipe, beside Pillow and torch."""
+"""Resampling to normalised planes, the JPEG round trip and the whole pixel recipe, against Pillow and torch."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, compare, processor, run
@@ -20,19 +20,19 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 def main() -> None:
-    """Time what an extractor's network takes, then what the pixel recipe does at the zoo's size and the default's."""
+    """Time the input of an extractor's network, then the pixel recipe at the zoo's working size and at the default."""
     run(cpu=lambda: [*planes(1024, 336), *round_trip(64), *round_trip(256), *recipe(512, 64), *recipe(512, 256)])
 
 
 def device() -> str:
-    """Refuse to time the fallback: it says nothing about the kernels."""
+    """Processor and instruction set; SystemExit if the package has no compiled kernels to time."""
     if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     return f"{processor()}, {isa()}"
 
 
 def picture(side: int) -> Bytes:
-    """(side, side, 3), with content at every scale."""
+    """A picture (side, side, 3) with content at every scale."""
     rng = np.random.default_rng(0)
     rough = rng.integers(0, 256, (side // 8, side // 8, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(rough).resize((side, side), Image.Resampling.BICUBIC), np.int16)
@@ -41,7 +41,7 @@ def picture(side: int) -> Bytes:
 
 
 def planes(source: int, target: int) -> list[Row]:
-    """Bicubic, from bytes to normalised float planes."""
+    """Bicubic resampling from bytes to normalised float planes."""
     pixels = picture(source)
     mean, std = np.array(MEAN, np.float32)[:, None, None], np.array(STD, np.float32)[:, None, None]
     copy = np.empty_like(pixels)
@@ -72,13 +72,13 @@ def planes(source: int, target: int) -> list[Row]:
         peers,
         verify=within_a_level,
         goals={"pillow": 1.2},
-        limit=lambda: np.copyto(copy, pixels),  # reading the same bytes once, and writing as many
+        limit=lambda: np.copyto(copy, pixels),  # reads the same bytes once and writes as many
         device=device(),
     )
 
 
 def round_trip(side: int) -> list[Row]:
-    """Quality 90: ours has no entropy coding, as what it gives is decoded at once."""
+    """A round trip at quality 90. Ours skips the entropy coding, because the result is decoded at once."""
     pixels = picture(side)
     copy = np.empty_like(pixels)
     return compare(
@@ -94,7 +94,7 @@ def round_trip(side: int) -> list[Row]:
 
 
 def recipe(source: int, target: int) -> list[Row]:
-    """What every probe and resynthesis goes through before its features are taken."""
+    """The pixel recipe, which every probe and resynthesis goes through before its features are extracted."""
     pixels = picture(source)
     ours = PixelRecipe(working_size=target)
     copy = np.empty_like(pixels)

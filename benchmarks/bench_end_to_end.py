@@ -1,12 +1,12 @@
-"""From picture file to verdict, warm: ours beside the naive diffusers loop, probe by probe, and a stream of probes part by part.
+"""Warm time from picture file to verdict: ours against the naive diffusers loop, for single probes and for a stream of probes.
 
     python benchmarks/bench_end_to_end.py --json [--pipelines DIR] [--probes 200] [--threaded 24] [--stream 504] [--quick]
 
-Fresh probes of the embedded zoo (20 steps, captions that nothing was trained on); four candidates, four references of
-eight steps, the same noise. Each contestant is a process of its own, and one works at a time, with one thread unless told. The loop
-draws from the caption that ours finds, and is given it for nothing; ours also says how sure it is, for which it looks at
-three perturbed copies of the probe. Ratios are medians of pairs; the limit is what engines alone take of our time.
-About 25 minutes on two cores. The cold start is bench_cold.py's; pipelines are restored from the zoo unless named.
+Fresh probes of the embedded zoo (20 steps, captions outside every training set); four candidates, four references of eight
+steps, the same noise. Each contestant is a process of its own. They work one at a time, with one thread by default. The
+loop gets our caption without computing it; ours also estimates its confidence from three perturbed copies of the probe.
+Ratios are medians of pairs; the limit is the share of our time that engines alone take. The benchmark takes about 25
+minutes on two cores. bench_cold.py measures the cold start. Pipelines are restored from the zoo unless a folder is named.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
@@ -34,12 +34,12 @@ NAIVE, BATCHED = "naive diffusers loop", "diffusers, references batched"
 WARM, WARM_BATCHED, MEMORY = 2.5, 1.4, 2.0
 BF16, UNCHANGED, TWO_THREADS, STREAM = 4.0, 0.99, 3.3, 10.0
 EVERY = 2
-"""Of the stream's chunks, how often the parts are asked that are there to be compared; once a chunk, the loop, for one probe."""
+"""The stream's partial configurations run on every EVERY-th chunk. The loop runs on every chunk, for one probe."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much is run."""
+    """How many probes each part uses, and how many references and steps."""
 
     probes: int
     threaded: int
@@ -57,52 +57,54 @@ QUICK = Size(probes=2, threaded=0, stream=2, references=1, steps=2, probe_steps=
 
 
 def main() -> None:
-    """Draw, measure and print."""
+    """Generate probes, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--pipelines", type=Path, help="folder written by `python -m resynth_fast.export.zoo restore`")
-    parser.add_argument("--probes", type=int, default=200, help="one by one, beside both loops; 0 leaves this part out, and so below")
-    parser.add_argument("--threaded", type=int, default=24, help="with two threads each")
-    parser.add_argument("--stream", type=int, default=504, help=f"{CHUNK} at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of the probes")
-    parser.add_argument("--quick", action="store_true", help="to see that it works: two probes, one reference, two steps")
+    parser.add_argument(
+        "--probes", type=int, default=200, help="probes one by one, compared with both loops; 0 skips this part, and likewise below"
+    )
+    parser.add_argument("--threaded", type=int, default=24, help="probes with two threads each")
+    parser.add_argument("--stream", type=int, default=504, help=f"probes of the stream, {CHUNK} at a time")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the probes")
+    parser.add_argument("--quick", action="store_true", help="smoke test: two probes, one reference, two steps")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else Size(probes=arguments.probes, threaded=arguments.threaded, stream=arguments.stream)
     with tempfile.TemporaryDirectory() as temporary:
         pipelines = arguments.pipelines or restored(Path(temporary) / "pipelines")
-        probes = drawn(Path(temporary), max(size.probes, size.threaded, size.stream), arguments.seed, size.probe_steps)
+        probes = generated(Path(temporary), max(size.probes, size.threaded, size.stream), arguments.seed, size.probe_steps)
         rows = one_by_one(probes[: size.probes], pipelines, size) if size.probes else []
         rows += two_threads(probes[: size.threaded], pipelines, size) if size.threaded else []
         rows += stream(probes[: size.stream], pipelines, size) if size.stream else []
     show(rows, as_json=arguments.json)
 
 
-def drawn(folder: Path, count: int, seed: int, steps: int) -> list[Probe]:
-    """Picture files by the candidates in turn, with the captioner's captions."""
+def generated(folder: Path, count: int, seed: int, steps: int) -> list[Probe]:
+    """`count` picture files in `folder`, by the candidates in random order, with the captioner's captions."""
     from resynth_fast.candidates.engine import EngineCandidate
     from resynth_fast.captioners.tagger import Tagger
     from resynth_fast.engines.pool import EnginePool
     from resynth_fast.evaluation.zoo import generate_probes
 
     pool = EnginePool(threads=1)
-    makers = [EngineCandidate(bundle, pool) for bundle in zoo.candidates()]
+    generators = [EngineCandidate(bundle, pool) for bundle in zoo.candidates()]
     texts = np.random.default_rng([seed, 0xE2E]).choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
-    made = generate_probes(makers, texts, [i % len(makers) for i in range(count)], seed=seed, steps=steps)
-    order = np.random.default_rng(seed).permutation(count).tolist()  # they come candidate by candidate
+    pictures = generate_probes(generators, texts, [i % len(generators) for i in range(count)], seed=seed, steps=steps)
+    order = np.random.default_rng(seed).permutation(count).tolist()  # `pictures` is sorted by candidate
     tagger, probes = Tagger(zoo.bundle(zoo.TAGGER), pool), []
-    for i, probe in enumerate(made[j] for j in order):
+    for i, probe in enumerate(pictures[j] for j in order):
         path = folder / f"{i:04}.png"
         Image.fromarray(probe.pixels).save(path)
-        probes.append(Probe(path, makers[probe.truth].name, tagger.caption([probe.pixels])[0]))
+        probes.append(Probe(path, generators[probe.truth].name, tagger.caption([probe.pixels])[0]))
     return probes
 
 
 def one_by_one(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
-    """Time, peak memory and labels beside both loops, and with OpenVINO's bfloat16 where the processor has it."""
+    """Time, peak memory and labels compared with both loops; with OpenVINO's bfloat16 too if the processor supports it."""
     contestants = {"ours": _ours(size), NAIVE: _loop(pipelines, size), BATCHED: _loop(pipelines, size, batch=True)}
     if _bfloat16():
         contestants["bf16"] = _ours(size, backend="openvino:bf16")
-    turns = _asked(contestants, probes)
+    turns = _measure(contestants, probes)
     case = f"one probe, {size.case}"
     rows = [
         _pairs(case, turns["ours"], turns[NAIVE], NAIVE, WARM),
@@ -127,18 +129,18 @@ def one_by_one(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row
 
 
 def labels(probes: Sequence[Probe], ours: Sequence[Answer], loop: Sequence[Answer]) -> list[Row]:
-    """The paper's comparison on our pictures beside the loop's own, and what our recipe makes of the same pictures."""
+    """Labels by the paper's comparison on our pictures and on the loop's, and the accuracy of our score on the same pictures."""
     from resynth_fast.extractors.space import open_space
 
     if other := [p.path.name for p, answer in zip(probes, ours, strict=True) if answer.caption != p.caption]:
-        raise SystemExit(f"ours and the loop drew from different captions: {', '.join(other)}")
+        raise SystemExit(f"ours and the loop used different captions: {', '.join(other)}")
     space = open_space(zoo.bundle(zoo.TEXTURE))
     answers = [nearest(space, np.asarray(Image.open(p.path)), answer.pictures) for p, answer in zip(probes, ours, strict=True)]
-    furthest = max(abs(a.distances[name] - b.distances[name]) for a, b in zip(answers, loop, strict=True) for name in a.distances)
-    right, theirs = (float(np.mean([a.label == p.truth for a, p in zip(found, probes, strict=True)])) for found in (ours, loop))
+    largest = max(abs(a.distances[name] - b.distances[name]) for a, b in zip(answers, loop, strict=True) for name in a.distances)
+    right, theirs = (float(np.mean([a.label == p.truth for a, p in zip(labelled, probes, strict=True)])) for labelled in (ours, loop))
     return [
         _agreement(
-            f"the same label by the paper's comparison, our pictures and the loop's (distances differ by {furthest:.1e} at most)",
+            f"the same label by the paper's comparison, our pictures and the loop's (distances differ by {largest:.1e} at most)",
             ([a.label for a in answers], [b.label for b in loop]),
             1.0,
         ),
@@ -156,8 +158,8 @@ def labels(probes: Sequence[Probe], ours: Sequence[Answer], loop: Sequence[Answe
 
 
 def two_threads(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
-    """Two threads each, and what the second is worth to ours."""
-    turns = _asked({"ours": _ours(size, threads=2), "one": _ours(size), NAIVE: _loop(pipelines, size, threads=2)}, probes)
+    """Both contestants with two threads, and the gain of ours from the second thread."""
+    turns = _measure({"ours": _ours(size, threads=2), "one": _ours(size), NAIVE: _loop(pipelines, size, threads=2)}, probes)
     case = f"one probe, {size.case}, two threads"
     rows = [
         _pairs(case, turns["ours"], turns[NAIVE], f"{NAIVE}, two threads", TWO_THREADS),
@@ -167,7 +169,7 @@ def two_threads(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Ro
 
 
 def stream(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
-    """Many probes on two cores: each part beside the parts before it, and all that cost no accuracy beside the faster loop."""
+    """Many probes on two cores. Each part is compared with the parts before it; all parts that cost no accuracy, with the faster loop."""
     fewer = size.steps // 2
     parts: dict[str, dict[str, Any]] = {
         "engines": {"chunk": 1},
@@ -201,8 +203,8 @@ def stream(probes: Sequence[Probe], pipelines: Path, size: Size) -> list[Row]:
     return [*rows, dataclasses.replace(_row(case, samples[free[-1]], samples[naive], peer, STREAM), threads=2)]
 
 
-def _asked(contestants: Mapping[str, Any], probes: Sequence[Probe]) -> dict[str, list[Turn]]:
-    """Everybody's turns, after one that does not count."""
+def _measure(contestants: Mapping[str, Any], probes: Sequence[Probe]) -> dict[str, list[Turn]]:
+    """Every contestant's turns, one per probe, after one for warming up."""
     with Contestants(**contestants) as ask:
         ask(probes[:1])
         rounds = [ask([probe]) for probe in probes]
@@ -220,7 +222,7 @@ def _loop(pipelines: Path, size: Size, **options: Any) -> tuple[Callable[..., Lo
 
 
 def _bfloat16() -> bool:
-    """Whether OpenVINO is there and computes in it."""
+    """Whether OpenVINO is installed and computes in bfloat16 on this processor."""
     if find_spec("openvino") is None:
         return False
     import openvino

@@ -1,10 +1,11 @@
-"""Time of a picture (probe x candidate x reference) as work grows along each of the three: flat or falling is right.
+"""Time per picture (probe x candidate x reference) as the number of each of the three grows: it should not rise.
 
     python benchmarks/bench_scaling.py --json [--plot FILE.svg] [--rounds 5] [--quick]
 
-Ours alone, one thread, warm; sizes of an axis are measured in turn, medians over the rounds. Everything is in the time:
-captions, features, score. The candidates are re-seeded copies of zoo-sd and zoo-flux in equal numbers, their denoisers'
-weights moved by a hundredth so that none shares its engine; what they draw is no matter here. Needs the extra `export`.
+Ours alone, one thread, warm. The sizes of an axis are measured in turn; figures are medians over the rounds. The time includes
+captions, features and scores. The candidates are copies of zoo-sd and zoo-flux in equal numbers. Their denoisers' weights
+are perturbed by a hundredth, so that no two share an engine; the content of their pictures does not matter here. Needs the
+extra `export`.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from bench_end_to_end import drawn
+from bench_end_to_end import generated
 from onnx import numpy_helper
 
 from resynth_fast import Attributor, zoo
@@ -30,7 +31,7 @@ from resynth_fast.engines.text_cache import TextCache
 
 STEPS = 8
 FLAT = 0.95
-"""Smallest acceptable ratio of a unit's time at the smallest size and at another: noise, and no more."""
+"""Smallest acceptable ratio of the time per picture at the smallest size to that at another: 5 % is left for noise."""
 AXES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "probes": tuple((n, 4, 1) for n in (1, 2, 4, 8, 16, 32, 64)),
     "candidates": tuple((1, n, 2) for n in (2, 4, 8)),
@@ -48,14 +49,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--plot", type=Path, help="write a plot to this file (extra: plots)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="to see that it works: two sizes, one round, one step")
+    parser.add_argument("--quick", action="store_true", help="smoke test: two sizes, one round, one step")
     arguments = parser.parse_args()
     axes, rounds, steps = (QUICK, 1, 1) if arguments.quick else (AXES, arguments.rounds, STEPS)
     sizes = [size for axis in axes.values() for size in axis]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "pictures").mkdir()
-        files = [p.path for p in drawn(folder / "pictures", max(s[0] for s in sizes), 0, steps)]
+        files = [p.path for p in generated(folder / "pictures", max(s[0] for s in sizes), 0, steps)]
         copies = copied(folder, max(s[1] for s in sizes))
         samples = {axis: measure(points, files, copies, rounds, steps) for axis, points in axes.items()}
     if arguments.plot:
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def copied(folder: Path, count: int) -> list[Path]:
-    """Bundles like the originals, in turn, each with a denoiser of its own."""
+    """`count` bundles, copies of the originals in turn, each with its own denoiser."""
     shutil.copytree(zoo.FOLDER / "objects", folder / "objects")
     return [_copy(ORIGINALS[i % len(ORIGINALS)], folder / f"copy-{i}", i) for i in range(count)]
 
@@ -90,7 +91,7 @@ def _copy(name: str, to: Path, seed: int) -> Path:
 def measure(
     points: Sequence[tuple[int, int, int]], files: Sequence[Path], copies: Sequence[Path], rounds: int, steps: int
 ) -> dict[tuple[int, int, int], list[float]]:
-    """Milliseconds a picture, for each size and round."""
+    """Milliseconds per picture, for each size and round."""
     attributors = {
         (c, k): Attributor.open([str(copy) for copy in copies[:c]], references=k, steps=steps, threads=1)
         for c, k in {point[1:] for point in points}
@@ -100,24 +101,24 @@ def measure(
         for point in points if number % 2 else reversed(points):
             probes, candidates, references = point
             attributor = attributors[candidates, references]
-            attributor.pool.text_cache = TextCache()  # or a round would find its captions encoded
+            attributor.pool.text_cache = TextCache()  # else the captions would be encoded already
             start = time.perf_counter()
             verdicts = attributor(files[:probes])
             ms = 1000 * (time.perf_counter() - start)
-            pictures = len({v.caption for v in verdicts}) * candidates * references  # equal captions are drawn once
+            pictures = len({v.caption for v in verdicts}) * candidates * references  # probes with equal captions share references
             if number >= 0:
                 samples[point].append(ms / pictures)
     return samples
 
 
 def rows(samples: Samples) -> list[Row]:
-    """Each size beside the smallest of its axis."""
-    found = []
-    for axis, of in samples.items():
-        smallest, *others = of
+    """Each size compared with the smallest of its axis."""
+    comparisons = []
+    for axis, by_size in samples.items():
+        smallest, *others = by_size
         for size in others:
-            ours, peer = of[size], of[smallest]
-            found.append(
+            ours, peer = by_size[size], by_size[smallest]
+            comparisons.append(
                 measured(
                     "scaling",
                     f"{axis} {_names(smallest)} to {_names(size)}",
@@ -131,7 +132,7 @@ def rows(samples: Samples) -> list[Row]:
                     unit="ms a picture",
                 )
             )
-    return found
+    return comparisons
 
 
 def _names(size: tuple[int, int, int]) -> str:
@@ -139,23 +140,23 @@ def _names(size: tuple[int, int, int]) -> str:
 
 
 def plot(samples: Samples, to: Path) -> None:
-    """Milliseconds a picture over the size, a panel an axis, the range of the rounds shaded."""
+    """Plot milliseconds per picture against size, one panel per axis, with the range of the rounds shaded."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, len(samples), figsize=(9, 2.8), sharey=True, squeeze=False, layout="constrained")
-    for panel, (axis, of) in zip(panels[0], samples.items(), strict=True):
+    for panel, (axis, by_size) in zip(panels[0], samples.items(), strict=True):
         number = list(AXES).index(axis)
-        sizes = [point[number] for point in of]
-        values = np.array(list(of.values()))
+        sizes = [point[number] for point in by_size]
+        values = np.array(list(by_size.values()))
         panel.plot(sizes, np.median(values, axis=1), marker="o")
         panel.fill_between(sizes, values.min(1), values.max(1), alpha=0.2)
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.set_xlabel(axis)
-    panels[0][0].set_ylim(0, 1.1 * max(value for of in samples.values() for values in of.values() for value in values))
+    panels[0][0].set_ylim(0, 1.1 * max(value for by_size in samples.values() for values in by_size.values() for value in values))
     panels[0][0].set_ylabel("ms a picture")
     figure.savefig(to, metadata={"Date": None})
 

@@ -1,14 +1,15 @@
-"""The request scheduler: a fake clock over full-size candidates, its own cost beside engines that do nothing, and merged calls.
+"""The request scheduler: makespans on a fake clock for full-size candidates, its own overhead, and merged calls.
 
     python benchmarks/bench_scheduler.py [--json]
 
-Times of the fake clock come from `full_size.json`: calculated from parameters and FLOP, nothing of it was run. The peer
-is a server that takes requests in their order, loads what it needs and keeps what was used last (FIFO with LRU); the
-order of arrival with our residency tells what of the difference is prefetching and eviction by the coming uses, and what
-is the order. `limit_pct` is the bound, max(all computing, all weights once over the bus), over our makespan.
+The durations of the fake clock come from `full_size.json`. They are calculated from parameters and FLOP; none was measured.
+The peer is a server that takes requests in order of arrival and evicts the least recently used weights (FIFO with LRU). A
+second peer combines the order of arrival with our residency: it separates the gain of prefetching and of evicting by future
+use from the gain of reordering. `limit_pct` is the lower bound, max(all computing, all weights once over the bus), relative
+to our makespan.
 
-Calls of several clients that meet at one engine are merged on devices (`resynth_fast.engines.batching`). Here that is measured on the
-processor, which takes several calls at once, and where it therefore is not done: beside engines as they are.
+On GPUs, concurrent calls to one engine are merged (`resynth_fast.engines.batching`). The processor runs several calls at once, so
+the package does not merge there. This benchmark measures merging on the processor all the same, against unmerged calls.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
@@ -41,7 +42,7 @@ from resynth_fast.scheduler import BatchKey, Cost, CostTable, EngineRef, Residen
 from resynth_fast.types import Request
 
 TABLE = Path(__file__).with_name("full_size.json")
-MEMORY_GB = 72  # of an 80 GB card, the rest for activations
+MEMORY_GB = 72  # for weights; the rest of an 80 GB card is for activations
 BOUND, BETTER, OVERHEAD_US = 1.10, 1.5, 50.0
 CASES = ((1, 1), (4, 1), (8, 1), (32, 1), (1, 4), (8, 2))
 NULL_CANDIDATES, NULL_STEPS, ROUNDS = 10, 8, 31
@@ -63,18 +64,18 @@ def main() -> None:
 
 
 def simulated(probes: int, references: int, budget_bytes: int) -> list[Row]:
-    """Makespans of a plan and of its peers. With one reference the peer has a goal; with more, computing alone decides."""
+    """Makespans of a plan and of its peers. Only one reference has a goal: with more, computing dominates every order."""
     works, costs = full_size()
     requests = [Request(name, f"probe {i}", seed) for i in range(probes) for name in works for seed in range(references)]
 
     def load_s(graph: EngineRef) -> float:
         return costs.of(graph).load_s
 
-    made = plan(requests, works, costs, budget_bytes=budget_bytes)
+    schedule = plan(requests, works, costs, budget_bytes=budget_bytes)
     memory = Residency(budget_bytes)
-    memory.expect([use.graph for use in made.uses()], made.pinned)
-    ours = simulate(made.uses(), memory, load_s)
-    bound = max(ours.compute_s, sum(load_s(graph) for graph in {use.graph for use in made.uses()}))
+    memory.expect([use.graph for use in schedule.uses()], schedule.pinned)
+    ours = simulate(schedule.uses(), memory, load_s)
+    bound = max(ours.compute_s, sum(load_s(graph) for graph in {use.graph for use in schedule.uses()}))
     rows = []
     for name, ahead in (("FIFO with LRU", False), ("order of arrival, our residency", True)):
         uses = fifo(works, costs, probes, references)
@@ -89,7 +90,7 @@ def simulated(probes: int, references: int, budget_bytes: int) -> list[Row]:
 
 
 def fifo(works: Mapping[str, Work], costs: CostTable, probes: int, references: int) -> list[Use]:
-    """Probe after probe, candidate after candidate; a candidate's references together."""
+    """The uses in order of arrival: probe by probe, candidate by candidate, a candidate's references in one batch."""
     uses: list[Use] = []
     for _ in range(probes):
         for work in works.values():
@@ -98,7 +99,7 @@ def fifo(works: Mapping[str, Work], costs: CostTable, probes: int, references: i
 
 
 def full_size() -> tuple[dict[str, Work], CostTable]:
-    """Ten candidates and what their graphs cost on the fake machine."""
+    """Ten candidates, and the costs of their graphs on the fake machine."""
     table = json.loads(TABLE.read_text())
     graphs = {name: EngineRef(name, int(entry["bytes"])) for name, entry in table["graphs"].items()}
     costs = CostTable({name: Cost(entry["row_s"], entry["bytes"] / table["bytes_per_s"]) for name, entry in table["graphs"].items()})
@@ -117,7 +118,7 @@ def full_size() -> tuple[dict[str, Work], CostTable]:
 
 
 def overhead() -> Row:
-    """Microseconds for a denoising step of ten candidates whose engines do nothing: all that is not their computing."""
+    """Microseconds per denoising step of ten candidates whose engines do nothing: the executor's own overhead."""
     model = next(bundle for bundle in zoo.candidates() if bundle.guidance.mode == "none")
     pool = EnginePool(NullBackend(model))
     candidates = {f"null-{i}": EngineCandidate(NullBundle(model, i), pool) for i in range(NULL_CANDIDATES)}
@@ -149,18 +150,18 @@ def overhead() -> Row:
 
 
 def uncontended() -> Row:
-    """Microseconds that merging adds to a call that meets no other."""
+    """Microseconds that merging adds to a call on an idle engine."""
     engine = _NullEngine({"model_output": ("batch", 1)})
     samples = interleave(
         {
-            name: partial(each.run, {"latents": np.zeros((1, 1))})
-            for name, each in (("", engine), ("merged", DynamicBatcher(engine, lambda: CLIENTS)))
+            name: partial(contestant.run, {"latents": np.zeros((1, 1))})
+            for name, contestant in (("", engine), ("merged", DynamicBatcher(engine, lambda: CLIENTS)))
         }
     )
     added = np.subtract(samples["merged"], samples[""])
     return measured(
         "scheduler",
-        "merging, a call that finds its engine free",
+        "merging, a call on an idle engine",
         ours=float(np.median(added)),
         ours_p90=float(np.percentile(added, 90)),
         peer=UNCONTENDED_US,
@@ -170,7 +171,7 @@ def uncontended() -> Row:
 
 
 def clients(name: str, rows: int) -> Row:
-    """Milliseconds a row of a denoiser that several clients ask at once, merged and not."""
+    """Milliseconds per row of a denoiser that several clients call at once, merged and unmerged."""
     component = zoo.bundle(name).components["denoiser"]
     engine = backends.get("onnxruntime").load(component.onnx_model(), threads=CLIENT_THREADS)
     rng = np.random.default_rng(0)
@@ -179,16 +180,16 @@ def clients(name: str, rows: int) -> Row:
         for key, tensor in component.inputs.items()
     }
 
-    def ask(engine: Engine, client: int) -> None:
+    def call_repeatedly(engine: Engine, client: int) -> None:
         for call in range(CALLS):
             engine.run({**inputs, "timestep": np.full(rows, 100.0 * client + call, np.float32)})
 
     samples: dict[str, list[float]] = {"merged": [], "unmerged": []}
     with ThreadPoolExecutor(CLIENTS) as workers:
         for number in range(-1, CLIENT_ROUNDS):  # the first warms up
-            for way, asked in (("merged", DynamicBatcher(engine, lambda: CLIENTS)), ("unmerged", engine)):
+            for way, contestant in (("merged", DynamicBatcher(engine, lambda: CLIENTS)), ("unmerged", engine)):
                 start = time.perf_counter()
-                list(workers.map(partial(ask, asked), range(CLIENTS)))
+                list(workers.map(partial(call_repeatedly, contestant), range(CLIENTS)))
                 if number >= 0:
                     samples[way].append(1e3 * (time.perf_counter() - start) / (CLIENTS * CALLS * rows))
     ours, peer = samples["merged"], samples["unmerged"]
@@ -208,7 +209,7 @@ def clients(name: str, rows: int) -> Row:
 
 
 class NullBundle(Bundle):
-    """A copy of a bundle, its graphs under hashes of their own."""
+    """A copy of a bundle whose graphs have hashes of their own."""
 
     def __init__(self, model: Bundle, index: int) -> None:
         super().__init__(model.folder, dict(model.manifest) | {"name": f"null-{index}"})
@@ -219,7 +220,7 @@ class NullBundle(Bundle):
 
 
 class _Unread(File):
-    """A file that says its name instead of being read."""
+    """A file whose content is its name."""
 
     def read(self) -> bytes:
         return self.path.name.encode()

@@ -1,4 +1,4 @@
-"""The similarity kernel beside the paper's SciPy loop, NumPy, and whatever nearest-neighbour library is installed."""
+"""The similarity kernel against the paper's SciPy loop, NumPy and every installed nearest-neighbour library."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, allowed, compare, measured, processor, run
@@ -24,7 +24,7 @@ Best = NDArray[np.int64]
 
 
 def main() -> None:
-    """Time the paper's case (one probe, one resynthesis a candidate) and the segmented batch that no library has."""
+    """Time the paper's case (one probe, one resynthesis per candidate) and the segmented batch, which no library offers."""
     run(
         cpu=lambda: [*on_cpu(1, 14, 1), *on_cpu(32, 14, 4, best=3.0), *under_load(32, 14, 1), bits("similarity", host_scores, processor())],
         gpu=lambda: [*on_gpu(1, 14, 1, allowed_us=6.0), *on_gpu(32, 14, 4), *on_gpu(1024, 14, 4), device_bits()],
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def on_cpu(count: int, candidates: int, per_candidate: int, best: float | None = None) -> list[Row]:
-    """Beside everything that is installed; `best` is the goal against the fastest of what takes the rows as they are."""
+    """Compare with every installed library. `best` is the goal against the fastest peer that takes unnormalised rows."""
     require_extension()
     probes, references, offsets = problem(count, candidates, per_candidate)
     flat = references.ravel()
@@ -46,13 +46,13 @@ def on_cpu(count: int, candidates: int, per_candidate: int, best: float | None =
         best=best,
         among=[name for name in others if "before" not in name],
         goals={"scipy": 30.0, "numpy": 1.0, "numpy, normalised before": 1.0},
-        limit=lambda: flat @ flat,  # BLAS reading the same bytes once
+        limit=lambda: flat @ flat,  # BLAS reads the same bytes once
         device=f"{processor()}, {isa()}",
     )
 
 
 def under_load(count: int, candidates: int, per_candidate: int) -> list[Row]:
-    """The slowest call in a hundred beside the median one, while a busy loop runs on every core."""
+    """The 99th percentile of calls against the median, while a busy loop runs on every core."""
     require_extension()
     probes, references, offsets = problem(count, candidates, per_candidate)
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
@@ -72,13 +72,13 @@ def under_load(count: int, candidates: int, per_candidate: int) -> list[Row]:
 
 
 def require_extension() -> None:
-    """Refuse to time the fallback: it says nothing about the kernel."""
+    """SystemExit if the package was built without the kernel."""
     if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
 
 
 def bits(bench: str, scores: Callable[[Floats, Floats, NDArray[np.int64]], Floats], device: str) -> Row:
-    """Sixteen probes' scores, alone and beside others."""
+    """Whether sixteen probes' scores have the same bits alone and in batches."""
     probes, references, offsets = problem(16, 14, 1)
     own = references.reshape(16, 14, DIMENSION)
     return in_batches(bench, lambda rows: scores(probes[rows], own[rows].reshape(-1, DIMENSION), offsets[: 14 * len(rows) + 1]), device)
@@ -89,24 +89,24 @@ def host_scores(probes: Floats, references: Floats, offsets: NDArray[np.int64]) 
 
 
 def device_bits() -> Row:
-    """The same on a GPU."""
+    """`bits` on a GPU."""
     import torch
 
     from resynth_fast.kernels import _cuda
 
     def scores(*arrays: NDArray[np.generic]) -> Floats:
         probes, references, offsets = (torch.from_numpy(array).cuda() for array in arrays)
-        found = torch.empty((len(probes), 14), device="cuda")
+        cosines = torch.empty((len(probes), 14), device="cuda")
         best, margin = torch.empty(len(probes), dtype=torch.int64, device="cuda"), torch.empty(len(probes), device="cuda")
-        _cuda.similarity(probes, references, offsets, "max", found, best, margin, torch.cuda.current_stream().cuda_stream)
-        values: Floats = found.cpu().numpy()
+        _cuda.similarity(probes, references, offsets, "max", cosines, best, margin, torch.cuda.current_stream().cuda_stream)
+        values: Floats = cosines.cpu().numpy()
         return values
 
     return bits("similarity-cuda", scores, torch.cuda.get_device_name())
 
 
 def on_gpu(count: int, candidates: int, per_candidate: int, allowed_us: float | None = None) -> list[Row]:
-    """Beside torch on the same device, which needs groups of equal size; `allowed_us`: what a call may take on an H100."""
+    """Compare with torch on the same device, which needs groups of equal size. `allowed_us`: goal for a call on an H100."""
     import torch
 
     from resynth_fast.kernels import _cuda
@@ -132,7 +132,7 @@ def on_gpu(count: int, candidates: int, per_candidate: int, allowed_us: float | 
         {"torch": use_torch},
         verify=lambda a, b: same_best(a.cpu(), b.cpu()),
         goals={"torch": 1.0},
-        limit=lambda: flat @ flat,  # cuBLAS reading the same bytes once
+        limit=lambda: flat @ flat,  # cuBLAS reads the same bytes once
         device=torch.cuda.get_device_name(),
         finish=torch.cuda.synchronize,
     )
@@ -157,7 +157,7 @@ def problem(count: int, candidates: int, per_candidate: int) -> tuple[Floats, Fl
 
 
 def peers(probes: Floats, references: Floats, count: int, candidates: int) -> dict[str, Callable[[], Best]]:
-    """Each finds the best candidate of every probe; none of them gives scores, margin and checks beside it."""
+    """Functions that return the best candidate of every probe, without the kernel's scores, margins and checks."""
     cube = references.reshape(count, -1, DIMENSION)  # (P, C * K, d)
     unit_probes, unit_cube = (a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (probes, cube))
 
@@ -169,7 +169,7 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
         norms = np.sqrt(np.vecdot(cube, cube) * np.vecdot(probes, probes)[:, None])
         return best_of(np.matvec(cube, probes) / norms)
 
-    def use_numpy_in_a_loop() -> Best:  # the norms of a probe's references while they are in the cache
+    def use_numpy_in_a_loop() -> Best:  # takes the norms of a probe's references while they are in the cache
         cosines = np.empty(cube.shape[:2], np.float32)
         for probe, rows, row in zip(probes, cube, cosines, strict=True):
             np.matmul(rows, probe, out=row)
@@ -179,7 +179,7 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
     def use_numpy_on_normalised() -> Best:
         return best_of((unit_cube @ unit_probes[:, :, None])[:, :, 0])
 
-    found: dict[str, Callable[[], Best]] = {
+    functions: dict[str, Callable[[], Best]] = {
         "numpy": use_numpy,
         "numpy in a loop": use_numpy_in_a_loop,
         "numpy, normalised before": use_numpy_on_normalised,
@@ -192,7 +192,7 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
             distances = [distance.cosine(row, probe) for probe, rows in zip(probes, cube, strict=True) for row in rows]
             return best_of(-np.array(distances, np.float32))
 
-        found["scipy"] = use_scipy
+        functions["scipy"] = use_scipy
 
     if find_spec("simsimd"):
         import simsimd
@@ -204,7 +204,7 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
                 simsimd.cosine(probe, rows, out=row)
             return best_of(-distances)
 
-        found["simsimd"] = use_simsimd
+        functions["simsimd"] = use_simsimd
 
     if find_spec("numkong"):
         import numkong
@@ -213,7 +213,7 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
             loop = [np.asarray(numkong.angular(probe, rows)) for probe, rows in zip(probes, cube, strict=True)]
             return best_of(-np.array(loop, np.float32))
 
-        found["numkong"] = use_numkong
+        functions["numkong"] = use_numkong
 
     if find_spec("faiss"):
         import faiss
@@ -227,7 +227,7 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
             nearest = [bank.search(probe[None], 1)[1][0, 0] for bank, probe in zip(banks, unit_probes, strict=True)]
             return np.array(nearest, np.int64) // (cube.shape[1] // candidates)
 
-        found["faiss, normalised before"] = use_faiss
+        functions["faiss, normalised before"] = use_faiss
 
     if find_spec("torch"):
         import torch
@@ -240,9 +240,9 @@ def peers(probes: Floats, references: Floats, count: int, candidates: int) -> di
             best: Best = cosines.view(count, candidates, -1).amax(2).argmax(1).numpy()
             return best
 
-        found["torch"] = use_torch
+        functions["torch"] = use_torch
 
-    return found
+    return functions
 
 
 if __name__ == "__main__":

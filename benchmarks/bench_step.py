@@ -1,4 +1,4 @@
-"""The step kernel beside the same update in NumPy and torch."""
+"""The step kernel against the same update in NumPy and torch."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, compare, processor, run
@@ -15,13 +15,13 @@ from resynth_fast.arrays import Floats
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.step import GUIDANCE, INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH, step
 
-SCALE = 1.0  # of the guidance: an output that is kept stays as it is, however often it is written over itself
+SCALE = 1.0  # guidance scale; with 1, repeated calls leave the guided output that they overwrite unchanged
 SHAPES = ((1, 4, 64, 64), (16, 4, 128, 128))  # one picture of 512 px; 16 of 1024 px, an autoencoder of factor 8
 
 
 @dataclass(frozen=True)
 class Update:
-    """A sampler's update: how many samples and outputs it reaches back to, and whether the model's input is scaled."""
+    """A sampler's update: its weights of samples and of outputs, the newest first, and the scale of the next model input."""
 
     name: str
     samples: tuple[float, ...]
@@ -29,9 +29,9 @@ class Update:
     input_scale: float | None
 
     def arrays_moved(self) -> int:
-        """Transfers of a whole array between memory and core; what is written and was not read is fetched first."""
+        """Transfers of a whole array between memory and core. An array that is written without being read is fetched first."""
         read = len(self.samples) + len(self.outputs) + 1  # guidance has two outputs
-        written_over = 1 + (len(self.outputs) > 1)  # the sample; an output that is kept
+        written_over = 1 + (len(self.outputs) > 1)  # the sample, and the guided output for the next call
         return read + written_over + 2 * (self.input_scale is not None)
 
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def on_cpu(shape: tuple[int, ...], update: Update) -> list[Row]:
-    """Refuse to time the fallback: it says nothing about the kernel."""
+    """Time the compiled kernel. SystemExit if the package was built without it."""
     if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     arrays = problem(shape, update)
@@ -74,14 +74,14 @@ def on_cpu(shape: tuple[int, ...], update: Update) -> list[Row]:
     step(weights, [first], [m, *older], unconditional=u, out=first)
     for peer in peers.values():
         np.testing.assert_allclose(peer(), first, rtol=1e-5, atol=1e-5)
-    # One addition in place, two transfers in and one out, over as many bytes. Ones: untouched zeros would share one page.
+    # An addition in place moves as many bytes: two transfers in, one out. Ones, because untouched zeros would share one page.
     a, b = (np.ones(round(x.size * update.arrays_moved() / 3), np.float32) for _ in range(2))
     return compare(
         "step",
         f"{'x'.join(map(str, shape))} {update.name}",
         ours,
         peers,
-        verify=lambda _, __: None,  # every call goes one step further: compared above, from the same start
+        verify=lambda _, __: None,  # every call is one more step; the results were compared above
         goals={"numpy": 3.0},
         limit=lambda: np.add(a, b, out=a),
         device=f"{processor()}, {isa()}",
@@ -89,7 +89,7 @@ def on_cpu(shape: tuple[int, ...], update: Update) -> list[Row]:
 
 
 def on_gpu(shape: tuple[int, ...], update: Update) -> list[Row]:
-    """Beside torch on the same device."""
+    """Compare with torch on the same device."""
     import torch
 
     from resynth_fast.kernels import _cuda
@@ -134,7 +134,7 @@ def weights_of(rows: int, update: Update) -> Floats:
 
 
 def in_numpy(update: Update, x: Floats, u: Floats, c: Floats, *older: Floats) -> Callable[[], Floats]:
-    """The expression as one writes it."""
+    """The formula in NumPy, with temporary arrays."""
     a, b, g = np.float32(update.samples[0]), [np.float32(weight) for weight in update.outputs], np.float32(SCALE)
 
     def run() -> Floats:
@@ -150,7 +150,7 @@ def in_numpy(update: Update, x: Floats, u: Floats, c: Floats, *older: Floats) ->
 
 
 def in_numpy_over_buffers(update: Update, x: Floats, u: Floats, c: Floats, *older: Floats) -> Callable[[], Floats]:
-    """The same over memory that is there already: as good as NumPy gets."""
+    """The formula in preallocated arrays, NumPy's fastest form."""
     a, b, g = np.float32(update.samples[0]), [np.float32(weight) for weight in update.outputs], np.float32(SCALE)
     m, new, term = (np.empty_like(x) for _ in range(3))
 
@@ -185,7 +185,7 @@ def in_torch(update: Update, *arrays: Floats) -> Callable[[], Floats]:
 
 
 def torch_step(update: Update, x: Any, u: Any, c: Any, *older: Any) -> Callable[[], Any]:
-    """With torch's own fused operations: lerp for the guidance, add with a factor for each term."""
+    """The update by torch's fused operations: lerp for the guidance, add with a factor for each term."""
     import torch
 
     m, new, scaled = (torch.empty_like(x) for _ in range(3))

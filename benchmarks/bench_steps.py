@@ -1,11 +1,11 @@
-"""Accuracy by denoising steps, on fresh probes of the embedded zoo: of the references, and where the probes were made otherwise.
+"""Accuracy by the number of denoising steps of references and of probes, on fresh probes of the embedded zoo.
 
     python benchmarks/bench_steps.py [--json] [--probes 400] [--steps 8,4,2,1,20] [--seed 3] [--keep FILE.npz]
 
-Probes are the candidates' own, of captions that nothing was trained on, with the captioner's captions. All rows are about
-the same captions and noise: a first set of probes has 20 steps and the bundles' own guidance (3 for the three U-Nets,
-none for the flow-matching transformer), the others had other steps, or another guidance for every candidate. References
-always have the bundles' own guidance. Needs the extra `export`, whose step tables the probes of 40 steps are drawn by.
+The candidates generate the probes from captions outside every training set; the captioner then captions them. All rows
+share captions and noise. The first set of probes has 20 steps and the bundles' own guidance (3 for the three U-Nets, none
+for the flow-matching transformer). The other sets have other steps, or one guidance for every candidate. References always
+have the bundles' own guidance. Needs the extra `export` for the step tables of the probes with 40 steps.
 """
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
@@ -46,9 +46,9 @@ PROBES: Mapping[str, tuple[int, float | None]] = {
     "20 steps, guidance 3": (20, 3.0),
     "20 steps, guidance 5": (20, 5.0),
 }
-"""How probes are made: steps, and the guidance of every candidate where it is not the bundle's own."""
+"""Sets of probes: steps, and the guidance of every candidate (None: the bundle's own)."""
 FEWER = DEFAULT // 2
-"""Probes that were made otherwise meet references of so many steps, and of the default."""
+"""The other sets of probes are judged with references of this many steps, and of the default."""
 COUNTS = (1, 4)
 CHUNK, TIMED = 20, 8
 
@@ -60,24 +60,24 @@ class Generated:
     truth: Integers
     """(n,)"""
     prompt: Integers
-    """(n,) which have the same"""
+    """(n,) index of the probe's prompt"""
     captions: Sequence[str]
     points: Doubles
     """(n, d)"""
 
 
 def main() -> None:
-    """Draw, judge and print."""
+    """Generate, judge and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--probes", type=int, default=400)
     parser.add_argument(
         "--steps",
         default="8,4,2,1,20",
-        help=f"of the references, separated by commas, in the order in which they are drawn; {DEFAULT} is among them",
+        help=f"steps of the references, separated by commas, in the order of generation; {DEFAULT} is always included",
     )
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--keep", type=Path, help="keep the scores in this file, and draw only what it lacks")
+    parser.add_argument("--keep", type=Path, help="file that stores the scores; only missing ones are computed")
     arguments = parser.parse_args()
     shared = Attributor.open(threads=1)
     attributors = {
@@ -86,19 +86,22 @@ def main() -> None:
         )
         for steps in dict.fromkeys([DEFAULT, *map(int, arguments.steps.split(","))])
     }
-    found: dict[str, npt.NDArray[Any]] = {}
+    results: dict[str, npt.NDArray[Any]] = {}
     if arguments.keep and arguments.keep.exists():
-        with np.load(arguments.keep) as kept:
-            found = dict(kept)
-    for part in scores(attributors, arguments.probes, arguments.seed, found):
-        found |= part
+        with np.load(arguments.keep) as stored:
+            results = dict(stored)
+    for part in scores(attributors, arguments.probes, arguments.seed, results):
+        results |= part
         if arguments.keep:
-            np.savez(arguments.keep, allow_pickle=False, **found)
-    show([*accuracy(found), *seconds(attributors)], as_json=arguments.json)
+            np.savez(arguments.keep, allow_pickle=False, **results)
+    show([*accuracy(results), *seconds(attributors)], as_json=arguments.json)
 
 
-def scores(attributors: Mapping[int, Attributor], count: int, seed: int, found: Collection[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """`truth` and `prompt` (n,), and scores (n, C) by "probes|steps of the references|their number": what `found` lacks, by steps."""
+def scores(attributors: Mapping[int, Attributor], count: int, seed: int, done: Collection[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield the results that `done` lacks, for one number of steps after the other.
+
+    They are `truth` and `prompt` (n,), and scores (n, C) by "probes|steps of the references|number of references".
+    """
     first = next(iter(attributors.values()))
     own = [c for c in first.candidates.values() if isinstance(c, ScheduledCandidate)]
     texts = np.random.default_rng([seed, 0x57E9]).choice(np.array(zoo.prompts()), count, replace=count > len(zoo.prompts())).tolist()
@@ -106,40 +109,39 @@ def scores(attributors: Mapping[int, Attributor], count: int, seed: int, found: 
     @cache
     def probes(kind: str) -> Generated:
         steps, guidance = PROBES[kind]
-        makers = [EngineCandidate(changed(c.bundle, steps, guidance), first.pool) for c in own]
-        drawn = generate_probes(
-            makers, texts, [i % len(own) for i in range(count)], seed=seed, steps=steps
-        )  # in the same order for every kind
-        pixels = [probe.pixels for probe in drawn]
-        print(f"probes of {kind} are drawn", file=sys.stderr)
-        prompt = np.unique(np.array([probe.caption for probe in drawn]), return_inverse=True)[1]
-        return Generated(np.array([probe.truth for probe in drawn]), prompt, first.captioner.caption(pixels), first.space(pixels))
+        generators = [EngineCandidate(changed(c.bundle, steps, guidance), first.pool) for c in own]
+        # The order is the same for every kind.
+        pictures = generate_probes(generators, texts, [i % len(own) for i in range(count)], seed=seed, steps=steps)
+        pixels = [probe.pixels for probe in pictures]
+        print(f"generated probes of {kind}", file=sys.stderr)
+        prompt = np.unique(np.array([probe.caption for probe in pictures]), return_inverse=True)[1]
+        return Generated(np.array([probe.truth for probe in pictures]), prompt, first.captioner.caption(pixels), first.space(pixels))
 
     for steps, attributor in attributors.items():
-        kinds = [kind for kind in (PROBES if steps in (FEWER, DEFAULT) else (FIRST,)) if f"{kind}|{steps}|{COUNTS[0]}" not in found]
+        kinds = [kind for kind in (PROBES if steps in (FEWER, DEFAULT) else (FIRST,)) if f"{kind}|{steps}|{COUNTS[0]}" not in done]
         if kinds:
-            of = {kind: probes(kind) for kind in kinds}
-            yield {"truth": of[kinds[0]].truth, "prompt": of[kinds[0]].prompt} | judged(attributor, of)
+            by_kind = {kind: probes(kind) for kind in kinds}
+            yield {"truth": by_kind[kinds[0]].truth, "prompt": by_kind[kinds[0]].prompt} | judged(attributor, by_kind)
 
 
 def judged(attributor: Attributor, probes: Mapping[str, Generated]) -> dict[str, Doubles]:
-    """The scores (n, C) of probes by their kind, with so many of the attributor's references."""
+    """Scores (n, C) by kind of probe, number of steps and number of references."""
     parts: dict[str, list[Doubles]] = {}
     steps, within_trace = attributor.options.steps, attributor.space.whitening.within_trace
     count = len(next(iter(probes.values())).truth)
     for start in range(0, count, CHUNK):
         chunk = range(start, min(start + CHUNK, count))
-        drawn = reference_points(attributor, list(dict.fromkeys(made.captions[i] for made in probes.values() for i in chunk)))
-        for (kind, made), k in itertools.product(probes.items(), COUNTS):
-            taken = [[drawn[made.captions[i], name][:k] for name in attributor.candidates] for i in chunk]
-            found = score(made.points[chunk.start : chunk.stop, None], taken, within_trace=within_trace).scores[:, 0]
-            parts.setdefault(f"{kind}|{steps}|{k}", []).append(found)
+        by_caption = reference_points(attributor, list(dict.fromkeys(p.captions[i] for p in probes.values() for i in chunk)))
+        for (kind, p), k in itertools.product(probes.items(), COUNTS):
+            references = [[by_caption[p.captions[i], name][:k] for name in attributor.candidates] for i in chunk]
+            result = score(p.points[chunk.start : chunk.stop, None], references, within_trace=within_trace)
+            parts.setdefault(f"{kind}|{steps}|{k}", []).append(result.scores[:, 0])
         print(f"references of {steps} steps: {chunk.stop} of {count} probes", end="\r", file=sys.stderr)
     return {key: np.concatenate(rows) for key, rows in parts.items()}
 
 
 def changed(bundle: Bundle, steps: int, guidance: float | None) -> Bundle:
-    """A bundle that draws in so many steps, or by another guidance: for probes alone."""
+    """A copy of `bundle` with a table for `steps` steps and, if given, another guidance scale. It serves for probes only."""
     manifest = dict(bundle.manifest)
     [(resolution, tables)] = manifest["step_tables"].items()
     if str(steps) not in tables:
@@ -150,7 +152,7 @@ def changed(bundle: Bundle, steps: int, guidance: float | None) -> Bundle:
 
 
 def step_table(bundle: Bundle, tables: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """Of the noise scheduler that the bundle's own tables were read off, which is checked."""
+    """A step table of the noise scheduler behind the bundle's own tables. The default table must match the bundle's."""
     from resynth_fast.export.step_table import step_table
     from resynth_fast.export.zoo.assemble import noise_scheduler
     from resynth_fast.export.zoo.recipes import DENOISERS
@@ -168,17 +170,17 @@ def step_table(bundle: Bundle, tables: Mapping[str, Any], steps: int) -> dict[st
     return table(steps)
 
 
-def accuracy(found: Mapping[str, npt.NDArray[Any]]) -> list[Row]:
-    """Top-1 by steps beside the default's on the same probes; then of probes made otherwise beside the first ones."""
-    cases = [tuple(key.split("|")) for key in found if "|" in key]
+def accuracy(results: Mapping[str, npt.NDArray[Any]]) -> list[Row]:
+    """Top-1 by steps against the default on the same probes; then of the other sets of probes against the first set."""
+    cases = [tuple(key.split("|")) for key in results if "|" in key]
 
     def row(kind: str, steps: str, k: str, other: tuple[str, str], name: str) -> Row:
-        hit, base = (found[f"{a}|{b}|{k}"].argmax(1) == found["truth"] for a, b in ((kind, steps), other))
-        (low, high), change = (metrics.interval(v, found["prompt"]) for v in (hit.astype(float), hit.astype(float) - base))
+        hit, base = (results[f"{a}|{b}|{k}"].argmax(1) == results["truth"] for a, b in ((kind, steps), other))
+        (low, high), change = (metrics.interval(v, results["prompt"]) for v in (hit.astype(float), hit.astype(float) - base))
         text = f"probes of {kind}, {k} references of {steps} steps: {hit.mean():.3f} [{low:.3f}, {high:.3f}]"
         text += f", {_points(hit.mean() - base.mean(), change)}"
         beside = measured("steps", text, ours=hit.mean(), peer=base.mean(), peer_name=name, goal=None, unit="share")
-        return replace(beside, ratio=beside.ours / max(beside.peer, 1e-9))  # more is better, other than of a time
+        return replace(beside, ratio=beside.ours / max(beside.peer, 1e-9))  # more is better, unlike with times
 
     default = str(DEFAULT)
     by_steps = [row(kind, steps, k, (kind, default), f"{DEFAULT} steps") for kind, steps, k in cases if steps != default]
@@ -190,14 +192,14 @@ def _points(mean: float, interval: Sequence[float]) -> str:
 
 
 def seconds(attributors: Mapping[int, Attributor]) -> list[Row]:
-    """What one probe's references take, one prompt at a time, the numbers of steps in turn; medians."""
+    """Median time of generating one probe's references, the numbers of steps in turn."""
     times: dict[tuple[int, int], list[float]] = {(steps, k): [] for steps in attributors for k in COUNTS}
     for text in zoo.prompts()[: 1 + TIMED]:
-        for (steps, k), taken in times.items():
+        for (steps, k), samples in times.items():
             start = time.perf_counter()
             attributors[steps].references.executor.make([text], attributors[steps].options.seeds[:k])
-            taken.append(time.perf_counter() - start)
-    median = {case: float(np.median(taken[1:])) for case, taken in times.items()}  # the first loads the engines
+            samples.append(time.perf_counter() - start)
+    median = {case: float(np.median(samples[1:])) for case, samples in times.items()}  # the first loads the engines
     return [
         measured(
             "steps",

@@ -1,4 +1,4 @@
-"""The texture kernel beside its NumPy twin, which is what a user would write: NumPy whole-array operations and its FFT."""
+"""The texture kernel against its NumPy twin, which uses whole-array operations and NumPy's FFT as a user would."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, compare, processor, run
@@ -14,12 +14,12 @@ from resynth_fast.kernels.twins import texture as twin
 
 
 def main() -> None:
-    """Time one picture of the zoo's working size and one of the default's."""
+    """Time a picture of the zoo's working size and one of the default working size."""
     run(cpu=lambda: [*on_cpu(64), *on_cpu(256)])
 
 
 def on_cpu(side: int) -> list[Row]:
-    """Refuse to time the fallback: it says nothing about the kernel."""
+    """Time the compiled kernel. SystemExit if the package was built without it."""
     if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     batch = picture(side)[None]
@@ -32,20 +32,20 @@ def on_cpu(side: int) -> list[Row]:
         {"numpy": lambda: np.concatenate(list(twin.describe(batch[0]).values()))},
         verify=same,
         goals={"numpy": 6.0},
-        limit=lambda: np.bincount(codes),  # the counting alone
+        limit=lambda: np.bincount(codes),  # only counts
         device=f"{processor()}, {isa()}",
     )
 
 
 def picture(side: int) -> NDArray[np.uint8]:
-    """(side, side, 3): noise with neighbours that resemble each other, as in pictures."""
+    """(side, side, 3): noise whose neighbouring pixels are similar, as in pictures."""
     rough = np.random.default_rng(0).integers(0, 256, (side + 2, side + 2, 3))
     smooth = sum(rough[y : y + side, x : x + side] for y in range(3) for x in range(3)) // 9
     return np.asarray(smooth, np.uint8)
 
 
 def counts(side: int) -> int:
-    """How many numbers are counted: 8 residual maps at two scales, 3 scales of patterns, 6 maps of chroma changes."""
+    """Number of values in histograms: 8 residual maps at two scales, 3 scales of patterns, 6 maps of chroma changes."""
     pixels = side * side
     return 8 * (pixels + pixels // 4) + pixels + pixels // 4 + pixels // 16 + 6 * pixels
 

@@ -1,4 +1,4 @@
-"""Exact top-k over a gallery beside every nearest-neighbour library that is installed."""
+"""Exact top-k over a gallery against every installed nearest-neighbour library."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, allowed, compare, processor, run
@@ -18,11 +18,11 @@ from resynth_fast.kernels.topk import topk
 
 DIMENSION, K = 768, 10
 GROUPS = 14
-Found = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 def main() -> None:
-    """A small and a large gallery for one query, which memory bounds, and many queries, which arithmetic does; and by group."""
+    """Time one query (bound by memory) and many (bound by arithmetic), on small and large galleries, with and without groups."""
     run(
         cpu=lambda: [
             *on_cpu(1, 1_000),
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def on_cpu(count: int, rows: int, goals: dict[str, float] | None = None) -> list[Row]:
-    """Float32, rows of length 1, which lets every library take part."""
+    """float32 rows of length 1, so that every library can take part."""
     if isa() == "reference":
         raise SystemExit("resynth_fast was built without its extension: nothing to measure")
     queries, gallery = problem(count, rows)
@@ -64,10 +64,10 @@ def on_cpu(count: int, rows: int, goals: dict[str, float] | None = None) -> list
 
 
 def halved(count: int, rows: int) -> list[Row]:
-    """The same rows stored as float16."""
+    """`on_cpu` with rows stored as float16."""
     queries, gallery = problem(count, rows)
     half = gallery.astype(np.float16)
-    others: dict[str, Callable[[], Found]] = {"ours, float32": lambda: topk(queries, gallery, K).indices[:, 0]}
+    others: dict[str, Callable[[], Indices]] = {"ours, float32": lambda: topk(queries, gallery, K).indices[:, 0]}
     if find_spec("torch"):
         import torch
 
@@ -87,30 +87,30 @@ def halved(count: int, rows: int) -> list[Row]:
 
 
 def grouped(count: int, rows: int) -> list[Row]:
-    """The K best of each of GROUPS groups of weighted rows, a fifteenth of them left out: what a gallery's look-up asks for."""
+    """The K best of each of GROUPS groups of weighted rows, with a fifteenth of the rows excluded, as in a gallery's look-up."""
     queries, gallery = problem(count, rows)
     groups, weights, offsets = scoring(count, rows)
     members = [np.flatnonzero(groups == group) for group in range(GROUPS)]
 
-    def ours() -> Found:
+    def ours() -> Indices:
         return topk(queries, gallery, K, offsets=offsets, weights=weights, groups=groups, group_count=GROUPS).indices
 
-    def use_numpy() -> Found:
+    def use_numpy() -> Indices:
         scores = (queries @ gallery.T + offsets[:, None]) * weights
-        return np.stack([of[nearest(-scores[:, of])] for of in members], axis=1)
+        return np.stack([rows_of[nearest(-scores[:, rows_of])] for rows_of in members], axis=1)
 
-    others: dict[str, Callable[[], Found]] = {"numpy": use_numpy}
+    others: dict[str, Callable[[], Indices]] = {"numpy": use_numpy}
     if find_spec("torch"):
         import torch
 
         torch.set_num_threads(1)
         arrays = tuple(map(torch.from_numpy, (queries, gallery, offsets, weights)))
-        parts = [torch.from_numpy(of) for of in members]
+        parts = [torch.from_numpy(rows_of) for rows_of in members]
 
-        def use_torch() -> Found:
-            of_queries, of_gallery, added, factors = arrays
-            scores = (of_queries @ of_gallery.T + added[:, None]) * factors
-            return np.stack([of[torch.topk(scores[:, of], K, dim=1).indices].numpy() for of in parts], axis=1)
+        def use_torch() -> Indices:
+            queries_t, gallery_t, offsets_t, weights_t = arrays
+            scores = (queries_t @ gallery_t.T + offsets_t[:, None]) * weights_t
+            return np.stack([rows_of[torch.topk(scores[:, rows_of], K, dim=1).indices].numpy() for rows_of in parts], axis=1)
 
         others["torch"] = use_torch
     return compare(
@@ -133,7 +133,7 @@ def scoring(count: int, rows: int) -> tuple[NDArray[np.int32], Floats, Floats]:
 
 
 def grouped_on_gpu(count: int, rows: int) -> list[Row]:
-    """The same on a GPU, rows in float16."""
+    """`grouped` on a GPU, with rows in float16."""
     import torch
 
     from resynth_fast.kernels import _cuda
@@ -151,8 +151,8 @@ def grouped_on_gpu(count: int, rows: int) -> list[Row]:
         return indices
 
     def use_torch() -> Any:
-        found = ((queries_half @ half.T).float() + offsets[:, None]) * weights
-        return torch.stack([of[torch.topk(found[:, of], K, dim=1).indices] for of in members], dim=1)
+        weighted = ((queries_half @ half.T).float() + offsets[:, None]) * weights
+        return torch.stack([rows_of[torch.topk(weighted[:, rows_of], K, dim=1).indices] for rows_of in members], dim=1)
 
     return compare(
         "topk-cuda",
@@ -167,7 +167,7 @@ def grouped_on_gpu(count: int, rows: int) -> list[Row]:
 
 
 def bits(bench: str, scores: Callable[[Floats, Floats], Floats], device: str) -> Row:
-    """Sixteen queries' scores, alone and beside others."""
+    """Whether sixteen queries' scores have the same bits alone and in batches."""
     queries, gallery = problem(16, 10_000)
     return in_batches(bench, lambda rows: scores(queries[rows], gallery), device)
 
@@ -177,7 +177,7 @@ def host_scores(queries: Floats, gallery: Floats) -> Floats:
 
 
 def device_bits() -> Row:
-    """The same on a GPU."""
+    """`bits` on a GPU."""
     import torch
 
     def scores(*arrays: Floats) -> Floats:
@@ -189,7 +189,7 @@ def device_bits() -> Row:
 
 
 def on_device(queries: Any, half: Any) -> Callable[[], tuple[Any, Any]]:
-    """Scores and indices of the CUDA kernel, in memory that is there already: queries in float32, rows in float16."""
+    """A call of the CUDA kernel with preallocated results: queries in float32, rows in float16."""
     import torch
 
     from resynth_fast.kernels import _cuda
@@ -207,7 +207,7 @@ def on_device(queries: Any, half: Any) -> Callable[[], tuple[Any, Any]]:
 
 
 def on_gpu(count: int, rows: int, goals: dict[str, float] | None = None, *, allowed_us: float | None = None) -> list[Row]:
-    """Beside torch, and cuVS where it is, on the same device, with 16 bits a number; `allowed_us`: what a call may take on an H100."""
+    """Compare with torch, and with cuVS if installed, on the same device with 16-bit rows. `allowed_us`: goal on an H100."""
     import torch
 
     queries, gallery = (torch.from_numpy(array).cuda() for array in problem(count, rows))
@@ -220,18 +220,18 @@ def on_gpu(count: int, rows: int, goals: dict[str, float] | None = None, *, allo
         index, narrow = brute_force.build(half, metric="inner_product"), queries_half
         others["cuvs, float16"] = lambda: torch.as_tensor(brute_force.search(index, narrow, K)[1], device="cuda")
     flat, copied = half.view(-1), torch.empty_like(half).view(-1)
-    found = compare(
+    report = compare(
         "topk-cuda",
         f"{count}x{rows}x{DIMENSION} float16, k={K}",
         lambda: search()[1],
         others,
         verify=lambda a, b: mostly_same(a.cpu().numpy(), b.cpu().numpy()),
         goals=goals or {"torch": 1.0},
-        limit=lambda: copied[: len(flat) // 2].copy_(flat[: len(flat) // 2]),  # as many bytes in all
+        limit=lambda: copied[: len(flat) // 2].copy_(flat[: len(flat) // 2]),  # reads and writes as many bytes together
         device=torch.cuda.get_device_name(),
         finish=torch.cuda.synchronize,
     )
-    return found if allowed_us is None else [*found, allowed(found[0], allowed_us)]
+    return report if allowed_us is None else [*report, allowed(report[0], allowed_us)]
 
 
 def problem(count: int, rows: int) -> tuple[Floats, Floats]:
@@ -243,7 +243,7 @@ def problem(count: int, rows: int) -> tuple[Floats, Floats]:
 
 
 def limit(queries: Floats, gallery: Floats) -> Callable[[], object]:
-    """BLAS reading the gallery once, or as many multiplications in the shape that suits a matrix product best."""
+    """One query: BLAS reads the gallery once. Several: as many multiplications in a product of square matrices."""
     flat = gallery.ravel()
     if len(queries) == 1:
         return lambda: flat @ flat
@@ -252,45 +252,45 @@ def limit(queries: Floats, gallery: Floats) -> Callable[[], object]:
     return lambda: square @ square
 
 
-def same(ours: Found, theirs: Found) -> None:
+def same(ours: Indices, theirs: Indices) -> None:
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
-def mostly_same(ours: Found, theirs: Found) -> None:
-    """Rounding swaps near neighbours."""
+def mostly_same(ours: Indices, theirs: Indices) -> None:
+    """Assert that 80 % of the rows agree: float16 rounding swaps near neighbours."""
     shared = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(ours, theirs, strict=True)]
     assert np.mean(shared) >= 0.8, shared
 
 
-def nearest(distances: NDArray[np.floating]) -> Found:
-    """(Q, N) → the K smallest of each row, in order: as NumPy does it best."""
+def nearest(distances: NDArray[np.floating]) -> Indices:
+    """(Q, N) → the K smallest of each row, in order, by NumPy's fastest way."""
     some = np.argpartition(distances, K - 1, axis=1)[:, :K]
     order = np.argsort(np.take_along_axis(distances, some, axis=1), axis=1)
-    found: Found = np.take_along_axis(some, order, axis=1)
-    return found
+    indices: Indices = np.take_along_axis(some, order, axis=1)
+    return indices
 
 
-def peers(queries: Floats, gallery: Floats) -> dict[str, Callable[[], Found]]:
-    """Exact search by everything that is installed, one thread each."""
+def peers(queries: Floats, gallery: Floats) -> dict[str, Callable[[], Indices]]:
+    """Exact searches by every installed library, one thread each."""
     if len(queries) == 1:
-        found: dict[str, Callable[[], Found]] = {"numpy": lambda: nearest(-(gallery @ queries[0])[None])}
+        searches: dict[str, Callable[[], Indices]] = {"numpy": lambda: nearest(-(gallery @ queries[0])[None])}
     else:
-        found = {"numpy": lambda: nearest(-(queries @ gallery.T))}
+        searches = {"numpy": lambda: nearest(-(queries @ gallery.T))}
 
     if find_spec("simsimd"):
-        import simsimd  # before the others: loaded after one of them it mistakes every array's type
+        import simsimd  # imported first: imported after the others, it misreads every array's type
 
         if len(queries) == 1:
-            found["simsimd"] = lambda: nearest(-np.asarray(simsimd.dot(queries[0], gallery))[None])
+            searches["simsimd"] = lambda: nearest(-np.asarray(simsimd.dot(queries[0], gallery))[None])
         else:
-            found["simsimd"] = lambda: nearest(-np.asarray(simsimd.cdist(queries, gallery, "dot")))
+            searches["simsimd"] = lambda: nearest(-np.asarray(simsimd.cdist(queries, gallery, "dot")))
 
     if find_spec("torch"):
         import torch
 
         torch.set_num_threads(1)
         queries_t, gallery_t = torch.from_numpy(queries), torch.from_numpy(gallery)
-        found["torch"] = lambda: np.asarray(torch.topk(queries_t @ gallery_t.T, K, dim=1).indices)
+        searches["torch"] = lambda: np.asarray(torch.topk(queries_t @ gallery_t.T, K, dim=1).indices)
 
     if find_spec("faiss"):
         import faiss
@@ -298,21 +298,21 @@ def peers(queries: Floats, gallery: Floats) -> dict[str, Callable[[], Found]]:
         faiss.omp_set_num_threads(1)
         index = faiss.IndexFlatIP(DIMENSION)
         index.add(gallery)
-        found["faiss"] = lambda: index.search(queries, K)[1]
+        searches["faiss"] = lambda: index.search(queries, K)[1]
 
     if find_spec("usearch"):
         from usearch.compiled import MetricKind
         from usearch.index import search
 
-        found["usearch"] = lambda: np.asarray(search(gallery, queries, K, MetricKind.IP, exact=True, threads=1).keys).reshape(-1, K)
+        searches["usearch"] = lambda: np.asarray(search(gallery, queries, K, MetricKind.IP, exact=True, threads=1).keys).reshape(-1, K)
 
     if find_spec("numkong"):
         import numkong
 
         packed = numkong.dots_pack(gallery)
-        found["numkong, packed before"] = lambda: nearest(-np.asarray(numkong.dots_packed(queries, packed)))
+        searches["numkong, packed before"] = lambda: nearest(-np.asarray(numkong.dots_packed(queries, packed)))
 
-    return found
+    return searches
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Export generators of full size, with random weights in the published configurations, and say what it takes.
+"""Export generators of full size, with random weights in published configurations, and report time and memory.
 
 python benchmarks/full_size_export.py sd15            Stable Diffusion 1.5, the whole pipeline
 python benchmarks/full_size_export.py sdxl --json     Stable Diffusion XL at 512 px, as a JSON object
 
-Makes a checkpoint in float16, exports it (every component and a whole picture compared with torch and diffusers), draws
-a picture of one step through the runtime, each in a process of its own, whose peak resident memory is the kernel's own
-VmHWM: pages of mapped files are in it.
+Three stages, each in a process of its own: write a checkpoint in float16; export it, with every component and a whole picture
+compared with torch and diffusers; generate a picture of one step with the runtime. Peak resident memory is the kernel's
+VmHWM, which includes pages of mapped files.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ HERE = Path(__file__).parent
 PROMPT = "a small red house by the sea"
 RESULTS = HERE / "results" / "full_size"
 MODELS = ("sd15", "sdxl")
-"""Of `shapes`, which imports torch: the picture is drawn where nobody has."""
+"""Keys of `shapes.FULL`. `shapes` is not imported here, because it imports torch and the last stage must run without it."""
 
 
 def main() -> None:
-    """Each stage in its own process, one after the other."""
+    """Run each stage in its own process, one after the other, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", action="store_true", help=f"write the result into {RESULTS.relative_to(HERE.parent)}")
-    parser.add_argument("--work", type=Path, help="folder for checkpoint and bundle, which stay; else a temporary one")
+    parser.add_argument("--work", type=Path, help="folder that keeps checkpoint and bundle (default: a temporary one)")
     parser.add_argument("--stage", choices=sorted(STAGES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stage:
@@ -87,7 +87,7 @@ def checkpoint(model: str, work: Path) -> dict[str, Any]:
 
 
 def export(model: str, work: Path) -> dict[str, Any]:
-    """Export it in fp16 with one step table, compared with torch and diffusers."""
+    """Export the checkpoint in fp16 with one step table, compared with torch and diffusers."""
     from resynth_fast.export import pipelines
     from resynth_fast.export.verify import Parity
 
@@ -103,7 +103,7 @@ def export(model: str, work: Path) -> dict[str, Any]:
 
 
 def draw(model: str, work: Path) -> dict[str, Any]:
-    """One picture of one denoising step through the runtime, which knows no torch."""
+    """Generate a picture of one denoising step with the runtime, without torch."""
     from resynth_fast.bundle import Bundle
     from resynth_fast.candidates.engine import EngineCandidate
     from resynth_fast.engines.pool import EnginePool

@@ -1,11 +1,11 @@
-"""What one would run without this project: every candidate's own diffusers pipeline, then features, then SciPy.
+"""The naive loop, without this project's runtime: every candidate's diffusers pipeline, then features, then SciPy.
 
     python -m resynth_fast.export.zoo restore zoo-flux zoo-sd zoo-sd-twin zoo-sd-v --to DIR
     python benchmarks/naive.py PICTURE --pipelines DIR --references 1 --steps 8
 
-Pipelines stay resident, torch runs in inference mode with its fused attention, one reference is drawn at a time; or all
-of a candidate's together with `--batch`. The comparison is the paper's. Noise and features are ours, so that pictures
-and distances can be compared.
+Pipelines stay resident, and torch runs in inference mode with its fused attention. References are generated one at a time,
+or with `--batch` all of a candidate's together. The comparison is the paper's. Noise and features are ours, so that
+pictures and distances can be compared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from resynth_fast.kernels.noise import normals
 
 Pixels = npt.NDArray[np.uint8]
 
-GUIDANCE_SCALE = 3.0  # what the zoo's pipelines were made to be sampled with
+GUIDANCE_SCALE = 3.0  # the default of the zoo's bundles
 
 
 class Naive:
@@ -47,7 +47,7 @@ class Naive:
             self.pipelines[folder.name].set_progress_bar_config(disable=True)
 
     def attribute(self, probe: Pixels, caption: str, seeds: Sequence[int], steps: int, *, batch: bool = False) -> Answer:
-        """The candidate with the nearest reference; `seeds` are the references' noise."""
+        """The candidate with the nearest reference. `seeds` are those of the references' noise."""
         return nearest(self.space, probe, {name: self.draw(name, caption, seeds, steps, batch=batch) for name in self.pipelines})
 
     def draw(self, name: str, caption: str, seeds: Sequence[int], steps: int, *, batch: bool = False) -> list[Pixels]:
@@ -76,18 +76,18 @@ def read(path: Path) -> Pixels:
 
 
 def main() -> None:
-    """Attribute one picture; print one JSON object: label, distances, seconds (load and attribute: without imports), peak memory."""
+    """Attribute one picture and print a JSON object: label, distances, seconds, peak memory (load_s excludes imports)."""
     start = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--pipelines", type=Path, required=True, help="folder of diffusers pipelines, one a candidate")
-    parser.add_argument("--candidates", nargs="+", help="names among them; all of them unless given")
+    parser.add_argument("--pipelines", type=Path, required=True, help="folder of diffusers pipelines, one per candidate")
+    parser.add_argument("--candidates", nargs="+", help="names of pipelines (default: all)")
     parser.add_argument("--references", type=int, default=1)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0, help="of the first reference")
-    parser.add_argument("--batch", action="store_true", help="draw a candidate's references together")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first reference; the next ones follow")
+    parser.add_argument("--batch", action="store_true", help="generate a candidate's references in one batch")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--caption", help="what the picture shows; the zoo's captioner is asked unless given")
+    parser.add_argument("--caption", help="caption of the picture (default: the zoo's captioner's)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     probe = read(arguments.picture)

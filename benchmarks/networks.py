@@ -1,4 +1,4 @@
-"""Networks that the benchmarks of backends run: the zoo's with its own weights, larger ones of known shapes with random weights."""
+"""Networks for the benchmarks of backends: the zoo's with trained weights, and larger published ones with random weights."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from resynth_fast.export.graphs import Network
 from resynth_fast.export.zoo import restore
 
 ZOO = {"zoo-sd": ("text", "denoiser", "decoder"), "zoo-sd-v": ("denoiser",), "zoo-flux": ("denoiser", "decoder")}
-"""What differs among the zoo's: its twin has the same graphs as zoo-sd, and all share a text encoder."""
+"""The zoo's distinct graphs. zoo-sd-twin has the graphs of zoo-sd, and all generators share a text encoder."""
 CONTEXT = (77, 256)
 
 
 @functools.cache
 def of_zoo(name: str) -> Mapping[str, Network]:
-    """Component → network of a generator of the embedded zoo, restored from its bundle (a quarter of a minute)."""
+    """Component → network of a generator of the embedded zoo, restored from its bundle (takes 15 seconds)."""
     bundle = zoo.bundle(name)
     with tempfile.TemporaryDirectory() as folder, checkpoints.quiet():
-        found: Mapping[str, Network] = families.load(restore.save(bundle, Path(folder)), bundle.guidance.scale, halved=False).networks
-    return found
+        restored: Mapping[str, Network] = families.load(restore.save(bundle, Path(folder)), bundle.guidance.scale, halved=False).networks
+    return restored
 
 
 def unet_64m() -> Network:
@@ -53,7 +53,7 @@ def unet_64m() -> Network:
 
 
 def vision(width: int = 768, layers: int = 12, patch_px: int = 16, side_px: int = 224) -> Network:
-    """An image encoder shaped as CLIP's: ViT-B/16 unless told otherwise; `pixel_values` → `whole_picture`."""
+    """CLIP's image encoder with random weights, by default ViT-B/16: `pixel_values` → `whole_picture`."""
     torch.manual_seed(0)
     config = transformers.CLIPVisionConfig(
         hidden_size=width,
@@ -68,7 +68,7 @@ def vision(width: int = 768, layers: int = 12, patch_px: int = 16, side_px: int 
 
 
 def exported(network: Network, to: Path, name: str = "network") -> Component:
-    """`network` as the only component of a bundle in the folder `to`, compared with torch."""
+    """Export `network` as the only component of a bundle in the folder `to`, and compare it with torch."""
     fields = {"name": name, "kind": "extractor", "family": "benchmark", "licence": "random weights"}
     component: Component = bundles.write(to, fields, {"network": network}, precision="float32").components["network"]
     return component

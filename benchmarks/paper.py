@@ -15,19 +15,22 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of one probe: the first candidate, the pictures drawn, and every candidate's least distance where distances decided."""
+    """The attribution of one probe."""
 
     label: str
+    """The candidate ranked first."""
     pictures: Mapping[str, Sequence[Pixels]]
+    """Every candidate's references."""
     distances: Mapping[str, float] = field(default_factory=dict)
+    """Every candidate's smallest distance; empty for a contestant that ranks by scores."""
     caption: str = ""
-    """What was drawn, where the contestant found it itself."""
+    """The prompt of the references; empty if the contestant was given it."""
 
 
 def nearest(space: FeatureSpace, probe: Pixels, pictures: Mapping[str, Sequence[Pixels]]) -> Answer:
-    """The candidate with the nearest of its `pictures`."""
-    from scipy.spatial import distance  # only here: who merely imports this module is measured without it
+    """Choose the candidate whose nearest picture is nearest to the probe."""
+    from scipy.spatial import distance  # imported here, because it would count in the memory of other contestants
 
     feature = space([probe])[0]
-    distances = {name: min(float(distance.cosine(feature, space([picture])[0])) for picture in made) for name, made in pictures.items()}
+    distances = {name: min(float(distance.cosine(feature, space([p])[0])) for p in own) for name, own in pictures.items()}
     return Answer(min(distances, key=distances.__getitem__), pictures, distances)

@@ -1,4 +1,4 @@
-"""Generators of published configurations with random weights, and tiny ones of the same families."""
+"""Generators in published configurations with random weights, and tiny ones of the same families."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from resynth_fast.export import pipelines, tiny
 
 PROMPT = "a red house"
 DEPTH = 1 / 4
-"""Share of FLUX's and T5's layers that is exported unless told otherwise: all of them take a quarter of an hour, and 70 GB of memory."""
+"""Default share of FLUX's and T5's layers to export. Exporting all of them takes 15 minutes and 70 GB of memory."""
 
 
 def stable_diffusion_15() -> Any:
-    """runwayml/stable-diffusion-v1-5: its configurations, with a tokenizer that knows letters alone."""
+    """runwayml/stable-diffusion-v1-5 in its configuration, with a tokenizer whose vocabulary is single letters."""
     unet = diffusers.UNet2DConditionModel(
         sample_size=64,
         in_channels=4,
@@ -45,7 +45,7 @@ def stable_diffusion_15() -> Any:
 
 
 def stable_diffusion_xl(scheduler: Any = None) -> Any:
-    """stabilityai/stable-diffusion-xl-base-1.0: its configurations, but for the size of the latents, 64 where it has 128."""
+    """stabilityai/stable-diffusion-xl-base-1.0 in its configuration, but with latents of side 64 instead of 128."""
     unet = diffusers.UNet2DConditionModel(
         sample_size=64,
         in_channels=4,
@@ -74,12 +74,15 @@ def stable_diffusion_xl(scheduler: Any = None) -> Any:
 
 
 def sdxl_turbo() -> Any:
-    """stabilityai/sdxl-turbo: Stable Diffusion XL's networks at 512 px, Euler ancestral with trailing steps."""
+    """stabilityai/sdxl-turbo: the networks of Stable Diffusion XL at 512 px, Euler ancestral with trailing steps."""
     return stable_diffusion_xl(_turbo())
 
 
 def flux_schnell(depth: float = 1.0) -> Any:
-    """black-forest-labs/FLUX.1-schnell at 1024 px; of its blocks (19 double, 38 single) and of T5-XXL's 24 layers a share of `depth`."""
+    """black-forest-labs/FLUX.1-schnell at 1024 px.
+
+    It has the share `depth` of FLUX's blocks (19 double, 38 single) and of T5-XXL's 24 layers.
+    """
     transformer = diffusers.FluxTransformer2DModel(
         patch_size=1,
         in_channels=64,
@@ -92,7 +95,7 @@ def flux_schnell(depth: float = 1.0) -> Any:
         axes_dims_rope=(16, 56, 56),
         guidance_embeds=False,
     )
-    words = transformers.T5Config(
+    t5 = transformers.T5Config(
         vocab_size=32128,
         d_model=4096,
         d_ff=10240,
@@ -110,14 +113,14 @@ def flux_schnell(depth: float = 1.0) -> Any:
         transformer=transformer,
         text_encoder=_clip(768, 12, 12, "quick_gelu"),
         tokenizer=_tokenizer(),
-        text_encoder_2=transformers.T5EncoderModel(words).eval(),
+        text_encoder_2=transformers.T5EncoderModel(t5).eval(),
         tokenizer_2=tokenizer,
     )
 
 
 FULL: dict[str, Callable[[], Any]] = {"sd15": stable_diffusion_15, "sdxl": stable_diffusion_xl, "sdxl-turbo": sdxl_turbo}
 DEEP: dict[str, Callable[[float], Any]] = {"flux-schnell": flux_schnell}
-"""Of which a share of the layers may be had."""
+"""Generators that can be built with a share of their layers."""
 TINY: dict[str, Callable[[], Any]] = {
     "sd15": lambda: tiny.stable_diffusion(diffusers.PNDMScheduler(**_noise(), skip_prk_steps=True)),
     "sdxl-turbo": lambda: tiny.stable_diffusion_xl(_turbo()),
@@ -126,10 +129,10 @@ TINY: dict[str, Callable[[], Any]] = {
 
 
 def exported(name: str, work: Path, *, small: bool, depth: float = DEPTH) -> tuple[Path, Bundle]:
-    """Checkpoint and bundle of a pipeline in the folder `work`, made there unless they are; one step, no guidance.
+    """Checkpoint and bundle of a pipeline in the folder `work`, with one step and no guidance. They are made if missing.
 
-    `small`: the tiny pipeline of the same family. Compared with torch and diffusers as every export is; the full ones take minutes.
-    `depth` is part of the name where a share of the layers is exported.
+    With `small` it is the tiny pipeline of the same family. The export is compared with torch and diffusers as every export
+    is; a full one takes minutes. A pipeline with a share of its layers has `depth` in its name.
     """
     make = TINY[name] if small else FULL.get(name) or functools.partial(DEEP[name], depth)
     name = name if small or name in FULL else f"{name}-{depth:g}"

@@ -1,4 +1,4 @@
-"""One way to time for all benchmarks: verified first, interleaved, one thread, median and 90th percentile."""
+"""The timing of all benchmarks: results verified first, samples interleaved, one thread, median and 90th percentile."""
 
 import os
 
@@ -22,13 +22,13 @@ Result = TypeVar("Result")
 
 ROUNDS = 31
 ALLOWANCE = "allowance on an H100"
-SAMPLE_S = 1e-3  # of calls timed together, so that the clock's own cost disappears
-LONG_S = 0.2  # of a call that finds all that matters to it in the cache or nowhere
+SAMPLE_S = 1e-3  # calls are timed together for about this long, so that the cost of the clock disappears
+LONG_S = 0.2  # longer calls are not repeated to refill the cache: they hardly depend on its contents
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Ours beside one peer; times in `unit` a call, the 90th percentile over samples of about a millisecond."""
+    """Ours against one peer: medians in `unit` per call, and 90th percentiles over samples of about a millisecond."""
 
     bench: str
     case: str
@@ -38,7 +38,7 @@ class Row:
     peer_p90: float | None
     peer_name: str
     ratio: float
-    """Peer over ours: above 1, ours is faster."""
+    """Peer divided by ours: above 1, ours is faster."""
     goal: float | None
     met: bool | None
     limit_pct: float | None
@@ -48,7 +48,7 @@ class Row:
     commit: str
     unit: str = "microseconds"
     error: float | None = None
-    """Largest difference of our result from the reference, relative to the reference's largest value, where they are not equal."""
+    """Largest difference of our result from the peer's, relative to the peer's largest value; None if not measured."""
 
 
 def compare(
@@ -65,16 +65,16 @@ def compare(
     device: str | None = None,
     finish: Callable[[], object] = lambda: None,
 ) -> list[Row]:
-    """Time `ours` beside every peer, turn by turn, so that a busy moment hits all of them.
+    """Time `ours` and every peer in turn, so that a busy moment hits all of them.
 
     Args:
         verify: called with our result and each peer's before anything is timed; raises when they disagree.
         goals: smallest acceptable ratio, by peer.
         best: smallest acceptable ratio to the fastest peer, which becomes that row's goal.
-        among: the peers that `best` is about, where the others do less than ours; all unless given.
-        limit: something that takes as long as physics demands, such as one pass over the same bytes.
-        device: what ours ran on; the processor unless given.
-        finish: ends every sample, inside its time, where calls only enqueue: a GPU's synchronisation.
+        among: the peers that `best` refers to, if some do less work than ours; default: all.
+        limit: a call that takes the physical minimum of time, such as one pass over the same bytes.
+        device: the device that ours ran on; default: the processor.
+        finish: called at the end of every sample and included in its time, for calls that only enqueue (GPU synchronisation).
     """
     expected = ours()
     for peer in peers.values():
@@ -120,7 +120,7 @@ def measured(
     ratio: float | None = None,
     error: float | None = None,
 ) -> Row:
-    """One row: what follows from the times, the device and the commit is filled in; `ratio` where it is not that of the two."""
+    """A row with device, commit and all derived figures filled in. `ratio` replaces `peer / ours`."""
     ours, peer = float(ours), float(peer)  # NumPy's numbers are not JSON's
     ratio = peer / ours if ratio is None else ratio
     return Row(
@@ -144,14 +144,14 @@ def measured(
 
 
 def allowed(row: Row, microseconds: float) -> Row:
-    """The same of ours beside what an absolute goal, of an H100, allows."""
+    """A copy of `row` whose peer is an absolute goal in microseconds, for an H100."""
     return dataclasses.replace(
         row, peer=microseconds, peer_p90=None, peer_name=ALLOWANCE, ratio=microseconds / row.ours, goal=1.0, met=row.ours <= microseconds
     )
 
 
 def run(cpu: Callable[[], list[Row]], gpu: Callable[[], list[Row]] | None = None) -> None:
-    """The command line of a benchmark: measure and print, as a table or as one JSON object a line."""
+    """The command line of a benchmark: measure, then print a table or one JSON object per line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--gpu", action="store_true", help="the CUDA kernels instead of the processor's")
@@ -167,7 +167,7 @@ def run(cpu: Callable[[], list[Row]], gpu: Callable[[], list[Row]] | None = None
 
 
 def show(rows: Iterable[Row], *, as_json: bool) -> None:
-    """Print rows, as a table or as one JSON object a line, each as soon as it is there."""
+    """Print rows as a table or as one JSON object per line. JSON lines appear as soon as they are measured."""
     if as_json:
         for row in rows:
             print(json.dumps(dataclasses.asdict(row)), flush=True)
@@ -193,7 +193,7 @@ def _median_and_p90(median: float, p90: float | None) -> str:
 def interleave(
     contestants: Mapping[str, Callable[[], object]], finish: Callable[[], object] = lambda: None, *, rounds: int = ROUNDS
 ) -> dict[str, list[float]]:
-    """Microseconds a call of each contestant, `rounds` samples, turn by turn; `finish` as in `compare`."""
+    """Microseconds per call of each contestant: `rounds` samples, taken in turn; `finish` as in `compare`."""
 
     def seconds(call: Callable[[], object], count: int) -> float:
         start = time.perf_counter()
@@ -210,7 +210,7 @@ def interleave(
     for _ in range(rounds):
         for name, call in contestants.items():
             if usual[name] <= LONG_S:
-                seconds(call, 1)  # brings back what the others have driven out of the cache
+                seconds(call, 1)  # refills the cache, which the other contestants have used
             samples[name].append(1e6 * seconds(call, max(1, round(SAMPLE_S / usual[name]))))
     return samples
 
@@ -227,7 +227,7 @@ def processor() -> str:
 
 @functools.cache
 def commit() -> str:
-    """What was measured."""
+    """The measured commit, as `git describe` names it."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

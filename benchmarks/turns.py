@@ -1,9 +1,9 @@
-"""Contestants in processes of their own that are asked turn by turn: one works at a time, and each has its own peak memory.
+"""Contestants in processes of their own that take turns: one works at a time, and each has its own peak memory.
 
-    with Contestants(ours=(Ours, {"references": 4}), naive=(Loop, {"pipelines": folder, "references": 4})) as ask:
-        turns = ask([probe])        # {"ours": Turn, "naive": Turn}, one after the other, the first to work another each time
+    with Contestants(ours=(Ours, {"references": 4}), naive=(Loop, {"pipelines": folder, "references": 4})) as contestants:
+        turns = contestants([probe])        # {"ours": Turn, "naive": Turn}; another contestant starts each time
 
-Torch and ONNX Runtime in one process would share threads and memory; two processes at once would share the processor.
+In one process, torch and ONNX Runtime would share threads and memory. Two processes at once would share the processor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from resynth_fast.backends.onnx_model import OnnxModel
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A picture file, the candidate that made it, and what the captioner says of it."""
+    """A picture file, the candidate that generated it, and its caption by the captioner."""
 
     path: Path
     truth: str
@@ -35,15 +35,15 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One call: what it took, and its answers."""
+    """The answers of one call, and its cost."""
 
     answers: list[Answer]
     seconds: float
     cpu_s: float
     engines_s: float = float("nan")
-    """Of `seconds`, inside engines, where several run at once their mean; for who has such."""
+    """The part of `seconds` inside engines, averaged over lanes; NaN for a contestant without engines."""
     peak_mb: float = float("nan")
-    """Of the process, since it began."""
+    """Peak resident memory of the process since its start."""
 
 
 class Ours:
@@ -71,7 +71,7 @@ class Ours:
 
 
 class Clocked:
-    """A backend that adds up what its engines take, of which `lanes` may run at once."""
+    """A backend that sums the time of its engines, divided by the number of lanes, which run at once."""
 
     def __init__(self, backend: Any, lanes: int) -> None:
         self._backend, self._lanes, self._lock = backend, lanes, threading.Lock()
@@ -105,7 +105,7 @@ class _ClockedEngine:
 
 
 class Loop:
-    """The naive loop, or with `batch` the one that draws a candidate's references together."""
+    """The naive loop; with `batch` it generates a candidate's references in one batch."""
 
     def __init__(self, *, pipelines: Path, candidates: Sequence[str], references: int, steps: int, threads: int = 1, batch: bool = False):
         import diffusers
@@ -133,7 +133,7 @@ Contestant = tuple[Callable[..., Callable[[Sequence[Probe]], list[Answer]]], Map
 
 
 class Contestants:
-    """Processes by name; a block that ends ends them."""
+    """Processes by name. They end with the `with` block."""
 
     def __init__(self, **contestants: Contestant) -> None:
         context = multiprocessing.get_context("spawn")
@@ -157,7 +157,7 @@ class Contestants:
             process.join()
 
     def __call__(self, probes: Sequence[Probe], among: Sequence[str] = ()) -> dict[str, Turn]:
-        """Every contestant's turn, or that of those `among` them."""
+        """The turns of all contestants, or of those in `among`."""
         names = list(among or self._pipes)
         first = self._rounds % len(names)
         self._rounds += 1

@@ -1,1 +1,1 @@
-"""What `bench_gpu.py` measures: a file for each group of stages, and the peers, settings and rows that they share."""
+"""The stages of `bench_gpu.py`: one file per group of stages, and the peers, settings and rows that they share."""

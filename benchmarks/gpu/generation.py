@@ -1,4 +1,4 @@
-"""G1, G2, G5: pictures of one step, a step, and the encoding of pictures, beside eager torch and torch.compile."""
+"""G1, G2, G5: pictures of one step, a single step, and the encoding of pictures, against eager torch and torch.compile."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.export import families
 
 PICTURE_US = {(SDXL, 1): 20e3, (SDXL, 8): 10e3}
-"""G1 and G2, by pipeline and batch: what a picture may take."""
+"""Goals G1 and G2 for the time of a picture, by pipeline and batch."""
 STEP_US = 130e3
-"""G2: what a step of the whole of FLUX may take in bfloat16."""
+"""Goal G2 for a step of the whole FLUX in bfloat16."""
 
 
 def export(s: Setting) -> Iterator[Row]:
-    """Every pipeline's checkpoint and bundle, for the stages behind; no rows."""
+    """Make every pipeline's checkpoint and bundle for the later stages. Yields no rows."""
     if s.tiny:
-        gc.disable()  # which takes a quarter of the time of small exports, and frees gigabytes in large ones
+        gc.disable()  # garbage collection takes a quarter of the time of small exports; large ones need the memory back
     for name in NAMES:
         s.shaped(name)
     gc.enable()
@@ -34,7 +34,7 @@ def export(s: Setting) -> Iterator[Row]:
 
 
 def latency(s: Setting) -> Iterator[Row]:
-    """G1, G2: a picture of one step, alone and eight together (times are of a picture)."""
+    """G1, G2: pictures of one step, one or eight per call. Times are per picture."""
     for name in (SDXL, SD15):
         _, bundle = s.shaped(name)
         peers = {key: functools.partial(by_diffusers, pipeline, bundle) for key, pipeline in pipelines(s, name)}
@@ -58,7 +58,7 @@ def latency(s: Setting) -> Iterator[Row]:
 
 
 def step(s: Setting) -> Iterator[Row]:
-    """G2: one denoiser call of FLUX.1-schnell in bfloat16; of what the whole of it may take, the share that is there."""
+    """G2: one denoiser call of FLUX.1-schnell in bfloat16. The goal is scaled by the share of layers."""
     folder, bundle = s.shaped(FLUX)
     component = bundle.components["denoiser"]
     network = families.load(folder, 1.0, halved=not s.tiny).networks["denoiser"]
@@ -95,9 +95,9 @@ def _network(
     goals: dict[str, float],
     allowance_us: float | None = None,
 ) -> Iterator[Row]:
-    """Rows of one network, whose inputs are where it runs."""
+    """Rows of one network, with its inputs on the device."""
     backend, dtype, output = s.ours(name), s.dtype(name), network.outputs[0]
-    inputs: Any = {key: value.to(s.device) for key, value in example.items()}  # an engine takes the arrays of its place
+    inputs: Any = {key: value.to(s.device) for key, value in example.items()}  # an engine takes arrays on its device
     narrow = {key: value.to(dtype) for key, value in inputs.items()}
     module = network.module.to(s.device, dtype).eval()
     engine = s.pool(backend).get(component)

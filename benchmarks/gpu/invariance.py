@@ -1,4 +1,4 @@
-"""G7: what a row's features, noise and steps are, in batches of any size and on the device."""
+"""G7: features do not depend on the batch size; noise and steps on the device have the host's bits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from resynth_fast.extractors.space import open_space
 from resynth_fast.kernels.noise import normal_rows
 from resynth_fast.kernels.step import INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH
 
-DRIFT = 2e-3  # of the cosine between batches
+DRIFT = 2e-3  # largest allowed 1 - cosine between the features of one picture in two batches
 
 
 def invariance(s: Setting) -> Iterator[Row]:
-    """Batches of 1 to 16; SystemExit where they differ."""
+    """Compare batches of 1 to 16. SystemExit where they differ."""
     space = open_space(zoo.bundle(zoo.TEXTURE))
     for name in (SDXL, SD15):
         _, bundle = s.shaped(name)
@@ -32,7 +32,7 @@ def invariance(s: Setting) -> Iterator[Row]:
         seeds = list(range(16))
         noise = device.to_host(device.normal_rows(seeds, seeds, bundle.latents))
         if noise.tobytes() != normal_rows(seeds, seeds, bundle.latents).tobytes():
-            raise SystemExit(f"{name}: noise on the device is not the host's bit for bit")
+            raise SystemExit(f"{name}: noise on the device differs from the host's; they must be equal bit for bit")
         _step_bits(device, noise)
         alone = _unit(space([by_us(candidate, pool, [seed])[0] for seed in seeds]))
         drift = 0.0
@@ -40,7 +40,7 @@ def invariance(s: Setting) -> Iterator[Row]:
             together = _unit(space(by_us(candidate, pool, seeds[:batch])))
             cosines = together @ alone.T
             if cosines.argmax(1).tolist() != seeds[:batch]:
-                raise SystemExit(f"{name}: in a batch of {batch} a picture is nearer to another's than to its own alone")
+                raise SystemExit(f"{name}: in a batch of {batch} a picture is nearer to another picture than to itself generated alone")
             drift = max(drift, float(1 - cosines.diagonal().min()))
         if not drift <= DRIFT:
             raise SystemExit(f"{name}: cosine drifts by {drift:.1e} between batches, allowed is {DRIFT:.0e}")
@@ -57,20 +57,20 @@ def invariance(s: Setting) -> Iterator[Row]:
 
 
 def _step_bits(device: Device[Any], noise: npt.NDArray[np.float32]) -> None:
-    """SystemExit unless the step kernel's bits at `device` are the host's."""
+    """SystemExit unless the step kernel gives the host's bits on `device`."""
     weights = np.zeros((len(noise), WIDTH), np.float32)
     weights[:, [SAMPLES.start, OUTPUTS.start, INPUT_SCALE]] = 0.7, -1.3, 1.0
-    found = []
-    for each in (CPU, device):
-        sample, output = each.to_device(noise), each.to_device(noise[::-1].copy())
-        out = each.empty_like(sample)
-        each.step(each.to_device(weights), [sample], [output], out=out)
-        found.append(each.to_host(out).tobytes())
-    if found[0] != found[1]:
-        raise SystemExit("a step on the device is not the host's bit for bit")
+    results = []
+    for target in (CPU, device):
+        sample, output = target.to_device(noise), target.to_device(noise[::-1].copy())
+        out = target.empty_like(sample)
+        target.step(target.to_device(weights), [sample], [output], out=out)
+        results.append(target.to_host(out).tobytes())
+    if results[0] != results[1]:
+        raise SystemExit("a step on the device differs from a step on the host; they must be equal bit for bit")
 
 
 def _unit(features: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Rows of length 1."""
-    found: npt.NDArray[Any] = features / np.linalg.norm(features, axis=1, keepdims=True)
-    return found
+    """The rows scaled to length 1."""
+    rows: npt.NDArray[Any] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return rows

@@ -1,4 +1,4 @@
-"""Who draws: diffusers' own pipelines as one would run them, and our candidates; all from the same noise, one step, no guidance."""
+"""The contestants: diffusers' own pipelines and our candidates, all from the same noise, with one step and no guidance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resynth_fast.kernels.noise import normal_rows
 
 
 def opened(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """Diffusers' own pipeline, ready to draw."""
+    """Diffusers' own pipeline, loaded on `device`."""
     pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae.register_to_config(force_upcast=False)  # ours decodes in 16 bits too
@@ -32,7 +32,7 @@ def opened(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def pipelines(s: Setting, name: str) -> Iterator[tuple[str, Any]]:
-    """The pipeline as it is, compiled, and with xformers' attention where that works; of what does not, stderr tells."""
+    """The pipeline eager, compiled, and with xformers' attention. A variant that does not work is reported on stderr."""
     folder, bundle = s.shaped(name)
     yield "diffusers", opened(folder, s.dtype(name), s.device)
     if not s.tiny:
@@ -46,7 +46,7 @@ def pipelines(s: Setting, name: str) -> Iterator[tuple[str, Any]]:
     try:
         other.enable_xformers_memory_efficient_attention()
         by_diffusers(other, bundle, [0])
-    except Exception as error:  # of many kinds: built without this device's kernels, or without any
+    except Exception as error:  # a build without this device's kernels fails in many ways
         print(f"skipped: xformers: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}", file=sys.stderr)
     else:
         yield "diffusers, xformers", other
@@ -54,7 +54,7 @@ def pipelines(s: Setting, name: str) -> Iterator[tuple[str, Any]]:
 
 @torch.inference_mode()
 def by_diffusers(pipeline: Any, bundle: Bundle, seeds: Sequence[int]) -> list[Pixels]:
-    """Pictures (H, W, 3), drawn together."""
+    """Pictures (H, W, 3) of all seeds, generated in one batch."""
     start = normal_rows(seeds, [0] * len(seeds), bundle.latents)
     latents = torch.from_numpy(start).to(pipeline.device, pipeline.dtype)
     arguments: dict[str, Any] = dict(zip(("height", "width"), bundle.resolution_px, strict=True))
@@ -68,7 +68,7 @@ def by_diffusers(pipeline: Any, bundle: Bundle, seeds: Sequence[int]) -> list[Pi
 
 
 def by_us(candidate: EngineCandidate, pool: EnginePool, seeds: Sequence[int]) -> list[Pixels]:
-    """The same by the runtime, which is made to forget the encoded text."""
+    """The same pictures by the runtime, with an empty cache of encoded texts."""
     pool.text_cache = TextCache()
     return candidate.make([shapes.PROMPT] * len(seeds), seeds, 1)
 
@@ -80,7 +80,7 @@ def in_torch(module: Callable[..., torch.Tensor], inputs: Mapping[str, torch.Ten
 
 
 def usable(s: Setting, wanted: Iterable[str], bundle: Bundle) -> Iterator[tuple[str, EnginePool]]:
-    """The backends that are installed and load the bundle; of the others stderr tells."""
+    """The backends that are installed and load the bundle. The others are reported on stderr."""
     for name in wanted:
         try:
             pool = s.pool(name)

@@ -16,7 +16,7 @@ from resynth_fast.errors import ResynthError
 
 
 def plans(s: Setting) -> Iterator[Row]:
-    """Seconds to build a plan, and to load it beside a pinned copy of as many bytes."""
+    """Time to load a plan against a pinned copy of as many bytes; the case tells the seconds to build it."""
     try:
         from resynth_fast.backends.tensorrt import FLAVOURS, LIBRARIES
         from resynth_fast.export import tensorrt

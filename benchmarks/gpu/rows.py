@@ -1,4 +1,4 @@
-"""Contestants compared, then timed turn by turn: rows of ours beside each peer and beside what a goal allows."""
+"""Compare the results of contestants, then time them in turn: rows of ours against each peer and each absolute goal."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def timed(
     per: int = 1,
     rounds: int = 0,
 ) -> Iterator[Row]:
-    """A row for each of our backends and each of the others; the goals are those of the first of ours.
+    """A row for each of our backends and each peer. The goals apply to the first of ours; tiny pipelines have none.
 
-    `allowance_us`: what an absolute goal allows; `per`: what a call's time is divided by. Tiny pipelines have no goals.
+    `allowance_us` is an absolute goal. A call's time is divided by `per`.
     """
     samples = interleave(calls, s.finish, rounds=rounds or s.rounds)
     median, p90 = ({key: float(np.percentile(times, q)) / per for key, times in samples.items()} for q in (50, 90))
@@ -54,20 +54,20 @@ def timed(
 
 
 def agree(s: Setting, what: str, calls: Mapping[str, Callable[[], list[Pixels]]]) -> None:
-    """The pictures of all are those of the first but for rounding, else SystemExit."""
-    made = {key: np.stack(call()).astype(np.float64) / 255 for key, call in calls.items()}
-    first = next(iter(made))
-    for key, pictures in made.items():
-        error = float(np.abs(pictures - made[first]).mean())
+    """SystemExit unless the pictures of all contestants equal those of the first up to rounding."""
+    results = {key: np.stack(call()).astype(np.float64) / 255 for key, call in calls.items()}
+    first = next(iter(results))
+    for key, pictures in results.items():
+        error = float(np.abs(pictures - results[first]).mean())
         if not error <= s.tolerance:
             raise SystemExit(f"{what}: pictures by {key} differ from those by {first} by {error:.1e}, allowed is {s.tolerance:.0e}")
 
 
 def near(s: Setting, what: str, calls: Mapping[str, Callable[[], Any]]) -> None:
-    """The arrays of all are those of the first but for rounding, else SystemExit."""
-    found = {key: torch.as_tensor(call()).float().cpu() for key, call in calls.items()}
-    first = next(iter(found))
-    for key, values in found.items():
-        error = float((values - found[first]).abs().max() / found[first].abs().max())
+    """SystemExit unless the arrays of all contestants equal those of the first up to rounding."""
+    results = {key: torch.as_tensor(call()).float().cpu() for key, call in calls.items()}
+    first = next(iter(results))
+    for key, values in results.items():
+        error = float((values - results[first]).abs().max() / results[first].abs().max())
         if not error <= s.tolerance:
             raise SystemExit(f"{what} by {key} differs from {first} by {error:.1e}, allowed is {s.tolerance:.0e}")

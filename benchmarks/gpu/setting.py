@@ -1,4 +1,4 @@
-"""Where and on what is measured: full pipelines on a GPU in 16 bits, or tiny ones on the CPU in float32."""
+"""Device and pipelines of a run: full pipelines on a GPU in 16 bits, or tiny ones on the CPU in float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resynth_fast.engines.pool import EnginePool
 
 SDXL, SD15, FLUX = NAMES = ("sdxl-turbo", "sd15", "flux-schnell")
 SIXTEEN_BITS, FLOAT32 = 0.05, 2e-3
-"""Error allowed of a network, of its largest value; of pictures of 255 the mean may differ by so much of 255."""
+"""Largest allowed error: of a network's output relative to its largest value, and of a picture's mean difference in 0 … 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Setting:
     work: Path
     """Folder of checkpoints, bundles and plans."""
     depth: float = shapes.DEPTH
-    """Share of FLUX's and T5's layers, of which its goals are a share as well."""
+    """Share of FLUX's and T5's layers. FLUX's goals are scaled by it."""
 
     @property
     def device(self) -> torch.device:
@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def few(self) -> int:
-        """Rounds of what takes seconds."""
+        """Number of rounds for calls that take seconds."""
         return 1 if self.tiny else 3
 
     @property
@@ -52,30 +52,30 @@ class Setting:
 
     @property
     def plans(self) -> Path:
-        """Where TensorRT's are."""
+        """Folder of TensorRT plans."""
         return self.work / "plans"
 
     @property
     def flux(self) -> str:
-        """What rows say of FLUX."""
+        """FLUX's name in rows."""
         return f"{FLUX}, {'tiny' if self.tiny else f'depth {self.depth:g}'}"
 
     def dtype(self, name: str) -> torch.dtype:
         return torch.float32 if self.tiny else torch.bfloat16 if name == FLUX else torch.float16
 
     def ours(self, name: str) -> str:
-        """Our backend in the precision of the peers."""
+        """The name of our backend, in the precision of the peers."""
         return "torch" if self.tiny else f"torch:cuda,{'bf16' if name == FLUX else 'fp16'}"
 
     def pool(self, backend: str, **settings: Any) -> EnginePool:
         return EnginePool(backend, threads=torch.get_num_threads(), strict=True, **settings)
 
     def shaped(self, name: str) -> tuple[Path, Bundle]:
-        """Checkpoint and bundle."""
+        """Checkpoint and bundle of the pipeline `name`."""
         return shapes.exported(name, self.work, small=self.tiny, depth=self.depth)
 
     def limit_us(self, flops: float, name: str) -> float:
-        """Microseconds that so much arithmetic takes at the device's peak."""
+        """Microseconds for `flops` at the device's peak."""
         return 1e6 * flops / _peak(self.device, self.dtype(name))
 
     def finish(self) -> None:
@@ -85,5 +85,5 @@ class Setting:
 
 @functools.cache
 def _peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s."""
+    """Peak FLOP/s of the device."""
     return peak(device, dtype)[0]

@@ -1,7 +1,7 @@
-"""Ten candidates of three exports: siblings whose networks have hashes, engines and memory of their own.
+"""Ten candidates from three exports: siblings whose networks have hashes, engines and memory of their own.
 
-A sibling's denoiser adds a constant to its output, which is what another bias in its last layer does; its other networks
-are the same under other hashes, so that nothing is shared between candidates. Large weights are shared on disk alone.
+A sibling's denoiser adds a constant to its output, as another bias in the last layer would. Its other networks are the same
+under other hashes, so that candidates share no engine. They share large weights on disk only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from gpu.setting import FLUX, NAMES, SD15, SDXL, Setting
 from resynth_fast.bundle import MANIFEST, OBJECTS, Bundle
 
 COUNTS = {SD15: 5, SDXL: 3, FLUX: 2}
-"""By calculation 49 GB in 16 bits with FLUX at a quarter of its depth: beside one pipeline of each shape they fit a GPU of 80 GB."""
+"""Candidates of each shape: by calculation 49 GB in 16 bits with FLUX at a quarter of its depth. With one pipeline of each
+shape they fit a GPU of 80 GB."""
 SHIFT = 0.1
 
 
@@ -37,27 +38,27 @@ class Sibling:
 
     @property
     def shift(self) -> float:
-        """What its denoiser's output has more than the first one's."""
+        """The constant that its denoiser adds to the output of the first one's."""
         return SHIFT * self.number
 
 
 def ten(s: Setting) -> list[Sibling]:
-    """The candidates, made in the folder of the bundles unless they are there."""
-    return [each for name in NAMES for each in siblings(s, name, COUNTS[name])]
+    """The ten candidates. Missing ones are made in the folder of the bundles."""
+    return [sibling for name in NAMES for sibling in siblings(s, name, COUNTS[name])]
 
 
 def siblings(s: Setting, name: str, count: int) -> Iterator[Sibling]:
-    """The first so many of one shape."""
+    """The first `count` candidates of one shape."""
     _, bundle = s.shaped(name)
     for number in range(count):
         yield Sibling(name, number, _written(bundle, number) if number else bundle)
 
 
 class Loop:
-    """The naive loop over the candidates: one pipeline of each shape, with the bias of the sibling that draws.
+    """The naive loop over the candidates, with one pipeline of each shape that takes each sibling's bias in turn.
 
-    It takes as long as ten pipelines would, which would not fit beside ours. `swapping`: a candidate's pipeline comes to
-    the device before it draws, and goes afterwards.
+    It takes as long as ten pipelines, which would not fit into memory together with ours. With `swapping`, a pipeline is
+    moved to the device before it generates, and away afterwards.
     """
 
     def __init__(self, s: Setting, candidates: Sequence[Sibling], dtype: torch.dtype, *, swapping: bool) -> None:
@@ -68,26 +69,26 @@ class Loop:
 
     def __call__(self, seeds: Sequence[int]) -> dict[str, list[Pixels]]:
         """Each candidate's pictures, one at a time."""
-        return {each.bundle.name: self._drawn(each, seeds) for each in self.candidates}
+        return {sibling.bundle.name: self._generate(sibling, seeds) for sibling in self.candidates}
 
     @torch.inference_mode()
-    def _drawn(self, each: Sibling, seeds: Sequence[int]) -> list[Pixels]:
-        pipeline = self.pipelines[each.shape]
-        _last(pipeline).bias.copy_(self.biases[each.shape] + each.shift)
+    def _generate(self, sibling: Sibling, seeds: Sequence[int]) -> list[Pixels]:
+        pipeline = self.pipelines[sibling.shape]
+        _last(pipeline).bias.copy_(self.biases[sibling.shape] + sibling.shift)
         pipeline.to(self.device)
-        pictures = [picture for seed in seeds for picture in by_diffusers(pipeline, each.bundle, [seed])]
+        pictures = [picture for seed in seeds for picture in by_diffusers(pipeline, sibling.bundle, [seed])]
         if self.swapping:
             pipeline.to("cpu")
         return pictures
 
 
 def _last(pipeline: Any) -> Any:
-    """The layer that gives a denoiser's output."""
+    """The last layer of a denoiser."""
     return pipeline.transformer.proj_out if isinstance(pipeline, FluxPipeline) else pipeline.unet.conv_out
 
 
 def _written(bundle: Bundle, number: int) -> Bundle:
-    """The bundle of a sibling beside `bundle`."""
+    """Write the bundle of a sibling next to `bundle`, unless it exists."""
     name = f"{bundle.name}-{number}"
     folder = bundle.folder.parent / name
     if not folder.exists():
@@ -103,7 +104,7 @@ def _written(bundle: Bundle, number: int) -> Bundle:
 
 
 def _altered(graph: bytes, number: int, shift: float) -> bytes:
-    """The graph under another hash, with `shift` added to its only output unless it is zero."""
+    """A copy of the graph with another hash. Its only output is increased by `shift`."""
     model: Any = onnx.load_from_string(graph)
     model.metadata_props.add(key="sibling", value=str(number))
     if shift:

@@ -6,9 +6,9 @@ from timing import Row, compare, processor, run
 # isort: split
 import numpy as np
 
-from resynth_fast.arrays import Floats
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.finite import all_finite
+from resynth_fast.types import Floats
 
 SHAPES = {"latents of 8 pictures, 1024 px": (8, 16, 128, 128), "picture of 1024 px": (1, 3, 1024, 1024), "zoo latents": (8, 4, 16, 16)}
 

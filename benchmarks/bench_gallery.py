@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast.arrays import Floats
 from resynth_fast.gallery import Entry, Gallery, Layout
 from resynth_fast.kernels.topk import topk
+from resynth_fast.types import Floats
 
 ENTRIES = int(os.environ.get("RESYNTH_BENCH_ENTRIES", "100000"))
 TAPS = {f"block{i}": 768 for i in range(5, 10)}

@@ -10,9 +10,9 @@ from math import prod
 
 import numpy as np
 
-from resynth_fast.arrays import Floats
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.noise import normal_rows
+from resynth_fast.types import Floats
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 
-from resynth_fast.arrays import Bytes, Floats
 from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.preprocess import centre_square, jpeg_round_trip, preprocess
+from resynth_fast.types import Bytes, Floats
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from resynth_fast import zoo
-from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.attributor import Attributor
 from resynth_fast.candidates import ScheduledCandidate
 from resynth_fast.candidates.engine import EngineCandidate
@@ -29,7 +28,7 @@ from resynth_fast.evaluation import metrics, racing
 from resynth_fast.evaluation.zoo import generate_probes, reference_points
 from resynth_fast.images import perturbations
 from resynth_fast.scoring.decision import Decision
-from resynth_fast.types import Picture, Pixels
+from resynth_fast.types import Doubles, Integers, Picture, Pixels
 
 FEWER, AGREEMENT, POINTS = 2.0, 0.99, 1.0
 CHUNK, CHECKED = 20, 4

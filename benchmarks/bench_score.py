@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.similarity import GalleryPrior, Scores, score
 from resynth_fast.scoring.prior import Prior
+from resynth_fast.types import Doubles, Integers
 
 CANDIDATES, REFERENCES, DIMENSION = 4, 4, 3840
 WITHIN_TRACE = 0.7

@@ -15,9 +15,9 @@ import numpy as np
 from bits import in_batches
 from numpy.typing import NDArray
 
-from resynth_fast.arrays import Floats
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.similarity import similarity
+from resynth_fast.types import Floats
 
 DIMENSION = 768
 Best = NDArray[np.int64]

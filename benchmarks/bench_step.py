@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from resynth_fast.arrays import Floats
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.step import GUIDANCE, INPUT_SCALE, OUTPUTS, SAMPLES, WIDTH, step
+from resynth_fast.types import Floats
 
 SCALE = 1.0  # guidance scale; with 1, repeated calls leave the guided output that they overwrite unchanged
 SHAPES = ((1, 4, 64, 64), (16, 4, 128, 128))  # one picture of 512 px; 16 of 1024 px, an autoencoder of factor 8

@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from resynth_fast import zoo
-from resynth_fast.arrays import Doubles, Integers
 from resynth_fast.attributor import Attributor
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates import ScheduledCandidate
@@ -35,6 +34,7 @@ from resynth_fast.evaluation import metrics
 from resynth_fast.evaluation.zoo import generate_probes, reference_points
 from resynth_fast.options import Options
 from resynth_fast.scoring.score import score
+from resynth_fast.types import Doubles, Integers
 
 DEFAULT = Options().steps
 FIRST = "20 steps"

@@ -7,10 +7,10 @@ from timing import Row, compare, processor, run
 import numpy as np
 from numpy.typing import NDArray
 
-from resynth_fast.arrays import Floats
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.twins import texture as twin
+from resynth_fast.types import Floats
 
 
 def main() -> None:

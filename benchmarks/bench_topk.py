@@ -12,9 +12,9 @@ import numpy as np
 from bits import in_batches
 from numpy.typing import NDArray
 
-from resynth_fast.arrays import Floats
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.topk import topk
+from resynth_fast.types import Floats
 
 DIMENSION, K = 768, 10
 GROUPS = 14

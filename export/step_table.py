@@ -20,8 +20,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from resynth_fast.arrays import Doubles
 from resynth_fast.errors import ConfigError
+from resynth_fast.types import Doubles
 
 MAX_HISTORY = 4  # samples or outputs of this call and three earlier ones
 FIT_TOLERANCE = 3e-6

@@ -16,11 +16,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import A
 from .bundle import Guidance, StepTable
 from .devices.base import CPU, Device
 from .errors import BundleError
 from .kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH
+from .types import A
 
 
 def walk(

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from resynth_fast.arrays import Floats
 from resynth_fast.bundle import StepRow, StepTable
 from resynth_fast.errors import BundleError
 from resynth_fast.sampling import walk
+from resynth_fast.types import Floats
 
 pytestmark = pytest.mark.usefixtures("every_backend")
 

@@ -17,8 +17,8 @@ from typing import Any
 import diffusers
 
 from resynth_fast import plugins
-from resynth_fast.arrays import Floats
 from resynth_fast.errors import ConfigError
+from resynth_fast.types import Floats
 
 from .. import checkpoints
 from ..canonical import Guidance, TextInput

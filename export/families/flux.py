@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from resynth_fast.arrays import Floats
+from resynth_fast.types import Floats
 
 from ..canonical import Decoder, Guidance, TextInput, normals, timesteps, tokens
 from ..graphs import Network, Tensors

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from resynth_fast.arrays import Floats
+from resynth_fast.types import Floats
 
 from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, TextInput, broadcast_masks, masks, normals, timesteps, tokens
 from ..graphs import Network, Tensors

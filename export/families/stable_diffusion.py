@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from resynth_fast.arrays import Floats
+from resynth_fast.types import Floats
 
 from ..canonical import Decoder, Guidance, TextInput, UNet, embedded_scale, normals, timesteps, tokens
 from ..graphs import Network

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
-from resynth_fast.arrays import Floats
 from resynth_fast.errors import ConfigError
+from resynth_fast.types import Floats
 
 from ..canonical import Decoder, Guidance, TextInput, normals, timesteps, tokens
 from ..graphs import Network, Tensors

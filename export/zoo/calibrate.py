@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from resynth_fast import zoo
-from resynth_fast.arrays import Doubles
 from resynth_fast.attributor import Attributor
 from resynth_fast.candidates import ScheduledCandidate, find
 from resynth_fast.captioners.tagger import Tagger
@@ -27,7 +26,7 @@ from resynth_fast.options import Options
 from resynth_fast.scoring.calibration import Calibration
 from resynth_fast.scoring.score import score
 from resynth_fast.scoring.whitening import fit_constants
-from resynth_fast.types import Pixels
+from resynth_fast.types import Doubles, Pixels
 
 from .. import bundles
 from .attributes import caption, draw, held_out

@@ -28,9 +28,9 @@ import torch
 from onnx import numpy_helper
 from transformers import CLIPTokenizer
 
-from resynth_fast.arrays import Floats
 from resynth_fast.bundle import Bundle
 from resynth_fast.errors import BundleError, ConfigError
+from resynth_fast.types import Floats
 
 from .. import graphs
 from ..canonical import Decoder, Guidance

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ..arrays import Array
 from ..backends import Arrays, Engine
 from ..bundle import Bundle, StepTable
 from ..devices.base import CPU, Device, transfer
@@ -17,7 +16,7 @@ from ..engines.pool import EnginePool, engine_ref
 from ..errors import BundleError, ConfigError
 from ..sampling import rescaled, walk
 from ..scheduler import BatchKey, Work
-from ..types import Pixels
+from ..types import Array, Pixels
 from . import ScheduledCandidate, bundles, is_bundle
 
 Conditions = dict[str, npt.NDArray[np.float32]]

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from .. import images
-from ..arrays import Doubles, Integers
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
 from ..kernels.topk import nearest_rows
 from ..plugins import scheme
-from ..types import Pixels
+from ..types import Doubles, Integers, Pixels
 from . import ExemplarCandidate, split_name
 
 CHUNK = 16

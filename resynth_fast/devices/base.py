@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import A, Array, Doubles, Floats
 from ..kernels.finite import all_finite
 from ..kernels.noise import normal_rows
 from ..kernels.preprocess import jpeg_round_trip, resize, resize_to_unit, to_uint8
 from ..kernels.step import step
 from ..kernels.texture import textures
 from ..kernels.topk import TopK, topk
+from ..types import A, Array, Doubles, Floats
 
 
 class Device(Protocol[A]):

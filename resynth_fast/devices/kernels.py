@@ -10,9 +10,9 @@ from typing import Any, Generic
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import A, Floats
 from ..kernels.noise import counters
 from ..kernels.topk import TopK
+from ..types import A, Floats
 
 FILTER = "bicubic"
 

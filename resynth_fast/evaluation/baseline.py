@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .. import images
-from ..arrays import Doubles, Integers
+from ..types import Doubles, Integers
 from . import metrics
 
 FILE = 7

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..arrays import Doubles
 from ..scoring.calibration import CalibrationPoint
 from ..scoring.score import fit_temperature
 from ..scoring.whitening import Constants
+from ..types import Doubles
 from .config import EvaluationConfig
 from .dataset import DatasetFeatures
 from .protocols import ProtocolRunner

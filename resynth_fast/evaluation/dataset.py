@@ -19,10 +19,10 @@ import numpy.typing as npt
 import platformdirs
 
 from .. import __version__, files, images
-from ..arrays import Booleans, Doubles, Floats, Integers
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
 from ..images.perturbations import perturbation
+from ..types import Booleans, Doubles, Floats, Integers
 from . import baseline
 
 CHUNK = 16

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..arrays import Booleans, Doubles
 from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
 from ..images import perturbations
 from ..scoring.score import fit_temperature, probabilities
+from ..types import Booleans, Doubles
 from . import baseline, metrics
 from .config import GALLERY_STEPS, EvaluationConfig
 from .dataset import Dataset, DatasetFeatures, Progress, describe, read, silent

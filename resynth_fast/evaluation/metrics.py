@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Booleans, Doubles, Integers
+from ..types import Booleans, Doubles, Integers
 
 
 def balanced_accuracy(hit: Booleans, truth: Integers) -> float:

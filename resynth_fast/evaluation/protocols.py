@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ..arrays import Booleans, Doubles, Integers
 from ..errors import ConfigError
 from ..kernels.similarity import similarity
 from ..kernels.topk import nearest_rows
 from ..scoring.prior import Prior, batch_prior, no_gallery
 from ..scoring.score import score_rows
 from ..scoring.whitening import Constants
+from ..types import Booleans, Doubles, Integers
 from .config import EvaluationConfig
 from .dataset import DatasetFeatures
 from .spaces import Space, Spaces, folds
@@ -108,6 +110,8 @@ class ProtocolRunner:
             self._draw
         )  # protocols that leave a candidate out repeat the draws of the others
         self._deep = data.features if data.last is None else data.last
+        self._reference: npt.NDArray[Any]  # float32 for the cosines of the paper, float64 for the recipe
+        self._probe: npt.NDArray[Any]
         if config.recipe == "paper":
             if data.last is None:
                 raise ConfigError("recipe paper needs the extractor's last layer, which was not exported; export it again with --last")

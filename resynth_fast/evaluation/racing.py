@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Doubles, Integers
 from ..attributor import Attributor
 from ..candidates import ScheduledCandidate
 from ..scoring.decision import Decision
-from ..types import Request
+from ..types import Doubles, Integers, Request
 from . import metrics
 
 Counts = npt.NDArray[np.int64]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Doubles, Integers
 from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior
 from ..scoring.whitening import Constants, Whitening, whitening_of
+from ..types import Doubles, Integers
 from .config import EvaluationConfig
 from .dataset import Dataset, DatasetFeatures
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from .. import zoo
-from ..arrays import Doubles, Integers
 from ..attributor import Attributor
 from ..candidates import ScheduledCandidate
 from ..candidates.engine import EngineCandidate
 from ..errors import ConfigError
 from ..images import perturbations
 from ..scoring.decision import Decision
-from ..types import Pixels, Request
+from ..types import Doubles, Integers, Pixels, Request
 from . import metrics, racing
 from .dataset import Progress, silent
 

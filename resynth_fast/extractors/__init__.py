@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..arrays import Array, Bytes, Floats
+from ..types import Array, Bytes, Floats
 
 if TYPE_CHECKING:
     from ..devices.base import Device

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Bytes, Floats
 from ..bundle import Bundle, Component
 from ..devices.base import CPU, Device, transfer
 from ..engines.pool import EnginePool
 from ..errors import BundleError
+from ..types import Array, Bytes, Floats
 
 NETWORK, LAST = "network", "last"
 """Components: the graph cut after its last tap; and, for the paper's own score alone, the whole one."""

@@ -16,7 +16,7 @@ from resynth_fast.devices.base import CPU, Device
 from resynth_fast.errors import ConfigError, InputError
 from resynth_fast.kernels.preprocess import centre_square
 
-from ..arrays import Array
+from ..types import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

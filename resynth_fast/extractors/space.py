@@ -11,7 +11,6 @@ import numpy.typing as npt
 from safetensors.numpy import load, save
 
 from .. import plugins
-from ..arrays import Array, Doubles
 from ..bundle import Bundle
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
@@ -20,7 +19,7 @@ from ..scoring.calibration import UNCALIBRATED, Calibration
 from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior, no_gallery
 from ..scoring.whitening import Constants, Moment, Whitening, whitening_of
-from ..types import Pixels
+from ..types import Array, Doubles, Pixels
 from . import Extractor
 from .pixels import PixelRecipe
 

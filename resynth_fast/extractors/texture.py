@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Bytes, Floats
 from ..bundle import Bundle
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError, InputError
+from ..types import Array, Bytes, Floats
 
 _MOST_WAVELET_LEVELS = 5
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from .. import files
-from ..arrays import Doubles
 from ..errors import BundleError, ConfigError
 from ..extractors.space import FeatureSpace
+from ..types import Doubles
 
 SCHEMA_VERSION = 1
 MANIFEST = "gallery.json"

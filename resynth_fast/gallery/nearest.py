@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Array, Doubles, Floats, Integers
 from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError
 from ..kernels.topk import DEVICE_K, TopK, ranked_again
+from ..types import Array, Doubles, Floats, Integers
 from .entry import StoredEntry
 from .index import Facts
 from .layout import Layout

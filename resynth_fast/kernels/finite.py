@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import kernels
-from ..arrays import Floats
+from ..types import Floats
 from .twins import finite as twin
 
 

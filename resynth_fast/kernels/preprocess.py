@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
-from ..arrays import Bytes, Floats
+from ..types import Bytes, Floats
 from .twins import preprocess as twin
 from .twins.preprocess import Filter, Number
 

@@ -6,7 +6,7 @@
 import numpy as np
 
 from .. import kernels
-from ..arrays import Doubles, Floats, Integers
+from ..types import Doubles, Floats, Integers
 from .twins import similarity as twin
 from .twins.similarity import GalleryPrior, Reduce, Scores, Similarity
 

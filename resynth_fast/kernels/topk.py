@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..arrays import Doubles, Integers
+from ..types import Doubles, Integers
 from .twins import topk as twin
 from .twins.topk import Rows, TopK
 

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import scheduler
-from ..arrays import Floats
 from ..bundle import Component
 from ..candidates import GenerativeCandidate, ScheduledCandidate
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..options import Options
 from ..scheduler import Plan, TextWave, Wave
-from ..types import Pixels, Request
+from ..types import Floats, Pixels, Request
 from .preparation import FeatureExtraction
 from .timing import Deadline, StageTimer
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import images
-from ..arrays import Array, Doubles, Floats
 from ..captioners import Captioner, choice
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
@@ -17,7 +16,7 @@ from ..extractors.space import FeatureSpace
 from ..images import perturbations
 from ..options import Options
 from ..scheduler import EngineRef
-from ..types import Caption, Picture, Pixels, PreparedProbe
+from ..types import Array, Caption, Doubles, Floats, Picture, Pixels, PreparedProbe
 from .timing import StageTimer
 
 

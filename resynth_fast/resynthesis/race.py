@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..arrays import Booleans, Doubles, Integers
 from ..errors import DeadlineError
 from ..scoring.calibration import CalibrationPoint
 from ..scoring.prior import Prior, remaining_variance
 from ..scoring.score import score
-from ..types import Request
+from ..types import Booleans, Doubles, Integers, Request
 
 Fetch = Callable[[Sequence[Request]], Mapping[Request, Doubles]]
 """From requests to the whitened features (d,) of their pictures, without those that time was too short for."""

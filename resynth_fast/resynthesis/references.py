@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arrays import Doubles
 from ..candidates import Candidate, GenerativeCandidate
 from ..captioners import Captioner
 from ..engines.pool import EnginePool
 from ..errors import ConfigError
 from ..options import GENERATE, LOOK_UP, Options
 from ..scoring.prior import Prior
-from ..types import PreparedProbe, Request, Resynthesis
+from ..types import Doubles, PreparedProbe, Request, Resynthesis
 from .executor import Executor
 from .exemplars import ExemplarReferences
 from .preparation import FeatureExtraction, PreparedProbes

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arrays import Doubles
 from ..options import LOOK_UP
-from ..types import Pixels, Request
+from ..types import Doubles, Pixels, Request
 from .executor import Executor, Generated
 from .preparation import FeatureExtraction
 from .timing import Deadline, StageTimer

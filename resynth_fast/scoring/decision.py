@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Doubles
 from ..errors import BundleError
 from ..kernels.similarity import Scores
-from ..types import Status
+from ..types import Doubles, Status
 from .calibration import CalibrationPoint
 from .score import probabilities
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Doubles, Integers
 from ..errors import BundleError
+from ..types import Doubles, Integers
 from .calibration import Calibration
 from .prior import INTERACTION, INTERACTION_KNOWN, Prior, gallery_prior
 from .whitening import SOLID_CELL, Constants, Moment, Whitening, gallery_weight, moment, whitening_of, within

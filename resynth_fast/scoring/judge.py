@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Doubles
 from ..kernels.similarity import Scores
 from ..options import Options
+from ..types import Doubles
 from .calibration import Calibration, CalibrationPoint
 from .decision import Decision, decide
 from .prior import Prior, batch_priors

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Doubles, Integers
+from ..types import Doubles, Integers
 from .whitening import SOLID_CELL, cells, centred
 
 BETWEEN = 0.3

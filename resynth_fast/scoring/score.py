@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..arrays import Doubles, Integers
 from ..kernels import similarity
 from ..kernels.similarity import GalleryPrior, Scores
+from ..types import Doubles, Integers
 from .prior import Prior, no_gallery
 
 PROBES_AT_ONCE = 64

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Doubles, Integers
+from ..types import Doubles, Integers
 
 RIDGE = 0.3
 RANK = 300

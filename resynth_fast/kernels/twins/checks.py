@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from ...arrays import Integers
+from ...types import Integers
 
 
 def check_array(name: str, array: object, dtype: type[np.generic], ndim: int) -> None:
+    """TypeError unless `array` is a C-contiguous NumPy array of `ndim` dimensions and of `dtype`."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} is a {type(array).__name__}; it must be a numpy.ndarray")
     if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
@@ -16,6 +17,7 @@ def check_array(name: str, array: object, dtype: type[np.generic], ndim: int) ->
 
 
 def check_offsets(offsets: Integers, count: int) -> None:
+    """ValueError unless `offsets` begin at 0, never fall and end at `count`."""
     if offsets[0] != 0:
         raise ValueError(f"offsets[0] is {offsets[0]}; it must be 0")
     if len(falls := np.flatnonzero(np.diff(offsets) < 0)):

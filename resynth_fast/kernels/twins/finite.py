@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...arrays import Floats
+from ...types import Floats
 
 
 def all_finite(values: Floats) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...arrays import Bytes, Floats
+from ...types import Bytes, Floats
 
 Number = TypeVar("Number", np.uint8, np.float32)
 Filter = Literal["box", "bilinear", "bicubic", "lanczos"]

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ...arrays import Doubles, Floats, Integers
+from ...types import Doubles, Floats, Integers
 from .checks import check_array, check_offsets
 
 Reduce = Literal["max", "mean"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...arrays import Floats
+from ...types import Floats
 from .checks import check_array
 
 HISTORY = 4

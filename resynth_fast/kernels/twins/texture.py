@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Bytes, Doubles
+from ...types import Bytes, Doubles
 
 Ints = npt.NDArray[np.int32]
 Number = TypeVar("Number", Ints, Doubles)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import Floats, Integers
+from ...types import Floats, Integers
 from .checks import check_array
 
 Rows = Floats | NDArray[np.float16]

@@ -63,13 +63,13 @@ def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], E
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """For one test, which says what is answered."""
+    """A loopback server for one test, which sets its answers."""
     with Server() as server:
         yield server
 
 
 class HostDevice:
-    """Memory of the host in place of a device's, under its own addresses; what is freed holds no number any more."""
+    """A device whose memory is the host's, under its own addresses; freed memory is overwritten with NaN."""
 
     kind, dlpack, stream, compute_capability = "cpu", (1, 0), 7, "8.9"
 
@@ -98,7 +98,7 @@ class HostDevice:
     def free(self, address: int) -> None:
         buffer = self.memory.pop(address)
         buffer[:] = 0xFF
-        self.freed.append(buffer)  # so that nobody else gets the address
+        self.freed.append(buffer)  # keeps the address from being used again
 
     def upload(self, address: int, values: Any) -> None:
         self.copied.append(("up", values.dtype))

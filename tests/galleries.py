@@ -50,7 +50,7 @@ def features(count, seed=0):
 
 @pytest.fixture(scope="session")
 def gallery_templates(tmp_path_factory: pytest.TempPathFactory):
-    """An empty gallery and one of twelve entries by three generators, made once: what is made is synced, and that takes time."""
+    """An empty gallery and one of twelve entries by three generators. Both are created once, because creation syncs to disk and is slow."""
     folder = tmp_path_factory.mktemp("galleries")
     Gallery.create(folder / "empty", layout()).close()
     with Gallery.create(folder / "filled", layout()) as gallery:
@@ -67,7 +67,7 @@ def gallery(gallery_templates: Path, tmp_path: Path):
 
 @pytest.fixture
 def filled_gallery(gallery_templates: Path, tmp_path: Path):
-    """(gallery, features)"""
+    """A gallery of twelve entries, and their features (12, d)."""
     shutil.copytree(gallery_templates / "filled", tmp_path / "gallery")
     with Gallery.open(tmp_path / "gallery") as opened:
         yield opened, features(12)

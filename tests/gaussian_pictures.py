@@ -15,9 +15,9 @@ D, TAPS = 48, [16, 16, 16]
 
 
 def world(seed, generators=4, prompts=12, copies=4, spread=0.34, own=0.0, content=2.5):
-    """Features with an offset for each generator, a strong content and anisotropic noise; pictures' makers and prompts.
+    """Features with an offset for each generator, a strong content and anisotropic noise; the generator and prompt of each.
 
-    `own`: what a generator does to one prompt and not to others.
+    `own`: standard deviation of an offset of each generator for each prompt.
     """
     rng = np.random.default_rng(seed)
     p, g, _ = (a.ravel() for a in np.meshgrid(range(prompts), range(generators), range(copies), indexing="ij"))
@@ -43,7 +43,7 @@ def dataset_features(x, g, p, **changes):
 
 
 def constants():
-    """Of generators that are nobody's candidates; one family of degradations moves pictures along one axis."""
+    """Constants fitted on generators that are no candidates; one family of degradations moves pictures along one axis."""
     x, g, p = world(100, generators=6, prompts=20)
     moved = np.zeros((40, D))
     moved[:, 3] = np.random.default_rng(1).normal(size=40) * 3
@@ -68,7 +68,7 @@ def accuracy(gaussian_data, **setting):
 
 
 def without(x, rows):
-    """The features with `rows` far off."""
+    """The features, with `rows` moved far away."""
     poisoned = x.copy()
     poisoned[rows] += 1e3 * np.random.default_rng(3).normal(size=(len(rows), x.shape[1])).astype(np.float32)
     return poisoned

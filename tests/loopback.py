@@ -1,4 +1,4 @@
-"""A server on this machine's loopback that answers as a test says, and remembers what it was asked."""
+"""A server on the loopback whose answers a test sets; it records its requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Server:
-    """Answers the n-th request, JSON in a POST, with `respond(body, n)`, in pieces with pauses where that is asked for."""
+    """Answers the n-th POST, whose body is JSON, with `respond(body, n)`, in pieces of `piece` bytes with pauses of `pause_s`."""
 
     def __init__(self) -> None:
         self.respond: Callable[[dict[str, Any], int], Answer] = lambda body, number: (404, {}, b"")

@@ -1,4 +1,4 @@
-"""The kernels of the processor in place of a device's."""
+"""The CPU's kernels standing in for a device's."""
 
 from collections.abc import Callable
 from typing import Any

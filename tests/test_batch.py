@@ -1,4 +1,4 @@
-"""Many files: in order, bad ones in their places, and the next ones are looked at while others' pictures are made."""
+"""Many files: results in order, errors in their positions, and the next chunk is prepared while the current one generates."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""Calls that meet at an engine: run together, answered as if alone, and nobody left waiting."""
+"""Concurrent calls of an engine run as one batch, get the results of a call alone, and never wait for ever."""
 
 import gc
 import random
@@ -22,7 +22,7 @@ from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError, DeviceError
 
 SOON_S = 30
-"""Long after all is done, unless somebody waits for ever."""
+"""A time limit that only a deadlock reaches."""
 
 
 class Engine:
@@ -53,7 +53,7 @@ def rows(*values, width=3, dtype=np.float32):
 
 
 def meet(merged, engine, calls, run=None):
-    """Futures of `calls`, which queue in their order behind the first, which is being run; by `run` in place of the engine's own."""
+    """Futures of `calls`, queued in order behind the first, which is running. `run` replaces the engine's own method."""
     engine.open.clear()
     workers = ThreadPoolExecutor(len(calls))
     futures = []
@@ -185,7 +185,7 @@ class Interrupt(BaseException):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer to interrupt with")
 def test_interrupts_at_any_moment_leave_no_call_waiting() -> None:
-    """The main thread is interrupted again and again, in its queueing, waiting, running and leaving; the others get all their rows."""
+    """The main thread is interrupted repeatedly while it queues, waits, runs and returns; the other threads get all their rows."""
     engine = Engine()
     merged = DynamicBatcher(engine, several)
     armed, interrupts, over = False, 0, False
@@ -203,7 +203,7 @@ def test_interrupts_at_any_moment_leave_no_call_waiting() -> None:
 
     rng = random.Random(0)
     before = signal.signal(signal.SIGALRM, interrupt)
-    gc.disable()  # an interrupt of its callbacks would be lost
+    gc.disable()  # an interrupt inside its callbacks would be lost
     workers = ThreadPoolExecutor(3)
     try:
         others = [workers.submit(work, i) for i in range(3)]
@@ -229,7 +229,7 @@ def test_many_calls_of_many_threads_each_get_their_own_rows() -> None:
     engine = Engine()
 
     def run(inputs):
-        time.sleep(1e-4)  # others come meanwhile
+        time.sleep(1e-4)  # other calls arrive meanwhile
         return engine.run(inputs)
 
     merged = DynamicBatcher(SimpleNamespace(fallback="", device=engine.device, run=run), several, most_rows=8)
@@ -250,7 +250,7 @@ def test_many_calls_of_many_threads_each_get_their_own_rows() -> None:
 
 
 class Device:
-    """A backend whose engines stand in for a device's: they are ONNX Runtime's with two threads, and have a device."""
+    """A backend whose engines stand in for a device's: ONNX Runtime with two threads, but with a device."""
 
     runs_on_caller_thread = False
 
@@ -278,7 +278,7 @@ def test_walks_at_different_steps_share_batches_and_give_the_same_pictures_as_al
             timesteps.append(inputs["timestep"].tolist())
             if len(timesteps) == 2:
                 begun.set()
-            time.sleep(0.005)  # as long as other threads take to come
+            time.sleep(0.005)  # time for other threads to arrive
 
     candidate = EngineCandidate(zoo.bundle("zoo-sd"), EnginePool(Device(watch)))
     candidate.encode(prompts)
@@ -299,7 +299,7 @@ def test_walks_at_different_steps_share_batches_and_give_the_same_pictures_as_al
 
 
 def test_the_time_of_a_batch_is_divided_by_rows_and_waiting_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that a call puts forward by 10 s and 1 s a row."""
+    """The clock is fake: a call advances it by 10 s, and by 1 s for each row."""
     clock, engine, told = 0.0, Engine(), []
 
     def run(inputs):

@@ -1,4 +1,4 @@
-"""`resynth bench`: what counts as stable, what is summed up, and the command."""
+"""`resynth bench`: the rule of stable windows, the sums of its latencies, and the command."""
 
 import json
 import math

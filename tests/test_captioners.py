@@ -1,4 +1,4 @@
-"""A captioner exported from transformers writes what transformers writes, token by token; what cannot be one is refused."""
+"""A captioner exported from transformers writes the tokens of transformers; a checkpoint that is no captioner is refused."""
 
 from __future__ import annotations
 

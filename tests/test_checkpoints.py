@@ -1,4 +1,4 @@
-"""A checkpoint that lies, or that would do harm, is refused by name before a library reads it; nothing is written."""
+"""A false or harmful checkpoint is refused by name before any library reads it, and nothing is written."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ x509 = pytest.importorskip("cryptography.x509")
 
 @pytest.fixture(scope="module")
 def signer() -> Any:
-    """A signer with a certificate of our own, which nobody trusts."""
+    """A signer with a self-signed, untrusted certificate."""
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -141,7 +141,7 @@ def test_a_remote_manifest_is_not_fetched(tmp_path: Path, signer: Any) -> None:
     try:
         content = signed(signer, remote=f"http://127.0.0.1:{server.server_port}/manifest")
         assert b"/manifest" in content
-        with_marker = content[:8] + content[8:].replace(b"IEND\xaeB`\x82", b"IEND\xaeB`\x82jumb")  # else c2pa is not even asked
+        with_marker = content[:8] + content[8:].replace(b"IEND\xaeB`\x82", b"IEND\xaeB`\x82jumb")  # without the marker, c2pa is not called
         assert credentials(tmp_path, with_marker).status in ("absent", "unreadable")
     finally:
         server.shutdown()

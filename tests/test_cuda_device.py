@@ -1,4 +1,4 @@
-"""Arrays of a device without torch: bound by address, freed when nobody uses them, and the same pictures to the bit.
+"""Arrays of a device without torch: bound by address, freed after their last use, with the same pictures to the bit.
 
 Memory of the host and the kernels of the processor stand in for a device's.
 """
@@ -68,7 +68,7 @@ def test_other_libraries_read_an_array_without_a_copy(host_device: Any, dtype: s
     np.testing.assert_array_equal(read, values[1:])
     assert read.ctypes.data == array[1:].address
     del array
-    np.testing.assert_array_equal(read, values[1:])  # its memory is kept as long
+    np.testing.assert_array_equal(read, values[1:])  # the view keeps the memory alive
     del read
     assert not host_device.memory
 
@@ -82,7 +82,7 @@ def test_another_stream_reads_only_finished_work(host_device: Any) -> None:
 
 
 def test_kernels_of_cuda_take_arrays_of_a_device(host_device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as a machine without one can tell: it is the launch that fails, and not the arguments."""
+    """A machine without a GPU can check this much: the launch fails, not the arguments."""
     _cuda = pytest.importorskip("resynth_fast.kernels._cuda")
     if _cuda.device_count():
         pytest.skip("there is a device, which would be given addresses of the host")
@@ -143,9 +143,9 @@ def test_pictures_are_the_same_on_every_device(device: CudaDevice, name: str) ->
 
 
 def test_only_conditions_are_uploaded_and_only_pictures_and_features_downloaded(device: CudaDevice) -> None:
-    """Beside a few numbers: weights of the steps, seeds, and whether what was made is finite."""
+    """Small transfers are allowed: weights of the steps, seeds, and whether the pictures are finite."""
     candidate, space = of_bundle("zoo-sd", device), open_space(zoo.bundle(zoo.TEXTURE))
-    candidate.make(PROMPTS, SEEDS, 1)  # text states are kept on the host, once for all candidates
+    candidate.make(PROMPTS, SEEDS, 1)  # fills the text cache on the host, which all candidates share
     device.context.copied.clear()
     there, pictures = candidate.draw(PROMPTS, SEEDS, 4)
     space.features(pictures, there)
@@ -154,7 +154,7 @@ def test_only_conditions_are_uploaded_and_only_pictures_and_features_downloaded(
     assert [dtype.name for way, dtype in device.context.copied if way == "down"] == ["int32", "int32", "float32", "uint8"]
     device.context.copied.clear()
     pictures = candidate.make(PROMPTS, SEEDS, 8)
-    assert len(device.context.copied) == few - 1  # the features; none is made in a step
+    assert len(device.context.copied) == few - 1  # only features; a step allocates nothing
     np.testing.assert_array_equal(space.features(device.to_device(np.stack(pictures)), device), space.features(pictures))
 
 

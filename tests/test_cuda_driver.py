@@ -1,4 +1,4 @@
-"""Memory and copies of a CUDA device, by a driver that only writes down what it is asked for."""
+"""Memory and copies of a CUDA device, with a driver that only records its calls."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ TEXTURE = open_space(zoo.bundle(zoo.TEXTURE))
 
 
 def encoder(folder: Path, pool: EnginePool) -> FeatureSpace:
-    """A space whose network answers sums over the pixels that it is given, in 24 px, three pictures a call."""
+    """A feature space whose network sums over its input pixels, at 24 px, three pictures a call."""
     inputs, outputs = {"pixels": ("b", 3, 24, 24)}, {"nc": ("b", 3), "nw": ("b", 24)}
     nodes = [onnx.helper.make_node("Einsum", ["pixels"], [tap], equation=f"nchw->{tap}") for tap in outputs]
     ends = ([onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in each.items()] for each in (inputs, outputs))
@@ -137,7 +137,7 @@ def test_an_encoder_gets_its_pixels_on_its_device(backend: Torch, device: Any, t
 def test_nothing_but_features_and_pictures_is_copied_to_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = EnginePool(AWAY)
     candidate, spaces = EngineCandidate(zoo.bundle("zoo-sd"), pool), (TEXTURE, encoder(tmp_path, pool))
-    candidate.make(PROMPTS, SEEDS, 1)  # text states are kept on the host, once for all candidates
+    candidate.make(PROMPTS, SEEDS, 1)  # fills the text cache on the host, which all candidates share
     copied: list[tuple[Any, ...]] = []
 
     def watched(method: str) -> Callable[..., Any]:

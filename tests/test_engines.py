@@ -1,4 +1,4 @@
-"""The engine pool within its budget: nothing over it, nothing lost, nothing that depends on who asks first."""
+"""The engine pool respects its memory budget, and results do not depend on the order of calls."""
 
 import random
 import threading
@@ -23,7 +23,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))[:3]
 
 
 class Backend:
-    """Engines that know how many of them there are."""
+    """Engines that count how many of them are alive."""
 
     runs_on_caller_thread = False
 
@@ -224,7 +224,7 @@ def answers(attributor, probes):
 
 
 def assert_same(found, expected):
-    """Labels and pictures to the bit; numbers to what float64 matrix products of unequal size leave."""
+    """Labels and pictures are equal to the bit; numbers up to the rounding of float64 matrix products of unequal size."""
     assert [exact for exact, _ in found] == [exact for exact, _ in expected]
     np.testing.assert_allclose([numbers for _, numbers in found], [numbers for _, numbers in expected], rtol=1e-9)
 
@@ -245,7 +245,7 @@ def test_half_the_memory_gives_the_same_pictures_and_reports_the_extra_loads(pro
     free(probes)
     budget = free.pool.account.peak_bytes // 2
     tight = Attributor.open(references=2, steps=2, threads=threads, memory_budget=budget)
-    for _ in range(2):  # the second time with what the first has left in memory
+    for _ in range(2):  # the second time with the engines that the first left in memory
         assert_same(answers(tight, probes), expected)
     assert tight.pool.account.peak_bytes <= budget
     [verdict, *_] = tight(probes)

@@ -125,7 +125,7 @@ def test_the_open_protocol_leaves_each_generator_out_once(picture_folder: Path, 
 
 
 def test_the_folder_layout_of_the_papers_authors_is_read(picture_folder: Path, cache_folder: Path, tmp_path: Path) -> None:
-    """Probes of three sources, two of which were asked to draw every identity again."""
+    """Probes of three sources, two of which resynthesised every identity."""
     for s, source in enumerate(NAMES):
         for p in range(PROMPTS):
             (tmp_path / "images" / source).mkdir(parents=True, exist_ok=True)
@@ -218,6 +218,6 @@ def test_racing_is_reported_beside_the_exhaustive_run(cache_folder: Path, tmp_pa
     assert race["denoiser_rows"] < race["of_denoiser_rows"] == 2 * (2 + 2 + 2 + 1)  # zoo-flux has no second row for guidance
     assert race["accuracy"] == conditions["tagger, racing"]["top1"]
     assert race["of_accuracy"] == conditions["tagger"]["top1"]
-    assert race["attributed"] >= conditions["tagger"]["status"]["attributed"]  # of the withheld generator's too
+    assert race["attributed"] >= conditions["tagger"]["status"]["attributed"]  # probes of the withheld generator included
     assert race["differ"] <= race["attributed"]
     assert "Pictures when racing" in Page((tmp_path / "index.html").read_text()).text

@@ -17,7 +17,7 @@ HOSTILE = "<script>alert(1)</script>\"'$x^{2$ {{ 7 * 7 }}\u202egnp"
 
 @pytest.fixture(scope="module")
 def result(curve_result: dict[str, Any]):
-    """One that has everything a page can show."""
+    """A result with everything that a page can show."""
     found = dict(curve_result)
     found["robustness"] = [
         {"degradation": "jpeg-50", "balanced": 0.7, "ci95": [0.6, 0.8], "gallery_per_candidate": 16, "left_out": found["curve"][0]},

@@ -131,7 +131,7 @@ def test_the_same_encoder_gives_the_same_bytes(encoder: Any) -> None:
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory):
-    """A CLIP tower with dynamically quantised products, and the one it was made of."""
+    """A CLIP tower with dynamically quantised products, and the original."""
     torch.manual_seed(0)
     kind, config = ENCODERS["clip"]
     folder = tmp_path_factory.mktemp("quantised")

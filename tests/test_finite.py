@@ -1,4 +1,4 @@
-"""What is not finite is found wherever it stands: by the processor's kernel, and by CUDA's under the emulation header."""
+"""A value that is not finite is found in any position, by the CPU's kernel and by CUDA's under the emulation header."""
 
 from __future__ import annotations
 

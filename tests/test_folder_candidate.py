@@ -95,7 +95,7 @@ def test_exemplars_are_resynthesised_once_and_verdicts_do_not_depend_on_other_pr
 
     monkeypatch.setattr(Executor, "__call__", counted)
     [alone] = mixed([zoo_probes["zoo-sd-v"][0]])
-    assert made == [1]  # the probe's own caption, none of the given pictures'
+    assert made == [1]  # the probe's own caption, and none of the exemplars'
     np.testing.assert_allclose([c.score for c in both[1].candidates], [c.score for c in alone.candidates], atol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""What is in a gallery is exactly what was put there."""
+"""A gallery returns exactly the entries that were added."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from resynth_fast.errors import BundleError, ConfigError, InputError
 from resynth_fast.extractors.space import open_space
 from resynth_fast.gallery import Entry, Gallery, Layout, ResynthesisKey, pixels_sha256
 
-# Keeping
+# Adding entries
 
 
 def test_features_come_back_bit_for_bit_also_in_another_process(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
@@ -99,7 +99,7 @@ def test_float16_is_rounded_once_and_too_large_a_value_refused(tmp_path: Path) -
             gallery.add([exemplar(9)], x[:1] + 1e6)
 
 
-# Reuse
+# Cached resyntheses
 
 
 def test_a_resynthesis_is_found_by_its_exact_key_and_by_no_other(gallery: Gallery) -> None:
@@ -214,7 +214,7 @@ def test_pictures_of_a_group_enter_a_fit_only_where_it_is_named(gallery: Gallery
     gallery.add([exemplar(2)], features(1, 2), group="probe 17")
     assert gallery.snapshot().sha256 == before
     assert len(gallery.snapshot(["general", "probe 17"])) == 2
-    gallery.add([exemplar(2)], features(1, 2))  # wanted for everybody, too: it joins, though it is there
+    gallery.add([exemplar(2)], features(1, 2))  # the entry exists already and joins the general group
     assert len(gallery.snapshot()) == 2
     assert gallery.groups() == {"general": 2, "probe 17": 1}
 

@@ -1,4 +1,4 @@
-"""`resynth gallery` does what it says, tells what it could not do, and says so by its exit code."""
+"""`resynth gallery`: its effects, its reports of failures, and its exit codes."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def resynth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Runs a command in its own folder: (exit code, stdout, stderr)."""
+    """A function that runs a command in its own folder and returns (exit code, stdout, stderr)."""
     monkeypatch.setenv("RESYNTH_GALLERY", str(tmp_path / "gallery"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)

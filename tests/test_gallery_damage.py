@@ -1,4 +1,4 @@
-"""What is damaged is not used at all."""
+"""Damaged entries are found, named and set aside, and never used."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_file_cut_short_under_an_open_gallery_is_an_error_not_a_crash(filled_g
 def test_bytes_after_the_last_entry_are_ignored_but_never_overwritten(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
     with open(block_file(gallery, "deep"), "ab") as file:
-        file.write(b"\xff" * (4 * BLOCKS["deep"] + 1))  # a whole row and a part, and in the other block nothing
+        file.write(b"\xff" * (4 * BLOCKS["deep"] + 1))  # one and a half rows, while the other block is unchanged
     before = {name: block_file(gallery, name).read_bytes() for name in BLOCKS}
     assert gallery.verify() == []
     assert gallery.add([exemplar(50)], features(1, 50)).entries[0].row == 14

@@ -1,4 +1,4 @@
-"""Neighbours are those of the plain definition, however many are asked for and wherever they are sought."""
+"""Nearest neighbours follow the plain definition for any count, set of rows and device."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def test_many_queries_have_the_results_of_each_alone(filled_gallery: tuple[Galle
 
 
 def test_neighbours_that_are_equal_in_float32_are_told_apart(tmp_path: Path) -> None:
-    """Rows of a large mean that differ in the last bits, and equal ones, of which the first go first."""
+    """Rows with a large mean differ in their last bits only; among equal rows the lower index comes first."""
     with Gallery.create(tmp_path / "gallery", layout(mean=np.full(DIMENSION, 100.0))) as gallery:
         x = 100 + features(1) + np.float32(1e-4) * features(30, seed=1)
         x[20:] = x[19]
@@ -65,7 +65,7 @@ def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path: Path, host_de
     for storage in ("float32", "float16"):
         with Gallery.create(tmp_path / storage, layout(storage=storage)) as gallery:
             gallery.add([exemplar(i, f"g{i % 3}") for i in range(90)], features(90))
-            for count in (1, 4, 60):  # the last is more than the device's kernel gives
+            for count in (1, 4, 60):  # the last exceeds the limit of the device's kernel
                 expected = gallery.nearest(features(5, seed=1), ["deep", "shallow"], per_generator=count, rows=np.arange(0, 90, 2))
                 copied = len(host_device.copied)
                 found = gallery.nearest(
@@ -73,7 +73,7 @@ def test_a_gallery_is_searched_on_a_device_as_on_the_cpu(tmp_path: Path, host_de
                 )
                 assert found == expected
                 uploads = [dtype for way, dtype in host_device.copied[copied:] if way == "up"]
-                # queries, offsets, groups; the first time the blocks and their weights too
+                # queries, offsets, groups; in the first call also the blocks and their weights
                 assert len(uploads) == {1: 6, 4: 3, 60: 0}[count]
             assert Gallery.create(tmp_path / f"empty {storage}", layout()).nearest(features(1), ["deep"], device=device) == [{}]
             [path] = (gallery.folder / "vectors").glob("deep.*")
@@ -98,7 +98,7 @@ def test_neighbours_follow_what_others_add_and_prune(filled_gallery: tuple[Galle
 
 def test_a_damaged_neighbour_is_an_error_not_an_answer(filled_gallery: tuple[Gallery, np.ndarray]) -> None:
     gallery, x = filled_gallery
-    flip(block_file(gallery), 4 * BLOCKS["deep"] * 7 + 1)  # a low bit: still the nearest
+    flip(block_file(gallery), 4 * BLOCKS["deep"] * 7 + 1)  # a low bit, so that the row remains the nearest
     with pytest.raises(BundleError, match=r"row 7 .* is damaged"):
         nearest(gallery, x[7], ["deep"])
 

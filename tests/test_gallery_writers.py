@@ -1,4 +1,4 @@
-"""Several at once: writers take turns, and may die at any moment."""
+"""Concurrent writers take turns, and a writer may die at any moment."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_no_entry(gallery: Gallery, monkeypatch: pytest.Mo
 def test_a_commit_that_becomes_visible_after_a_crash_is_whole(
     filled_gallery: tuple[Gallery, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A died between writing its commit to SQLite's log and announcing it; B did not see it, wrote vectors, and died, too."""
+    """A dies between writing its commit to SQLite's log and publishing it. B does not see it, writes vectors, and dies too."""
     gallery, x = filled_gallery
     after = tmp_path / "after"
     shutil.copytree(gallery.folder, after, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
@@ -116,11 +116,11 @@ def test_a_writer_that_dies_at_any_write_leaves_the_gallery_unchanged(tmp_path: 
 
 @pytest.mark.slow
 def test_two_writers_killed_at_random_lose_no_finished_entry(tmp_path: Path) -> None:
-    """25 kills; RESYNTH_TEST_KILLS=300 for the full trial."""
+    """25 kills; set RESYNTH_TEST_KILLS=300 for the full trial."""
     kills = os.environ.get("RESYNTH_TEST_KILLS", "25")
     found = crash(tmp_path / "gallery", kills)
     assert found["kills"] == int(kills)
-    assert found["finished"] >= int(kills) // 2  # they were at work when they died
+    assert found["finished"] >= int(kills) // 2  # they were writing when they were killed
     assert found == {**found, **NOTHING}
 
 

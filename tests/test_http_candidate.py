@@ -43,7 +43,7 @@ def server(server: Server) -> Server:
 
 
 class Waits:
-    """A clock for pauses that nobody waits for."""
+    """Records pauses in place of sleeping."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
@@ -131,7 +131,7 @@ def test_pictures_are_cached_and_not_paid_for_twice(server: Server, candidate: C
     candidate("model=other").make(["a"], [0], 8)
     candidate("model=m,seed=yes").make(["a"], [0], 8)
     assert len(server.requests) == 5
-    # a damaged one is put aside and asked for again
+    # a damaged picture is set aside and requested again
     kept = [path for path in (tmp_path / "store").iterdir() if not path.suffix]
     assert len(kept) == 5
     for path in kept:
@@ -269,7 +269,7 @@ def test_requests_respect_the_rate_and_the_limit_of_parallel_ones(server: Server
     wait = Waits()
     candidate("per_minute=60,parallel=2", wait=wait).make([str(i) for i in range(6)], [0] * 6, 8)
     assert server.most == 2
-    # nobody waits here, so the turns lie ever further ahead, a second apart
+    # no pause is slept here, so the turns lie ever further ahead, a second apart
     assert sorted(round(pause) for pause in wait.pauses) == [1, 2, 3, 4, 5]
 
 

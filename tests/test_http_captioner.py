@@ -1,4 +1,4 @@
-"""Captions from a chat endpoint on loopback: what is sent, what is made of the answers, and what is never told."""
+"""Captions from a chat endpoint on the loopback: requests, answers, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sent_picture(body: dict[str, Any]) -> Image.Image:
 
 @pytest.fixture
 def server(server: Server) -> Server:
-    """Says how bright a picture is, unless it is told otherwise."""
+    """An endpoint that answers with the brightness of a picture, unless a test sets another answer."""
     server.respond = lambda body, _: (200, {}, says(f"grey {np.asarray(sent_picture(body)).mean():.0f}"))
     return server
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a hub, asked of a server on this machine that answers as one does."""
+"""Checkpoints of a hub, fetched from a loopback server that answers as a hub does."""
 
 import json
 import os

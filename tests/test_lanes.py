@@ -1,4 +1,4 @@
-"""Work side by side: the same results in the same order, and nothing that goes on after an error or behind a block."""
+"""Lanes run items concurrently: results keep their order, and an error stops all work that has not started."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def test_exactly_as_many_items_run_at_once_as_there_are_lanes() -> None:
     def work(i):
         nonlocal most
         running.add(i)
-        three.wait(timeout=10)  # passes only if two others are here
+        three.wait(timeout=10)  # passes only if two other lanes run now
         most = max(most, len(running))
         time.sleep(0.02)
         running.discard(i)
@@ -59,7 +59,7 @@ def test_the_first_error_is_raised_and_no_further_item_starts(count: Any) -> Non
 def test_the_caller_runs_beside_the_lanes_and_its_error_stops_them() -> None:
     reached, begun = threading.Event(), []
     with Lanes(2).running(lambda _: reached.wait(timeout=10), [0, 1]) as results:
-        reached.set()  # were the lanes run first, this would never be reached
+        reached.set()  # not reached if the lanes ran before the caller
         assert results() == [True, True]
 
     def work(i):

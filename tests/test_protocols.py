@@ -54,17 +54,17 @@ def test_references_are_pictures_of_the_prompt_without_the_probe(gaussian_data: 
 
 
 def test_every_candidate_has_as_many_references_as_the_probes_own_generator(gaussian_data: DatasetFeatures) -> None:
-    """Four pictures a cell and four references: the maker's cell has three without the probe, and so must the others."""
+    """Four pictures a cell, four references: without the probe, the cell of its generator has three, so all others give three."""
     for i in (0, 50, 191):
         assert [len(rows) for rows in runner(gaussian_data, references=4).references_of(i, 0, range(4))] == [3] * 4
-    apart = dataset_features(*world(0), reference=np.arange(192) % 4 > 0)  # probes that are no references leave no gap
+    apart = dataset_features(*world(0), reference=np.arange(192) % 4 > 0)  # here probes are no references
     assert [len(rows) for rows in runner(apart, references=4).references_of(0, 0, range(4))] == [3] * 4
     assert [len(rows) for rows in runner(apart, references=4).references_of(1, 0, range(4))] == [2] * 4
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_gallery_never_holds_the_probes_prompt(gaussian_data: DatasetFeatures, name: str) -> None:
-    """Poison every picture of the probe's prompt and fold but its references: nothing moves. Poison another fold: the gallery shows it."""
+    """Poisoning the probe's prompt and fold, except its references, changes nothing; poisoning another fold changes the gallery's part."""
     probe, x = 21, gaussian_data.features
     b = runner(gaussian_data, recipe=name, draws=1)
     used = np.concatenate([[probe], *b.references_of(probe, 0, range(4))])
@@ -111,7 +111,7 @@ def test_cells_may_have_any_number_of_pictures() -> None:
     with_gallery, without_gallery = (runner(uneven, recipe=name, references=2) for name in ("default", "one-shot"))
     every, some = (harness.closed(b, b.judge()) for b in (with_gallery, without_gallery))
     assert every["n"] + every["unjudged"] == some["n"] + some["unjudged"] == keep.sum()
-    assert every["unjudged"] == 0  # whom a probe lacks references of is judged by the gallery
+    assert every["unjudged"] == 0  # a candidate without references is judged by the gallery
     cells = np.unique(g[keep] * 100 + p[keep], return_counts=True)
     lonely = cells[0][cells[1] == 1]
     judged = without_gallery.judge()
@@ -157,7 +157,7 @@ def test_a_family_left_out_of_the_nuisance_constants_costs_accuracy(gaussian_dat
 
 
 def test_only_the_probe_is_degraded(gaussian_data: DatasetFeatures) -> None:
-    """With every picture degraded but the probe's own copy clean, nothing changes: references are taken from the clean ones."""
+    """References are the clean pictures: degrading every picture except the probe changes nothing."""
     degraded = replace(gaussian_data, features=without(gaussian_data.features, np.arange(1, len(gaussian_data.features))))
     rows = np.array([0])
     clean, mixed = (runner(gaussian_data, probes).judge(probes=rows) for probes in (None, degraded))

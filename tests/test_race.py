@@ -1,4 +1,4 @@
-"""Racing: the rules on points that are made up, and the attributor on the zoo."""
+"""Races: the rules on synthetic points, and the attributor on the zoo."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def race(**changes):
 
 
 class World:
-    """Candidates whose pictures lie about a mean of their own; counts what is asked for."""
+    """Candidates whose pictures lie about a mean of their own; counts the requests."""
 
     def __init__(self, seed, spread=1.0, apart=3.0):
         rng = np.random.default_rng(seed)
@@ -116,7 +116,7 @@ def test_a_candidate_that_fell_behind_can_contend_again() -> None:
 
 
 def threshold(world, above):
-    """Calibration by which a probe's consistency with one reference each lies so far below the threshold; with more it does not."""
+    """A calibration that puts a probe's consistency this far below the threshold with one reference each, and not below it with more."""
     ones = [world.picture(Request(name, "p", 7))[None] for name in NAMES]
     [[found]] = score(world.probe[None, None], [ones]).consistency
     return lambda count: CalibrationPoint(count, 8, 1.0, found + above if count == 1 else -1.0)
@@ -255,7 +255,7 @@ def test_generation_ends_near_its_deadline(probes: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(Executor, "_make", slowly)
     start = time.monotonic()
     [verdict] = attributor(probes[:1])
-    assert time.monotonic() - start < 12  # unlimited, it takes more than a minute
+    assert time.monotonic() - start < 12  # without the limit it takes more than a minute
     assert verdict.provenance["race"]["stopped_by"] == "the deadline"
     assert any(w.startswith("generation was cut short by the deadline") for w in verdict.warnings)
 

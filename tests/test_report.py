@@ -1,4 +1,4 @@
-"""The evidence page: says what the record says, holds every picture, loads nothing, and believes no text."""
+"""The evidence page shows the whole record and every picture, loads nothing, and treats all text as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gallery as memory: what was made once is found again to the bit, what must not be made is not."""
+"""A gallery as a cache of resyntheses: found again to the bit, and generated only where the policy allows it."""
 
 import json
 from importlib import resources
@@ -35,7 +35,7 @@ def attributor(folder, policy="both", **changes):
 
 
 def answers(verdicts):
-    """All that is said of the probes, but for when and from where the pictures came."""
+    """The records of the probes without times and without the origin of the pictures."""
     found = [record.of("probe", v, v.captioner, "extractor", "tap", 2) for v in verdicts]
     return [{**r, "timing_ms": {}, "provenance": {k: v for k, v in r["provenance"].items() if k != "gallery"}} for r in found]
 
@@ -93,7 +93,7 @@ def test_a_damaged_picture_is_set_aside_and_generated_again(folder: Any, probes:
     again = attributor(folder)(probes[:1])
     assert [v.label for v in first] == [v.label for v in again]
     scores = [[c.score for c in v.candidates] for v in (*first, *again)]
-    np.testing.assert_allclose(*scores, rtol=1e-3)  # one picture is drawn in another batch
+    np.testing.assert_allclose(*scores, rtol=1e-3)  # one picture is generated in another batch
     assert gallery_of(again[0])["generated"] == 1
     assert some.exists()
     assert some.with_suffix(".damaged").exists()
@@ -116,7 +116,7 @@ def test_resyntheses_of_probes_are_fitted_only_where_named(folder: Any, probes: 
 
 
 def given(folder, names, probe=None):
-    """A gallery of pictures by the zoo's own candidates, of a few captions; the probe's own among them if it is given."""
+    """A gallery of pictures by the zoo's candidates for a few captions, with the caption of `probe` among them if there is one."""
     maker = Attributor.open(**QUICK)
     captions = ["a photo of a woman", "a photo of a man with a beard", "a cartoon face with glasses"]
     made = maker.references.executor([Request(name, text, 100 + i) for name in names for i, text in enumerate(captions)])

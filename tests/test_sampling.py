@@ -1,4 +1,4 @@
-"""A walk follows its step table, whatever computes the steps, as plainly as a loop over lists in float64."""
+"""A walk follows its step table on every device, as a plain float64 loop does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published schemas: valid themselves, met by what we write, and as strict as they say."""
+"""The published schemas are valid, accept every document that the package writes, and refuse all others."""
 
 from __future__ import annotations
 

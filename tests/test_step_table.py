@@ -1,4 +1,4 @@
-"""A step table walks as the noise scheduler does that it was read off; what has no table is refused by name."""
+"""A step table walks as the noise scheduler that it was read from; a scheduler without a table is refused by name."""
 
 from __future__ import annotations
 

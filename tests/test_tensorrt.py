@@ -1,4 +1,4 @@
-"""Plans: what a plan was made from decides whether it is used; a plan that is not whole, or another's, is built again."""
+"""TensorRT plans are used only if their key matches; an incomplete or foreign plan is built again."""
 
 from __future__ import annotations
 

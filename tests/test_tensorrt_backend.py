@@ -1,4 +1,4 @@
-"""The TensorRT backend without a GPU: which plan is taken, and how a device is used, by a device made of host memory."""
+"""The TensorRT backend without a GPU: the choice of a plan, and the use of a device that is made of host memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST, STREAM = 4, 7
 
 
 class Plan:
-    """Engine and context of a plan that gives x + i, as the library would run it: on the addresses and shapes that it was told."""
+    """Engine and context of a plan that computes x + i on the addresses and shapes it was bound to, as the library does."""
 
     num_io_tensors = 3
 

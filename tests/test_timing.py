@@ -13,7 +13,7 @@ from resynth_fast.scheduler import CostTable
 
 
 class Clock:
-    """A clock that stands still until it is told to move."""
+    """A clock that a test advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 100.0

@@ -1,4 +1,4 @@
-"""The torch backend's table, operator by operator against ONNX Runtime; attention; what is refused; what torch makes of a module."""
+"""The torch backend's table, operator by operator against ONNX Runtime; attention; refusals; export of a module."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def write(
     to: Path,
     fields: Mapping[str, Any],
     networks: Mapping[str, Network | bytes],
-    words: Sequence[TextInput] = (),
+    text_inputs: Sequence[TextInput] = (),
     check: Callable[[Bundle], None] = lambda bundle: None,
     constants: bytes | None = None,
     precision: str = "float16-stored",
@@ -46,8 +46,8 @@ def write(
             **fields,
             "components": {key: _component(draft, key, network, precision, parity) for key, network in networks.items()},
         }
-        if words:
-            manifest["tokenizers"] = [_tokenizer(draft, i, entry) for i, entry in enumerate(words)]
+        if text_inputs:
+            manifest["tokenizers"] = [_tokenizer(draft, i, text_input) for i, text_input in enumerate(text_inputs)]
         if constants is not None:
             manifest["constants"] = _file(draft, "constants.safetensors", constants)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -87,13 +87,14 @@ def _component(draft: Path, name: str, network: Network | bytes, precision: str,
     return {**entry, **data, "precision": precision, **work, "inputs": inputs, "outputs": outputs}
 
 
-def _tokenizer(draft: Path, i: int, words: TextInput) -> dict[str, Any]:
+def _tokenizer(draft: Path, i: int, text_input: TextInput) -> dict[str, Any]:
     """Write `tokenizer.json` without its settings for padding and truncation: the manifest has them."""
-    content = json.loads(words.tokenizer.backend_tokenizer.to_str())
+    content = json.loads(text_input.tokenizer.backend_tokenizer.to_str())
     content["padding"] = content["truncation"] = None
     text = json.dumps(content, ensure_ascii=False, sort_keys=True).encode()
-    entry = {**_file(draft, f"tokenizer_{i}.json", text), "max_tokens": words.max_tokens, "pad_id": int(words.tokenizer.pad_token_id)}
-    return entry | ({"prefix": words.prefix} if words.prefix else {}) | ({"lowercase": True} if words.lowercase else {})
+    entry = {**_file(draft, f"tokenizer_{i}.json", text), "max_tokens": text_input.max_tokens}
+    entry["pad_id"] = int(text_input.tokenizer.pad_token_id)
+    return entry | ({"prefix": text_input.prefix} if text_input.prefix else {}) | ({"lowercase": True} if text_input.lowercase else {})
 
 
 def _file(draft: Path, name: str, content: bytes) -> dict[str, str]:

@@ -70,7 +70,7 @@ def export(
         errors = ", ".join(f"{n} steps {error * 255:.2f}/255" for n, error in parity.pictures.items())
         print(name, "pictures against diffusers:", errors, file=sys.stderr, flush=True)
 
-    return bundles.write(to, manifest, generator.networks, generator.words, check, precision=PRECISIONS[precision], parity=parity)
+    return bundles.write(to, manifest, generator.networks, generator.text_inputs, check, precision=PRECISIONS[precision], parity=parity)
 
 
 @checkpoints.quiet()

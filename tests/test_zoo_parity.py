@@ -140,8 +140,8 @@ def test_restored_weights_exported_again_give_the_committed_files(restored: Any,
     for component in ("text", "decoder"):
         made = graphs.export(generator.networks[component], tmp_path / "component.onnx")
         assert hashlib.sha256(made.graph).hexdigest() == bundle.components[component].file.sha256
-    [words] = generator.words
-    assert bundles._tokenizer(tmp_path, 0, words)["sha256"] == bundle.tokenizers[0].file.sha256
+    [entry] = generator.text_inputs
+    assert bundles._tokenizer(tmp_path, 0, entry)["sha256"] == bundle.tokenizers[0].file.sha256
 
 
 def test_weights_that_a_bundle_lacks_are_restored_as_nan(restored: Any) -> None:

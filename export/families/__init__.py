@@ -1,8 +1,8 @@
-"""Generator families: one file each, from a diffusers pipeline to canonical networks, found by listing this folder.
+"""Generator families: one file each, which turns a diffusers pipeline into canonical networks. They are found by listing this folder.
 
-A family's file offers `PIPELINE`, the `_class_name` of `model_index.json` that it takes, and `canonical(pipeline,
-guidance)`. Whatever is peculiar to the family ends here: the runtime has no code for any. A family is called as its
-file is, with dashes. Other packages offer families as entry points `resynth_fast.families`: see docs/extending.md.
+A family's file defines `PIPELINE`, the `_class_name` of `model_index.json` that it takes, and `canonical(pipeline,
+guidance)`. Everything particular to the family stays in its file; the runtime has no code for any family. A family is
+named after its file, with dashes. Other packages offer families as entry points `resynth_fast.families`: see docs/extending.md.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ..weights import rest, widened
 
 @dataclass(frozen=True, kw_only=True)
 class Generator:
-    """A generator in the terms of the bundle."""
+    """A generator as the parts of a bundle."""
 
     family: str
     networks: dict[str, Network]
     """`text`, `denoiser`, `decoder`"""
-    words: tuple[TextInput, ...]
-    """of each `tokens_i`"""
+    text_inputs: tuple[TextInput, ...]
+    """the tokenizer and length of each input `tokens_i`"""
     latents: tuple[int, int, int]
     """(channels, height, width)"""
     resolution_px: tuple[int, int]
@@ -68,7 +68,7 @@ def load(folder: Path, guidance_scale: float | None, guidance_rescale: float = 0
     generator: Generator = family.canonical(pipeline, Guidance(scale=guidance_scale, rescale=guidance_rescale))
 
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
-        """By all that the pipeline is made of, also what no component needs."""
+        """Generate with the complete pipeline, including parts that no component uses."""
         with widened(*checkpoints.networks(pipeline)):
             return generator.reference(prompts, latents, steps)
 

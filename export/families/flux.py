@@ -1,6 +1,6 @@
-"""FLUX: a flow-matching transformer on packed latents, with a CLIP encoder for the pooled state and a second for the words.
+"""FLUX: a flow-matching transformer on packed latents, with a CLIP encoder for the pooled state and a second encoder for the words.
 
-Packing, position ids, the timestep's unit and the guidance embedding are baked in; a resolution is therefore a graph.
+Packing, position ids, the timestep's unit and the guidance embedding are part of the graph, so each resolution needs its own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Denoiser(torch.nn.Module):
 
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
-    """See `families`; FLUX has no second row: where the model embeds a guidance scale, this one becomes a constant."""
+    """See `families`. FLUX needs no unconditional row. A guidance scale that the model embeds becomes a constant."""
     transformer, vae, encoder, words = pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2
     length, word_length = int(pipeline.tokenizer_max_length), min(MAX_WORD_TOKENS, int(pipeline.tokenizer_2.model_max_length))
     channels = transformer.config.in_channels // 4
@@ -81,11 +81,11 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         and type(encoder) is type(words)
         and weights_sha256(encoder) == weights_sha256(words)
     )
-    words_of = [
+    inputs = [
         TextInput(tokenizer=pipeline.tokenizer, max_tokens=length),
         TextInput(tokenizer=pipeline.tokenizer_2, max_tokens=word_length),
     ]
-    entries = tuple(words_of[:1] if shared else words_of)
+    entries = tuple(inputs[:1] if shared else inputs)
     mode = guidance.embedded("flux") if transformer.config.guidance_embeds else {"mode": "none", "scale": 1.0}
     width, summary = transformer.config.joint_attention_dim, transformer.config.pooled_projection_dim
 
@@ -98,7 +98,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         }
 
     def table(steps: int) -> dict[str, Any]:
-        """With the noise levels and the shift that the pipeline passes."""
+        """A step table with the noise levels and the shift that the pipeline passes."""
         config = pipeline.scheduler.config
         keys = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
         mu = calculate_shift((side // 2) ** 2, *(config.get(key, default) for key, default in keys.items()))
@@ -130,7 +130,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
             "denoiser": Network(Denoiser(transformer, side, word_length, image_ids, guidance.scale), denoiser_example, ("model_output",)),
             "decoder": Decoder(vae).network((channels, side, side)),
         },
-        words=entries,
+        text_inputs=entries,
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=mode,
@@ -146,7 +146,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 
 
 def _side(pipeline: Any) -> int:
-    """Side of the latents: the autoencoder's own resolution, for a transformer states none."""
+    """Side of the latents, from the autoencoder's resolution, because the transformer's config has none."""
     sample_size = int(pipeline.vae.config.sample_size)
     side: int = min(sample_size // pipeline.vae_scale_factor, pipeline.default_sample_size)
     return side - side % 2

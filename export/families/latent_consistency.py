@@ -1,4 +1,4 @@
-"""Latent consistency models: Stable Diffusion's networks, distilled to few steps, the guidance scale told to the U-Net."""
+"""Latent consistency models: Stable Diffusion's networks distilled to few steps. The U-Net embeds the guidance scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIPELINE = "LatentConsistencyModelPipeline"
 
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
-    """See `families`; one denoiser row at any guidance scale."""
+    """See `families`. A step takes one denoiser row at any guidance scale."""
     family, embedded = "latent-consistency", embedded_scale(pipeline, guidance)
     if embedded is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""PixArt-Σ: a T5 encoder whose padding is masked, and a diffusion transformer with a learned variance that is left out."""
+"""PixArt-Σ: a T5 encoder whose padding is masked, and a diffusion transformer whose learned variance is dropped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_TOKENS = 300
 
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
-    """See `families`; captions are stripped and put into small letters as the pipeline does, but not cleaned of markup."""
+    """See `families`. Captions are stripped and lower-cased as in the pipeline, but markup is kept."""
     transformer, vae, encoder, tokenizer = pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer
     if transformer.use_additional_conditions:
         raise ConfigError(
@@ -66,7 +66,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
             ),
             "decoder": Decoder(vae).network((channels, side, side)),
         },
-        words=(TextInput(tokenizer=tokenizer, max_tokens=length, lowercase=True),),
+        text_inputs=(TextInput(tokenizer=tokenizer, max_tokens=length, lowercase=True),),
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=guidance.classifier_free("pixart-sigma"),

@@ -1,4 +1,4 @@
-"""Sana: a Gemma encoder that is instructed before every caption, a transformer of linear attention, a deep-compression autoencoder."""
+"""Sana: a Gemma encoder with an instruction before every caption, a linear-attention transformer, a deep-compression autoencoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_TOKENS = 300
 
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
-    """See `families`; the instruction is the pipeline's own default, and its states are dropped behind the encoder."""
+    """See `families`. The instruction is the pipeline's default; its states are dropped after the encoder."""
     transformer, vae, encoder, tokenizer = pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer
     tokenizer.padding_side = "right"
     config, length = transformer.config, min(MAX_TOKENS, int(tokenizer.model_max_length))
@@ -69,7 +69,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
             ),
             "decoder": Decoder(vae).network((channels, side, side), optimize=False),
         },
-        words=(TextInput(tokenizer=tokenizer, max_tokens=all_tokens, prefix=instruction, lowercase=True),),
+        text_inputs=(TextInput(tokenizer=tokenizer, max_tokens=all_tokens, prefix=instruction, lowercase=True),),
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=guidance.classifier_free("sana"),

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2: a CLIP text encoder, a U-Net, an autoencoder; ε- or v-prediction is the step table's affair."""
+"""Stable Diffusion 1 and 2: a CLIP text encoder, a U-Net, an autoencoder. Step tables cover ε- and v-prediction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Text(torch.nn.Module):
 
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
-    """See `families`; guidance above 1 asks the denoiser twice, once with the empty prompt."""
+    """See `families`. Guidance above 1 takes a second denoiser row, with the empty prompt."""
     embedded = embedded_scale(pipeline, guidance)
     family = "stable-diffusion"
     mode = guidance.classifier_free(family, rescales=True) if embedded is None else guidance.embedded(family)
@@ -39,15 +39,15 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     return generator(pipeline, family, mode, embedded, guidance_scale=guidance.scale, **rescale)
 
 
-def generator(pipeline: Any, family: str, mode: dict[str, Any], embedded: torch.Tensor | None, **asked: float) -> Generator:
-    """The canonical networks that Stable Diffusion and its distillations share; `asked` goes to diffusers' own pipeline."""
+def generator(pipeline: Any, family: str, mode: dict[str, Any], embedded: torch.Tensor | None, **arguments: float) -> Generator:
+    """The canonical networks that Stable Diffusion and its distillations share. `arguments` are passed to diffusers' pipeline."""
     unet, vae, encoder, tokenizer = pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer
     channels, side, width = unet.config.in_channels, unet.config.sample_size, unet.config.cross_attention_dim
     length, resolution = int(tokenizer.model_max_length), side * pipeline.vae_scale_factor
 
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         pictures: Floats = pipeline(
-            list(prompts), latents=torch.from_numpy(latents), num_inference_steps=steps, output_type="np", **asked
+            list(prompts), latents=torch.from_numpy(latents), num_inference_steps=steps, output_type="np", **arguments
         ).images
         return pictures
 
@@ -62,7 +62,7 @@ def generator(pipeline: Any, family: str, mode: dict[str, Any], embedded: torch.
             ),
             "decoder": Decoder(vae).network((channels, side, side)),
         },
-        words=(TextInput(tokenizer=tokenizer, max_tokens=length),),
+        text_inputs=(TextInput(tokenizer=tokenizer, max_tokens=length),),
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=mode,

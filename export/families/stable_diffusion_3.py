@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: two CLIP encoders and, unless it was left out, T5; a flow-matching transformer."""
+"""Stable Diffusion 3 and 3.5: two CLIP encoders, an optional T5 encoder, and a flow-matching transformer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_T5_TOKENS = 256
 class Text(torch.nn.Module):
     """`tokens_0`, `tokens_1` (b, l) for CLIP, `tokens_2` (b, m) for T5 → `cond_0` (b, l + m, d), `cond_1` (b, p), both pooled states.
 
-    CLIP's states are widened with zeros to T5's, and stand before them; a T5 that was left out gives zeros.
+    CLIP's states are padded with zeros to the width of T5's and come first. Without T5, its states are zero.
     """
 
     def __init__(self, first: torch.nn.Module, second: torch.nn.Module, third: torch.nn.Module | None, width: int, length: int) -> None:
@@ -57,15 +57,15 @@ class Denoiser(torch.nn.Module):
 
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
-    """See `families`; the shift that depends on the resolution is in the step table."""
+    """See `families`. The step table contains the shift, which depends on the resolution."""
     transformer, vae = pipeline.transformer, pipeline.vae
     first, second, third = pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3
     if first is None or second is None:
         raise ConfigError("this Stable Diffusion 3 lacks a CLIP encoder; use a checkpoint with text_encoder and text_encoder_2")
     length = int(pipeline.tokenizer_max_length)
     t5_length = MAX_T5_TOKENS if third is None else min(MAX_T5_TOKENS, int(pipeline.tokenizer_3.model_max_length))
-    words = tuple(TextInput(tokenizer=t, max_tokens=length) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
-    words = words if third is None else (*words, TextInput(tokenizer=pipeline.tokenizer_3, max_tokens=t5_length))
+    inputs = tuple(TextInput(tokenizer=t, max_tokens=length) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
+    inputs = inputs if third is None else (*inputs, TextInput(tokenizer=pipeline.tokenizer_3, max_tokens=t5_length))
     config = transformer.config
     channels, side, width, pooled = config.in_channels, config.sample_size, config.joint_attention_dim, config.pooled_projection_dim
     resolution = side * pipeline.vae_scale_factor
@@ -79,7 +79,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         }
 
     def table(steps: int) -> dict[str, Any]:
-        """With the shift that the pipeline passes."""
+        """A step table with the shift that the pipeline passes."""
         settings = pipeline.scheduler.config
         if not settings.get("use_dynamic_shifting"):
             return step_table(pipeline.scheduler, steps)
@@ -103,13 +103,13 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         networks={
             "text": Network(
                 Text(first, second, third, width, t5_length),
-                lambda b: {f"tokens_{i}": tokens(entry.tokenizer, b, entry.max_tokens) for i, entry in enumerate(words)},
+                lambda b: {f"tokens_{i}": tokens(entry.tokenizer, b, entry.max_tokens) for i, entry in enumerate(inputs)},
                 ("cond_0", "cond_1"),
             ),
             "denoiser": Network(Denoiser(transformer), denoiser_example, ("model_output",)),
             "decoder": Decoder(vae).network((channels, side, side)),
         },
-        words=words,
+        text_inputs=inputs,
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=guidance.classifier_free("stable-diffusion-3"),

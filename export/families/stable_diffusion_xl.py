@@ -1,4 +1,4 @@
-"""Stable Diffusion XL and Turbo: two CLIP encoders, a U-Net that is told the picture's size and a pooled text state."""
+"""Stable Diffusion XL and Turbo: two CLIP encoders, and a U-Net that also takes the picture's size and a pooled text state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIPELINE = "StableDiffusionXLPipeline"
 
 
 class Text(torch.nn.Module):
-    """`tokens_0`, `tokens_1` (b, l) → `cond_0` (b, l, d): both encoders' last but one state, `cond_1` (b, p): the second's pooled state."""
+    """`tokens_0`, `tokens_1` (b, l) → `cond_0` (b, l, d), both encoders' penultimate states; `cond_1` (b, p), the second's pooled state."""
 
     def __init__(self, first: torch.nn.Module, second: torch.nn.Module) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Text(torch.nn.Module):
 
 
 class Denoiser(UNet):
-    """As `UNet`, with `cond_1` (b, p), the pooled state; sizes and crop are constants of the graph."""
+    """`UNet` with a further input `cond_1` (b, p), the pooled state. Sizes and crop are constants of the graph."""
 
     time_ids: torch.Tensor
 
@@ -54,15 +54,15 @@ class Denoiser(UNet):
 
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
-    """See `families`; the second row of guidance has states of zero where the checkpoint says so."""
+    """See `families`. The unconditional row has zero states if the checkpoint says so, else those of the empty prompt."""
     unet, vae, first, second = pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2
     if first is None or second is None or unet.config.addition_embed_type != "text_time":
         raise ConfigError(
             "this Stable Diffusion XL is no base model (two text encoders, addition_embed_type text_time); use the base model"
         )
     channels, side, width = unet.config.in_channels, unet.config.sample_size, unet.config.cross_attention_dim
-    words = tuple(TextInput(tokenizer=t, max_tokens=int(t.model_max_length)) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
-    length, pooled, resolution = words[0].max_tokens, second.config.projection_dim, side * pipeline.vae_scale_factor
+    inputs = tuple(TextInput(tokenizer=t, max_tokens=int(t.model_max_length)) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
+    length, pooled, resolution = inputs[0].max_tokens, second.config.projection_dim, side * pipeline.vae_scale_factor
     embedded, family = embedded_scale(pipeline, guidance), "stable-diffusion-xl"
     unconditional = "zeros" if pipeline.config.force_zeros_for_empty_prompt else "empty"
     mode = (
@@ -93,13 +93,13 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         networks={
             "text": Network(
                 Text(first, second),
-                lambda b: {f"tokens_{i}": tokens(entry.tokenizer, b, entry.max_tokens) for i, entry in enumerate(words)},
+                lambda b: {f"tokens_{i}": tokens(entry.tokenizer, b, entry.max_tokens) for i, entry in enumerate(inputs)},
                 ("cond_0", "cond_1"),
             ),
             "denoiser": Network(Denoiser(unet, embedded, resolution), denoiser_example, ("model_output",)),
             "decoder": Decoder(vae).network((channels, side, side)),
         },
-        words=words,
+        text_inputs=inputs,
         latents=(channels, side, side),
         resolution_px=(resolution, resolution),
         guidance=mode,

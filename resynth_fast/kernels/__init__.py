@@ -6,7 +6,7 @@ import functools
 import importlib
 from typing import Any
 
-# Only absence falls back. An extension that is there and does not load is a fault, and its ImportError says which.
+# Only a missing extension falls back. One that exists but does not load raises its ImportError.
 try:
     import resynth_fast.kernels._native as native
 except ModuleNotFoundError:

@@ -20,8 +20,9 @@ from .twins import noise as twin
 Word = TypeVar("Word", np.uint32, np.uint64)
 
 VERSION = 2
-"""Changes whenever a bit of the noise does. 1: logarithm, sine and cosine of the platform's library, in float64; 2: our own, in
-float32, within 4e-7 of the value. Without the extension, the float64 twin gives values as near to it."""
+"""Version of the noise; it changes whenever a bit of the noise does. 1: logarithm, sine and cosine of the platform's library,
+in float64. 2: our own, in float32, within 4e-7 of the exact value. Without the extension, the float64 twin differs from the
+kernel by as little."""
 
 
 def normals(seed: int, call: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -45,7 +46,7 @@ def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ..
 
 
 def counters(seeds: Sequence[int], calls: Sequence[int]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-    """(b,) each: what the kernels take; errors as those of `normal_rows`."""
+    """Seeds and calls as the arrays (b,) that the kernels take. Raises as `normal_rows`."""
     if len(seeds) != len(calls):
         raise ValueError(f"calls has length {len(calls)}; it must have {len(seeds)}, one for each of seeds")
     return _checked("seeds", seeds, np.uint64), _checked("calls", calls, np.uint32)

@@ -1,4 +1,4 @@
-"""From pictures to what a network takes, and through a JPEG file without one. The public face of the preprocess kernels.
+"""Resampling, normalisation and JPEG round trips of pictures. The public functions of the preprocess kernels.
 
 Where no extension was built Pillow computes the same: it is the arbiter of the kernels' tests.
 """
@@ -76,7 +76,7 @@ def resize_to_unit(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
 
 
 def to_uint8(image: Floats) -> Bytes:
-    """(n, 3, H, W) finite float32 in [0, 1] → (n, H, W, 3) uint8: the nearest level, of two the even one; what is beyond is clipped."""
+    """(n, 3, H, W) finite float32 in [0, 1] → (n, H, W, 3) uint8: the nearest level, halves to even; other values are clipped."""
     if not kernels.compiled():
         return twin.to_uint8(image)
     count, _, height, width = image.shape
@@ -86,7 +86,7 @@ def to_uint8(image: Floats) -> Bytes:
 
 
 def jpeg_round_trip(pixels: Bytes, quality: int) -> Bytes:
-    """(H, W, 3) uint8 → what libjpeg decodes from a file of this quality, 1 … 100, with 4:2:0 chroma.
+    """Encode and decode (H, W, 3) uint8 as libjpeg does, at quality 1 … 100 with 4:2:0 chroma, without a file.
 
     Raises TypeError for another dtype or rank, ValueError for another shape or quality.
     """
@@ -108,8 +108,8 @@ def centre_square(pixels: npt.NDArray[Number], border: float = 0.0) -> npt.NDArr
     side = min(height, width)
     dropped = round(border * side)  # whole pixels: the crop itself must not resample
     top, left = (height - side) // 2 + dropped, (width - side) // 2 + dropped
-    kept = side - 2 * dropped
-    return pixels[top : top + kept, left : left + kept]
+    inner = side - 2 * dropped
+    return pixels[top : top + inner, left : left + inner]
 
 
 def _check(pixels: object, filter: str) -> None:
@@ -136,6 +136,6 @@ def _three(name: str, values: Sequence[float]) -> npt.NDArray[np.float64]:
 
 
 def _with_whole_rows(pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """Rows may be any distance apart, as in a crop; within one there must be no gaps."""
+    """`pixels`, copied unless each row is contiguous. Rows may be any distance apart, as in a crop."""
     item = pixels.itemsize
     return pixels if pixels.strides[1:] == (3 * item, item) else np.ascontiguousarray(pixels)

@@ -1,6 +1,6 @@
-"""How close is a probe to each candidate's references? The public face of the similarity kernels.
+"""The scores of candidates for a probe. The public functions of the similarity kernels.
 
-`similarity` is the paper's score, the cosine with the nearest reference; `score` is the recipe's own.
+`similarity` is the paper's score, the cosine with the nearest reference. `score` is the log-likelihood that attribution uses.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from ..types import Doubles, Floats, Integers
 from .twins import similarity as twin
 from .twins.similarity import GalleryPrior, Reduce, Scores, Similarity
 
-# Made once: a call takes about two microseconds, and turning a type into a dtype a tenth of one.
+# Created once: a call takes about two microseconds, and converting a type to a dtype takes 0.1 of one.
 _FLOAT, _DOUBLE, _INT = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
 __all__ = ["GalleryPrior", "Reduce", "Scores", "Similarity", "score", "similarity"]
@@ -39,10 +39,10 @@ def similarity(probes: Floats, references: Floats, offsets: Integers, *, reduce:
         return twin.similarity(probes, references, offsets, reduce=reduce)
     try:
         count = len(probes)
-        candidates = (len(offsets) - 1) // (count or 1) if len(offsets) else 0  # whether they fit is for the kernel to say
+        candidates = (len(offsets) - 1) // (count or 1) if len(offsets) else 0  # the kernel checks that they fit together
         scores, best, margin = np.empty((count, candidates), _FLOAT), np.empty(count, _INT), np.empty(count, _FLOAT)
         kernels.native.similarity(probes, references, offsets, reduce, scores, best, margin)
-    except TypeError:  # nanobind's lists every argument; this names the one at fault
+    except TypeError:  # nanobind's message lists every argument; this check names the wrong one
         twin.check_similarity(probes, references, offsets, reduce)
         raise
     return Similarity(scores, best, margin)
@@ -68,13 +68,13 @@ def score(
         posterior = centre + gain (m − centre), variance v = 1 + s (1 − gain)
         score = −|q − posterior|² / (energy · v) − log v
 
-    The second term of the score keeps a candidate with few references from being punished, or favoured, for it. A
-    candidate without references is judged by the prior alone.
+    The term log v keeps the number of references from favouring or penalising a candidate. A candidate without references
+    is judged by the prior alone.
 
     Consistency is the highest cosine of the point with a mean reference, content not removed. With two references or
-    more, half of their mean cosine with the others of their candidate is subtracted: some captions leave more open than
-    others. Where `prior.unknown` is u > 0 and the content is not given, the best score is added, less 0.75 of that of an
-    unknown generator, which lies at the content with variance 1 + u.
+    more, half of their mean cosine with the other references of their candidate is subtracted, because captions differ in
+    how much they determine a picture. If `prior.unknown` is u > 0 and `content` is None, the best score less 0.75 times the
+    score of an unknown generator is added. The unknown generator lies at the content with variance 1 + u.
 
     A probe's result does not depend on the other probes or on the instruction set, bit for bit. A value that is not
     finite gives NaN.
@@ -87,7 +87,7 @@ def score(
             rows[offsets[g]] … rows[offsets[g + 1] - 1] with g = p * C + c; a group may be empty.
         prior: what a gallery expects of the candidates.
         energy: variance of pictures within a cell, summed over the d columns.
-        content: (P, d) float64 where it is known otherwise; a probe without references needs it.
+        content: (P, d) float64, replaces the content estimated from references; a probe without references needs it.
 
     Returns:
         Scores (P, n, C) and consistency (P, n).
@@ -98,8 +98,8 @@ def score(
     """
     if not kernels.compiled():
         return twin.score(points, references, rows, offsets, prior, energy, content=content)
-    probes, each = points.shape[:2]
-    candidates = (len(offsets) - 1) // (probes or 1) if len(offsets) else 0  # whether they fit is for the kernel to say
-    result = Scores(np.empty((probes, each, candidates), _DOUBLE), np.empty((probes, each), _DOUBLE))
+    probes, copies = points.shape[:2]
+    candidates = (len(offsets) - 1) // (probes or 1) if len(offsets) else 0  # the kernel checks that they fit together
+    result = Scores(np.empty((probes, copies, candidates), _DOUBLE), np.empty((probes, copies), _DOUBLE))
     kernels.native.score(points, references, rows, offsets, content, *prior, energy, *result)
     return result

@@ -1,4 +1,4 @@
-"""The nearest rows of a gallery, of each group of rows. The public face of the topk kernel."""
+"""The nearest rows of a gallery, for each group of rows. The public functions of the topk kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DEVICE_K", "Rows", "TopK", "nearest_rows", "ranked_again", "topk"]
 DEVICE_K = 128
 """The largest k of the CUDA kernel."""
 
-_PAIRS = 1024  # of query and row in float64 at a time: they stay in the cache
+_PAIRS = 1024  # pairs of query and row that are rescored at a time in float64, so that they stay in the cache
 
 
 def topk(
@@ -49,8 +49,8 @@ def topk(
         blocks: the gallery (N, d), float32 or float16, or 1 to 64 arrays (N, columns) of its columns. float16 takes half
             the memory, and so about half the time; its rounding moves a cosine by about 1e-4.
         k: at least 1.
-        offsets: (Q,) float32; 0 where not given.
-        weights: (N,) float32; 1 where not given.
+        offsets: (Q,) float32, default 0.
+        weights: (N,) float32, default 1.
         groups: (N,) int32, each below `group_count`; a row with a negative one is left out, whatever it holds. Without
             `groups` every row is in group 0.
         group_count: G, at least 1.
@@ -75,37 +75,39 @@ def topk(
         shape = len(queries), group_count, min(k, len(blocks[0]) if blocks else k)
         scores, indices = np.empty(shape, _FLOAT), np.empty(shape, _INT)
         kernels.native.topk(queries, blocks, offsets, weights, groups, scores, indices)
-    except TypeError:  # nanobind's lists every argument; this names the one at fault
+    except TypeError:  # nanobind's message lists every argument; this check names the wrong one
         twin.check_topk(queries, blocks, k, offsets, weights, groups, group_count)
         raise
     return TopK(scores, indices)
 
 
 def ranked_again(
-    found: TopK, exact: Callable[[Integers, Integers], Doubles], count: int, slack: Doubles | None = None
+    result: TopK, exact: Callable[[Integers, Integers], Doubles], count: int, slack: Doubles | None = None
 ) -> tuple[Integers, Doubles]:
-    """The best `count` of what `topk` found, by exact scores: float32 may confuse neighbours, so ask it for a few more.
+    """Rank the rows of a `topk` result by exact scores and return the best `count`.
+
+    float32 rounding may swap neighbours, so `topk` should be called with a larger k than `count`.
 
     Args:
-        found: of Q queries and G groups.
+        result: rows for Q queries and G groups.
         exact: (n,) queries and (n,) rows → (n,) scores.
         count: rows of each group.
-        slack: (Q, G, k), what a score of `found` may be wrong by: rows that lie further below the best are not looked at.
+        slack: (Q, G, k), largest error of each score in `result`. Rows that are too low by more than that are not rescored.
 
     Returns:
         Rows and exact scores, (Q, G, count) each, the lower row first on a tie; -1 and -inf where a group has fewer.
     """
-    queries, groups, k = found.scores.shape
+    queries, groups, k = result.scores.shape
     count = min(count, k)
     rows, scores = np.full((queries, groups, count), -1), np.full((queries, groups, count), -np.inf)
     if not count:
         return rows, scores
-    possible = found.indices >= 0
+    possible = result.indices >= 0
     if slack is not None:
-        certain = -np.partition(slack - found.scores, count - 1, axis=2)[:, :, count - 1 : count]
-        possible &= found.scores + slack >= certain
+        certain = -np.partition(slack - result.scores, count - 1, axis=2)[:, :, count - 1 : count]
+        possible &= result.scores + slack >= certain
     query, group, at = np.nonzero(possible)
-    row = found.indices[query, group, at]
+    row = result.indices[query, group, at]
     score = np.empty(len(row))
     for start in range(0, len(row), _PAIRS):
         some = slice(start, start + _PAIRS)
@@ -122,7 +124,7 @@ def nearest_rows(queries: Doubles, rows: Doubles, count: int, *, groups: NDArray
     """The `count` rows (N, d) with the highest inner product with each of `queries` (Q, d), ranked in float64.
 
     Returns:
-        Rows, (Q, G, count) or fewer where there are; -1 where a group has fewer. Groups are those of `topk`.
+        Rows, (Q, G, count), or (Q, G, N) if N is smaller; -1 where a group has fewer. Groups are those of `topk`.
     """
-    found = topk(queries.astype(np.float32), rows.astype(np.float32), 2 * count + 16, groups=groups, group_count=group_count)
-    return ranked_again(found, lambda query, row: (queries[query] * rows[row]).sum(1), count)[0]
+    result = topk(queries.astype(np.float32), rows.astype(np.float32), 2 * count + 16, groups=groups, group_count=group_count)
+    return ranked_again(result, lambda query, row: (queries[query] * rows[row]).sum(1), count)[0]

@@ -1,1 +1,1 @@
-"""Twins: what each kernel computes, in NumPy and float64. Tests compare with them, and builds without the extension run them."""
+"""Twins: each kernel's function in NumPy and float64. Tests compare with them, and builds without the extension run them."""

@@ -24,8 +24,8 @@ def noise(seeds: NDArray[np.uint64], calls: NDArray[np.uint32], out: Floats) -> 
     counters = np.zeros((len(out), blocks, 4), np.uint64)
     counters[:, :, 0] = np.arange(blocks)
     counters[:, :, 1] = calls[:, None]
-    words = philox(seeds.repeat(blocks), counters.reshape(-1, 4)).astype(np.float64)
-    radius = np.sqrt(-2 * np.log((words[:, 0::2] + 1) / 2**32))  # (0, 1]: the logarithm never sees zero
-    angle = 2 * np.pi * words[:, 1::2] / 2**32
+    integers = philox(seeds.repeat(blocks), counters.reshape(-1, 4)).astype(np.float64)
+    radius = np.sqrt(-2 * np.log((integers[:, 0::2] + 1) / 2**32))  # (0, 1]: the logarithm never sees zero
+    angle = 2 * np.pi * integers[:, 1::2] / 2**32
     normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
     out[:] = normals.reshape(len(out), -1)[:, : out.shape[1]]

@@ -116,13 +116,13 @@ def score(
         groups = [references[rows[begin:end]] for begin, end in pairwise(offsets[p * candidates : (p + 1) * candidates + 1])]
         g = p if len(prior.unknown) > 1 else 0
         expected = np.zeros((candidates, points.shape[2])) if prior.means is None else prior.means[g]
-        known = GalleryPrior(expected, prior.weights[g], prior.spreads[g], prior.unknown[g])
+        own_prior = GalleryPrior(expected, prior.weights[g], prior.spreads[g], prior.unknown[g])
         for j, point in enumerate(own):
-            given = None if content is None else content[p]
-            result.scores[p, j] = _log_likelihoods(point, groups, known, energy, _content(groups) if given is None else given)
+            centre = _content(groups) if content is None else content[p]
+            result.scores[p, j] = _log_likelihoods(point, groups, own_prior, energy, centre)
             result.consistency[p, j] = _consistency(point, groups)
-            if known.unknown > 0 and given is None:
-                result.consistency[p, j] += _advantage(point, groups, known, energy, result.scores[p, j])
+            if own_prior.unknown > 0 and content is None:
+                result.consistency[p, j] += _advantage(point, groups, own_prior, energy, result.scores[p, j])
     return result
 
 
@@ -131,21 +131,21 @@ Groups = Sequence[Doubles]
 
 
 def _content(groups: Groups) -> Doubles:
-    """What the pictures show, whoever made them: the mean over candidates of their mean references, (d,)."""
+    """The content that all candidates share: the mean over candidates of their mean references, (d,)."""
     content: Doubles = np.mean([r.mean(0) for r in groups if len(r)], axis=0)
     return content
 
 
-def _log_likelihoods(point: Doubles, groups: Groups, known: GalleryPrior, energy: float, content: Doubles) -> Doubles:
+def _log_likelihoods(point: Doubles, groups: Groups, prior: GalleryPrior, energy: float, content: Doubles) -> Doubles:
     """−|q − posterior|² / (energy · variance) − log variance, (C,)."""
-    assert known.means is not None  # `score` puts zeros there
-    centre = known.weights[:, None] * known.means
+    assert prior.means is not None  # `score` replaces None by zeros
+    centre = prior.weights[:, None] * prior.means
     centre = content + centre - centre.mean(0)
     counts = np.array([len(r) for r in groups], np.float64)
-    gain = known.spreads * counts / (known.spreads * counts + 1)  # spread / (spread + 1 / K)
+    gain = prior.spreads * counts / (prior.spreads * counts + 1)  # spread / (spread + 1 / K)
     means = np.stack([r.mean(0) if len(r) else c for r, c in zip(groups, centre, strict=True)])
     posterior = centre + gain[:, None] * (means - centre)
-    variance = 1 + known.spreads * (1 - gain)
+    variance = 1 + prior.spreads * (1 - gain)
     values: Doubles = -((point - posterior) ** 2).sum(1) / (energy * variance) - np.log(variance)
     return values
 
@@ -160,9 +160,9 @@ def _consistency(point: Doubles, groups: Groups) -> float:
     return highest - 0.5 * float(np.mean(common)) if common else highest
 
 
-def _advantage(point: Doubles, groups: Groups, known: GalleryPrior, energy: float, scores: Doubles) -> float:
+def _advantage(point: Doubles, groups: Groups, prior: GalleryPrior, energy: float, scores: Doubles) -> float:
     """Twice how much better the best candidate explains the point than an unknown generator would."""
-    variance = 1 + known.unknown
+    variance = 1 + prior.unknown
     background = -((point - _content(groups)) ** 2).sum() / (energy * variance) - np.log(variance)
     return float(scores.max() - 0.75 * background)
 

@@ -23,7 +23,7 @@ def step(
 ) -> None:
     """See :func:`resynth_fast.kernels.step.step`."""
     check_step(weights, samples, outputs, out=out, unconditional=unconditional, noise=noise, guided=guided, scaled=scaled)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN go their way, as in the kernel
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN propagate, as in the kernel
         for r, row in enumerate(weights.astype(np.float64)):
             output = outputs[0][r].astype(np.float64)
             if unconditional is not None:
@@ -66,11 +66,11 @@ def check_step(
     if weights.shape != (len(out), 2 * HISTORY + 3):
         raise ValueError(f"weights has shape {weights.shape}; it must have ({len(out)}, {2 * HISTORY + 3})")
     _check_overlap(read, written)
-    there = [i < len(samples) for i in range(HISTORY)] + [j < len(outputs) for j in range(HISTORY)] + [noise is not None]
+    present = [i < len(samples) for i in range(HISTORY)] + [j < len(outputs) for j in range(HISTORY)] + [noise is not None]
     names = [f"{kind}[{i}]" for kind in ("samples", "outputs") for i in range(HISTORY)] + ["noise"]
     for r, row in enumerate(weights):
         for column, name in enumerate(names):
-            if row[column] != 0 and not there[column]:
+            if row[column] != 0 and not present[column]:
                 raise ValueError(f"weights[{r}, {column}] is {row[column]:g}, but there is no {name} that it could weight")
 
 

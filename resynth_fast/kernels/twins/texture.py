@@ -201,7 +201,7 @@ def wavelet(planes: Planes) -> Doubles:
 
 
 def _correlation(a: Doubles, b: Doubles) -> Doubles:
-    """(…, y, x) twice -> (…): their correlation, drawn to 0 where either hardly varies."""
+    """(…, y, x) twice -> (…): their correlation, shrunk towards 0 where either hardly varies."""
     a = a - a.mean((-2, -1), keepdims=True)
     b = b - b.mean((-2, -1), keepdims=True)
     deviations = np.sqrt((a * a).mean((-2, -1)) * (b * b).mean((-2, -1)))
@@ -244,8 +244,8 @@ def _local_deviation(g: Doubles) -> Doubles:
     """Standard deviation in tiles of 8 x 8 px, or of the whole where it is smaller."""
     tile = min(8, len(g))
     count = len(g) // tile
-    kept = g[: count * tile, : count * tile]
-    tiles = kept.reshape(count, tile, count, tile).transpose(0, 2, 1, 3).reshape(count * count, tile * tile)
+    whole = g[: count * tile, : count * tile]
+    tiles = whole.reshape(count, tile, count, tile).transpose(0, 2, 1, 3).reshape(count * count, tile * tile)
     deviations: Doubles = tiles.std(1)
     return deviations
 

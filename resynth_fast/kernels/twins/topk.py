@@ -10,7 +10,7 @@ from ...types import Floats, Integers
 from .checks import check_array
 
 Rows = Floats | NDArray[np.float16]
-"""(N, columns), how a gallery may be stored."""
+"""(N, columns), some columns of a gallery as they are stored."""
 
 
 class TopK(NamedTuple):
@@ -19,7 +19,7 @@ class TopK(NamedTuple):
     scores: Floats
     """(Q, G, k), the highest first; -inf where a group has fewer rows."""
     indices: Integers
-    """(Q, G, k), the rows that have them, the lower index first on a tie; -1 where a group has fewer rows."""
+    """(Q, G, k), the rows with these scores, the lower index first on a tie; -1 where a group has fewer rows."""
 
 
 def topk(
@@ -45,11 +45,11 @@ def topk(
         gallery = np.concatenate([block[rows].astype(np.float64) for block in blocks], axis=1)
         exact = (queries.astype(np.float64) @ gallery.T + offsets[:, None].astype(np.float64)) * weights[rows].astype(np.float64)
         with np.errstate(over="ignore"):
-            found = exact.astype(np.float32)
-        for q, n in np.argwhere(~np.isfinite(found)):
+            rounded = exact.astype(np.float32)
+        for q, n in np.argwhere(~np.isfinite(rounded)):
             raise ValueError(f"queries: row {q} and gallery: row {rows[n]} have a score beyond float32; scale one of them")
-        order = np.argsort(-found, axis=1, kind="stable")[:, :k]
-        scores[:, group, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
+        order = np.argsort(-rounded, axis=1, kind="stable")[:, :k]
+        scores[:, group, : order.shape[1]] = np.take_along_axis(rounded, order, axis=1)
         indices[:, group, : order.shape[1]] = rows[order]
     return TopK(scores, indices)
 

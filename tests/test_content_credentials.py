@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL.PngImagePlugin import PngInfo
 from recorded_metadata import noise
+from sample_records import answered, pictures
 
 from resynth_fast import images
 from resynth_fast.images import metadata
@@ -150,8 +151,6 @@ def test_a_remote_manifest_is_not_fetched(tmp_path: Path, signer: Any) -> None:
 
 
 def test_the_page_shows_hints_and_credentials_as_text(tmp_path: Path, signer: Any) -> None:
-    from .test_report import answered, pictures
-
     (tmp_path / "signed").write_bytes(signed(signer))
     said = metadata.of(images.read(tmp_path / "signed"))
     said["generation"] = metadata.asdict(

@@ -1,6 +1,6 @@
-"""The network side of an HTTP API, of pictures or of captions: one request at a time, paced, capped, repeated where that may help.
+"""Client of an HTTP API that generates pictures or captions. Requests are paced, capped, and repeated after a transient failure.
 
-Nothing is sent to anybody but the host that the user named: no redirect is followed, no link in an answer is opened.
+Requests go to no host but the one that the user named: no redirect is followed, and no link in an answer is opened.
 """
 
 from __future__ import annotations
@@ -24,59 +24,60 @@ from .images.reading import MAX_FILE_BYTES
 
 ATTEMPTS = 5
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers after which the same request may succeed."""
+"""HTTP status codes after which the same request may succeed."""
 CONNECT_S = 10.0
 MAX_WAIT_S = 120.0
-"""The longest pause that a server may ask for."""
+"""Longest pause that is accepted from a server's Retry-After header."""
 MAX_ANSWER_BYTES = MAX_FILE_BYTES * 4 // 3 + 2**20
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointSettings:
-    """What may follow the # of any address, as KEY=VALUE separated by commas."""
+    """Settings that may follow the # of any address, as KEY=VALUE separated by commas."""
 
     ROLE: ClassVar[str] = "candidate"
     KEPT: ClassVar[str] = " (the pictures so far are cached)"
-    """Added to the error that ends a run, where a next one goes on from there."""
+    """Added to the error that ends a run, if the next run continues from there."""
 
     model: str = ""
-    """Sent as `model`; left out where empty."""
+    """Sent as `model`; not sent if empty."""
     key: str = ""
-    """Name of the environment variable that holds the API key; none is sent where empty."""
+    """Name of the environment variable that holds the API key; if empty, no key is sent."""
     limit: int = 100
-    """The most requests sent in one run, repeated ones included: each may cost."""
+    """Maximum number of requests in one run. Repeated ones count too, since each may cost."""
     price: float = 0.0
-    """Cost of a request, in whatever currency; with `budget`, a second cap."""
+    """Cost of a request, in any currency. `budget / price` is a second cap on the number of requests."""
     budget: float = 0.0
+    """Maximum cost of one run, in the currency of `price`."""
     per_minute: float = 60.0
-    """Requests a minute at most."""
+    """Maximum number of requests per minute."""
     parallel: int = 4
-    """Requests under way at once."""
+    """Number of concurrent requests."""
     timeout: float = 180.0
-    """Seconds for one answer, its last byte included."""
+    """Seconds until the last byte of an answer must have arrived."""
 
     @property
     def cap(self) -> int:
-        """Requests that one run may send."""
+        """Maximum number of requests of one run, by `limit` and by `budget`."""
         return min(self.limit, int(self.budget / self.price + 1e-9)) if self.price else self.limit
 
     @classmethod
     def who(cls, name: str) -> str:
-        """As errors call what is behind the address."""
+        """Name of the candidate or captioner in error messages."""
         return f"{cls.ROLE} {name}".rstrip()
 
     @classmethod
     def read(cls, name: str, text: str) -> Self:
-        """ConfigError, naming the candidate or captioner, the setting and what is allowed."""
+        """Parse the settings of an address. ConfigError names the candidate or captioner, the setting and what is allowed."""
         kinds = {f.name: type(f.default) for f in fields(cls)}
-        given: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for entry in filter(None, text.split(",")):
             setting, _, value = entry.partition("=")
             if setting not in kinds:
                 raise ConfigError(f"{cls.who(name)}: there is no setting {printable(setting, 80)!r}; there are {', '.join(kinds)}")
-            given[setting] = _value(f"{cls.who(name)}: {setting}", kinds[setting], value)
-        settings = cls(**given)
+            values[setting] = _value(f"{cls.who(name)}: {setting}", kinds[setting], value)
+        settings = cls(**values)
         if (settings.price > 0) != (settings.budget > 0):
             raise ConfigError(f"{cls.who(name)}: price and budget belong together; give both or neither")
         return settings
@@ -84,15 +85,16 @@ class EndpointSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(EndpointSettings):
-    """What may follow the # of an images API's address."""
+    """Settings that may follow the # of an images API's address."""
 
     size: str = ""
-    """As in 1024x1024; left out where empty, as is the next one."""
+    """As in 1024x1024; not sent if empty."""
     quality: str = ""
+    """Sent as `quality`; not sent if empty."""
     seed: bool = False
-    """Whether the server takes a `seed`; else its pictures differ only because it draws them anew."""
+    """Whether the server takes a `seed`. Otherwise pictures of one prompt differ because each request is generated anew."""
     format: str = "b64_json"
-    """`response_format`; `none` leaves it out, for a server that always answers in base64 and refuses the field."""
+    """Sent as `response_format`. `none` leaves the field out, for servers that refuse it and always answer in base64."""
 
     @classmethod
     def read(cls, name: str, text: str) -> Self:
@@ -104,7 +106,7 @@ class Settings(EndpointSettings):
 
 
 class Client:
-    """One server, and what this run may still ask of it. May be used by several threads at once."""
+    """Connection to one server, with the number of requests that this run may still send. Several threads may use it at once."""
 
     def __init__(
         self,
@@ -115,14 +117,20 @@ class Client:
         *,
         path: str = "images/generations",
     ) -> None:
-        """`name`: of the candidate or captioner, for errors; `base`: the address without settings; `wait`: how to pass seconds;
-        `path`: what is asked, behind /v1/.
+        """Check the address and the key. Nothing is sent yet.
 
-        ConfigError for an address that is neither https nor on this machine, a key that is not there, a library that is
-        not installed.
+        Args:
+            name: Name of the candidate or captioner, for errors.
+            base: Address without settings.
+            settings: Settings of the address.
+            wait: Function that sleeps for a number of seconds.
+            path: Path of the request, after /v1/.
+
+        Raises:
+            ConfigError: The address is neither https nor on this machine, the key is missing, or a library is not installed.
         """
         try:
-            import tenacity  # noqa: F401 (its absence is told before anything is paid for)
+            import tenacity  # noqa: F401 (a missing library is reported before any request is paid for)
             import urllib3
         except ImportError as error:
             raise ConfigError(f"{settings.who(name)} needs more libraries ({error}); pip install 'resynth-fast[http]'") from error
@@ -136,30 +144,31 @@ class Client:
         self._next = 0.0
 
     def picture(self, body: dict[str, Any]) -> bytes:
-        """The bytes of the picture that answers `body`.
+        """Request a picture with `body`, and return the bytes of its file.
 
-        Raises SourceError if the server cannot be reached, refuses or answers with anything else, ConfigError once this
-        run's cap is reached.
+        Raises:
+            SourceError: The server cannot be reached, refuses, or its answer is not a picture.
+            ConfigError: This run's cap is reached.
         """
         content = self.answer(body)
         try:
             [entry] = json.loads(content)["data"]
             if "b64_json" not in entry:
                 raise SourceError(
-                    f"{self._place} sent a link, which is not opened; it must answer in base64, with response_format or by itself"
+                    f"{self._endpoint} sent a link, which is not opened; it must answer in base64, with response_format or by itself"
                 )
             return base64.b64decode(entry["b64_json"], validate=True)
         except (KeyError, TypeError, ValueError, RecursionError, binascii.Error) as error:
-            raise SourceError(f"{self._place} did not answer as an images API does; check the address") from error
+            raise SourceError(f"{self._endpoint} did not answer as an images API does; check the address") from error
 
     @property
-    def _place(self) -> str:
+    def _endpoint(self) -> str:
         return f"{self._who}: {self.host}"
 
     def answer(self, body: dict[str, Any]) -> bytes:
         """Send `body` and return the answer. Raises as `picture`.
 
-        It is sent again where that may help, after a growing pause or the pause that the server asks for.
+        Transient failures are repeated, after a growing pause or the server's Retry-After if that is longer.
         """
         from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -169,26 +178,28 @@ class Client:
             error = state.outcome.exception() if state.outcome else None
             return max(growing(state), error.pause_s if isinstance(error, _TransientError) else 0.0)
 
-        repeated = Retrying(
+        retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS), wait=pause, retry=retry_if_exception_type(_TransientError), sleep=self._wait, reraise=True
         )
         try:
-            return repeated(self._once, json.dumps(body).encode())
+            return retrying(self._once, json.dumps(body).encode())
         except _TransientError as error:
-            raise SourceError(f"{self._place} {error}, {ATTEMPTS} times; try again later{self._settings.KEPT}") from error
+            raise SourceError(f"{self._endpoint} {error}, {ATTEMPTS} times; try again later{self._settings.KEPT}") from error
 
     def _once(self, body: bytes) -> bytes:
         self._enter()
         status, pause_s, content = self._send(body)
         if status == 200:
             return content
-        said = f"answered {status}: {printable(self._redacted(_message(content)), 300)}"
+        failure = f"answered {status}: {printable(self._redacted(_message(content)), 300)}"
         if status in TRANSIENT and pause_s <= MAX_WAIT_S:
-            raise _TransientError(said, pause_s)
-        raise SourceError(f"{self._place} {said}; check {'the key' if status in (401, 403) else 'address, model, settings and balance'}")
+            raise _TransientError(failure, pause_s)
+        raise SourceError(
+            f"{self._endpoint} {failure}; check {'the key' if status in (401, 403) else 'address, model, settings and balance'}"
+        )
 
     def _enter(self) -> None:
-        """Count a request, and wait for its turn."""
+        """Count a request, and wait until the pace allows it."""
         with self._lock:
             if self._sent >= self._settings.cap:
                 raise ConfigError(
@@ -203,10 +214,10 @@ class Client:
             self._wait(start - now)
 
     def _send(self, body: bytes) -> tuple[int, float, bytes]:
-        """Status, pause asked for in s, and content, within the limits of size and time."""
+        """Send one request: the status, the server's Retry-After in s, and the content, within the limits of size and time."""
         import urllib3
 
-        late = SourceError(f"{self._place} took more than {self._settings.timeout:g} s; raise timeout=")
+        late = SourceError(f"{self._endpoint} took more than {self._settings.timeout:g} s; raise timeout=")
         deadline = time.monotonic() + self._settings.timeout
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "resynth-fast"}
         if self._key:
@@ -221,16 +232,16 @@ class Client:
                 while chunk := response.read1(2**16, decode_content=True):
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
-                        raise SourceError(f"{self._place} answered with more than {MAX_ANSWER_BYTES:,} bytes; ask for a smaller size=")
+                        raise SourceError(f"{self._endpoint} answered with more than {MAX_ANSWER_BYTES:,} bytes; ask for a smaller size=")
                     if time.monotonic() > deadline:
                         raise late
             finally:
                 response.close()
             return response.status, _seconds(response.headers.get("Retry-After", "")), bytes(content)
-        except urllib3.exceptions.ReadTimeoutError as error:  # it may be at work, and be paid for it: not asked again
+        except urllib3.exceptions.ReadTimeoutError as error:  # the server may be working on it and charge for it, so it is not repeated
             raise late from error
         except urllib3.exceptions.SSLError as error:
-            raise SourceError(f"{self._place} has no certificate that can be trusted ({error}); check the address") from error
+            raise SourceError(f"{self._endpoint} has no certificate that can be trusted ({error}); check the address") from error
         except urllib3.exceptions.HTTPError as error:
             raise _TransientError(f"cannot be reached ({type(error).__name__})") from error
 
@@ -239,7 +250,7 @@ class Client:
 
 
 class _TransientError(Exception):
-    """What may go away by itself."""
+    """A failure after which the same request may succeed."""
 
     def __init__(self, message: str, pause_s: float = 0.0) -> None:
         super().__init__(message)
@@ -263,13 +274,13 @@ def _value(field: str, kind: type, text: str) -> object:
 
 
 def _address(who: str, base: str, path: str) -> tuple[str, str]:
-    """Where to post, and the host."""
+    """URL of the request, and its host."""
     try:
         parts = urlsplit(base)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
         raise ConfigError(f"{who}: its address cannot be read ({error}); as in https://api.example.com#model=MODEL") from error
-    if parts.username or parts.password:  # not repeated: it may be a password
+    if parts.username or parts.password:  # the message does not repeat it: it may be a password
         raise ConfigError(f"{who}: its address holds a user name; put the key into an environment variable and name it by #key=")
     if not host or parts.scheme not in ("https", "http") or (parts.scheme == "http" and host not in _LOOPBACK):
         raise ConfigError(f"{who}: {printable(base, 200)!r} must be https://…, or http:// on this machine")
@@ -288,7 +299,7 @@ def _key(who: str, variable: str) -> str:
 
 
 def _message(content: bytes) -> str:
-    """What the server says is wrong."""
+    """The error message in a server's answer."""
     try:
         error = json.loads(content)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
@@ -297,7 +308,7 @@ def _message(content: bytes) -> str:
 
 
 def _seconds(retry_after: str) -> float:
-    """A Retry-After header, a number or a date, in seconds from now; 0 where it says nothing."""
+    """A Retry-After header, a number or a date, in seconds from now; 0 if it is neither."""
     try:
         return max(0.0, float(int(retry_after)))
     except ValueError:

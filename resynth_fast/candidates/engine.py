@@ -29,11 +29,11 @@ def matches(text: str) -> bool:
 
 def open(text: str, pool: EnginePool) -> list[EngineCandidate]:
     """The candidates of a bundle's folder or of a folder of bundles; ConfigError for a bundle of another kind."""
-    found = bundles(text)
-    for bundle in found:
+    opened = bundles(text)
+    for bundle in opened:
         if bundle.kind != "generator":
             raise ConfigError(f"candidate {bundle.name!r} is a bundle of kind {bundle.kind!r}; a candidate must be a generator")
-    return [EngineCandidate(bundle, pool) for bundle in found]
+    return [EngineCandidate(bundle, pool) for bundle in opened]
 
 
 class EngineCandidate(ScheduledCandidate):
@@ -51,12 +51,12 @@ class EngineCandidate(ScheduledCandidate):
         self._tables: dict[int, StepTable] = {}
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
-        """See `GenerativeCandidate.make`; BundleError if a network gives anything that is not finite."""
+        """See `GenerativeCandidate.make`; BundleError if an output of a network is not finite."""
         device, levels = self.draw(prompts, seeds, steps)
         return list(device.to_host(levels))
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device[Any], Array]:
-        """Where the pictures of `make` came to be, and they (b, H, W, 3) uint8, left there."""
+        """See `ScheduledCandidate.draw`."""
         table = self._table(steps)
         conditions = self._encode(prompts)
         guidance = self.bundle.guidance
@@ -66,19 +66,21 @@ class EngineCandidate(ScheduledCandidate):
             device = engine.device
             denoise = self._denoiser(engine, device, conditions)
             latents = walk(table, lambda call: device.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, device)
-            self._check(device.all_finite(latents), "denoiser")  # asked once, as a device waits for it: what is not finite stays so
+            self._check(
+                device.all_finite(latents), "denoiser"
+            )  # checked once, since the check waits for the device; a value that is not finite stays so
         with self._pool.hold(self.bundle.components["decoder"], rows=len(seeds)) as engine:
-            there = engine.device
-            image = engine.run({"latents": transfer(latents, device, there)})["image"]
-            self._check(there.all_finite(image), "decoder")
-            return there, there.to_uint8(image)
+            decoder_device = engine.device
+            image = engine.run({"latents": transfer(latents, device, decoder_device)})["image"]
+            self._check(decoder_device.all_finite(image), "decoder")
+            return decoder_device, decoder_device.to_uint8(image)
 
     def encode(self, prompts: Sequence[str]) -> None:
-        """Encode `prompts` ahead of `make`, so that their states need not be asked for again; each distinct one once."""
+        """See `ScheduledCandidate.encode`; the pool's text cache keeps the states, and each distinct prompt is encoded once."""
         self._encode(list(dict.fromkeys(prompts)))
 
     def work(self, steps: int) -> Work:
-        """What making pictures takes, for the scheduler."""
+        """See `ScheduledCandidate.work`."""
         bundle = self.bundle
         denoiser = bundle.components["denoiser"]
         return Work(
@@ -101,10 +103,10 @@ class EngineCandidate(ScheduledCandidate):
     ) -> Callable[[Any, float], Any]:
         conditional, unconditional = conditions
         component = self.bundle.components["denoiser"]
-        wanted = [name for name in component.inputs if name.startswith("cond_")]
+        names = [name for name in component.inputs if name.startswith("cond_")]
         inputs = {
             name: device.to_device(conditional[name] if unconditional is None else np.concatenate([unconditional[name], conditional[name]]))
-            for name in wanted
+            for name in names
         }
 
         def denoise(latents: Any, timestep: float) -> Any:
@@ -115,7 +117,7 @@ class EngineCandidate(ScheduledCandidate):
         return denoise
 
     def _encode(self, prompts: Sequence[str]) -> tuple[Conditions, Conditions | None]:
-        """Text states of `prompts`, and those of no prompt where guidance needs them; each text encoded once."""
+        """Text states of `prompts`, and of the empty prompt if guidance needs them. Each distinct text is encoded once."""
         distinct = list(dict.fromkeys(prompts))
         rows = [distinct.index(prompt) for prompt in prompts]
         guidance = self.bundle.guidance
@@ -134,7 +136,7 @@ class EngineCandidate(ScheduledCandidate):
             return engine.run(tokens)
 
     def _tokens(self, captions: Sequence[str], empty_too: bool) -> dict[str, npt.NDArray[np.int64]]:
-        """Inputs of the text component: a row for each caption, and one for the empty text if it is wanted too."""
+        """Inputs of the text component: a row per caption and, with `empty_too`, a last row for the empty text."""
         if self._tokenizers is None:
             tokenizers = []
             for entry in self.bundle.tokenizers:
@@ -142,7 +144,7 @@ class EngineCandidate(ScheduledCandidate):
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(entry.max_tokens)
                 tokenizers.append(tokenizer)
-            self._tokenizers = tokenizers  # at once: another thread may be asking too
+            self._tokenizers = tokenizers  # assigned complete: another thread may read it meanwhile
         inputs = {}
         for i, (tokenizer, entry) in enumerate(zip(self._tokenizers, self.bundle.tokenizers, strict=True)):
             texts = [entry.prefix + (caption.lower().strip() if entry.lowercase else caption) for caption in captions]
@@ -157,7 +159,7 @@ class EngineCandidate(ScheduledCandidate):
 
 
 def _pad(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad: int) -> npt.NDArray[np.int64]:
-    """(n, length) int64: the first tokens, the end token kept, then padding."""
+    """(n, length) int64: tokens, truncated so that the end token stays, then padding."""
     rows = np.full((len(texts), length), pad, np.int64)
     for row, encoding in zip(rows, tokenizer.encode_batch(list(texts)), strict=True):
         row[: len(encoding.ids)] = encoding.ids

@@ -1,7 +1,8 @@
-"""A candidate that nobody can run: a folder of pictures that are known to come from it, a commercial source or a camera.
+"""A candidate that cannot be run: a folder of pictures known to come from it, as from a commercial service or a camera.
 
-It makes nothing. Beside candidates that can be run it is judged by a sample of its pictures (see `given.py`); among
-folders alone, its references for a probe are those of its pictures that show most nearly what the probe shows.
+It generates nothing. Beside generative candidates it is represented by a sample of its pictures (see
+`resynthesis/exemplars.py`). Among folders alone, its references for a probe are its pictures whose content is nearest to
+the probe's.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from ..types import Doubles, Integers, Pixels
 from . import ExemplarCandidate, split_name
 
 CHUNK = 16
-"""Pictures in memory at once."""
+"""Number of pictures in memory at once."""
 SAMPLE = 16
-"""Pictures of a sample; more were no better on the zoo."""
+"""Number of pictures in a sample; more were no better on the zoo."""
 
 
 def matches(text: str) -> bool:
@@ -42,17 +43,17 @@ def open(text: str, pool: EnginePool) -> list[FolderCandidate]:
 
 
 class FolderCandidate(ExemplarCandidate):
-    """Given pictures, each distinct one once; read when they are described, and never kept in memory."""
+    """A folder of exemplars, each distinct file once. They are read when they are described, and not kept in memory."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        """ConfigError if `folder` is none; BundleError, naming the file, if it holds no picture or one cannot be read."""
+        """ConfigError if `folder` is not a folder; BundleError, naming the file, if it has no picture or one cannot be read."""
         if not folder.is_dir():
             raise ConfigError(f"candidate {name}: {images.printable(str(folder))} is no folder; name the folder of its pictures")
         self.name = name
         self.family = name
         with _faults(name):
-            found = [(images.digest(path), path) for path in images.paths([folder])]
-        self.files = dict(reversed(found))  # of equal files, the first path
+            hashed = [(images.digest(path), path) for path in images.paths([folder])]
+        self.files = dict(reversed(hashed))  # of equal files, the first path stays
         self.sha256 = hashlib.sha256("\n".join(sorted(self.files)).encode()).hexdigest()
         self.warnings: tuple[str, ...] = (f"the references of {name} are given pictures, for which probabilities are not calibrated",)
 
@@ -76,24 +77,24 @@ class Exemplars:
     """(n, d)"""
 
     def nearest(self, point: Doubles, count: int, sha256: str) -> SelectedExemplars:
-        """Of the probe `point` (d,) with this hash, the `count` pictures most like it in content, the nearest first.
+        """The `count` pictures whose content is nearest to the probe `point` (d,) with this hash, the nearest first.
 
-        Compared by the cosine after the source's own mean, what its pictures have in common, is taken off: that is the
-        question, and must not decide what it is asked with. The probe itself is never its own reference; BundleError if
-        nothing else is there.
+        They are compared by the cosine after the mean of the source's pictures is subtracted. The mean is what the pictures
+        have in common, which tells sources apart, so it must not decide which pictures are compared. The probe is never
+        its own reference. BundleError if there is no other picture.
         """
         others = self._others(sha256)
         centre = self.points[others].mean(0)
         pictures, probe = self.points[others] - centre, point - centre
         directions = pictures / (np.linalg.norm(pictures, axis=1, keepdims=True) + 1e-300)
-        return self._chosen(others[nearest_rows(probe[None], directions, count)[0, 0]])
+        return self._select(others[nearest_rows(probe[None], directions, count)[0, 0]])
 
     def sample(self, sha256: str) -> SelectedExemplars:
-        """A fixed sample without the probe of this hash; drawn by hash, since names may follow content."""
-        return self._chosen(sorted(self._others(sha256), key=lambda i: self.files[i][0])[:SAMPLE])
+        """A fixed sample without the probe of this hash. It is ordered by hash, since file names may be ordered by content."""
+        return self._select(sorted(self._others(sha256), key=lambda i: self.files[i][0])[:SAMPLE])
 
     def holds(self, sha256: str) -> bool:
-        """Whether the file of this hash is one of them."""
+        """Whether a file of this hash is among the pictures."""
         return any(other == sha256 for other, _ in self.files)
 
     def _others(self, sha256: str) -> Integers:
@@ -102,13 +103,13 @@ class Exemplars:
             raise BundleError(f"candidate {self.name} has no picture but the probe; add others to its folder")
         return others
 
-    def _chosen(self, rows: Sequence[int] | Integers) -> SelectedExemplars:
+    def _select(self, rows: Sequence[int] | Integers) -> SelectedExemplars:
         return SelectedExemplars(self.name, self.points[np.asarray(rows, np.int64)], tuple(self.files[i][1] for i in rows))
 
 
 @dataclass(frozen=True, slots=True)
 class SelectedExemplars:
-    """References of one probe out of given pictures."""
+    """Exemplars of one source that are the references of one probe."""
 
     name: str
     points: Doubles
@@ -116,14 +117,14 @@ class SelectedExemplars:
     files: tuple[Path, ...]
 
     def pixels(self) -> list[Pixels]:
-        """The pictures (H, W, 3) uint8, read again."""
+        """The pictures (H, W, 3) uint8. They are read again from disk."""
         with _faults(self.name):
             return [images.read(path).pixels for path in self.files]
 
 
 @contextmanager
 def _faults(name: str) -> Iterator[None]:
-    """A bad picture of a candidate is the candidate's fault, not the probe's."""
+    """Turn an unreadable picture of a candidate into an error of the candidate, not of the probe."""
     try:
         yield
     except InputError as error:

@@ -1,9 +1,9 @@
-"""A candidate behind an HTTP images API: `POST /v1/images/generations`, as OpenAI's and those that follow it.
+"""A candidate behind an HTTP images API of OpenAI's form: `POST /v1/images/generations`.
 
     NAME=https://HOST[/PATH][#KEY=VALUE,…]      for example  acme=https://api.acme.example#model=acme-2,key=ACME_KEY,limit=50
 
-Settings after the # are never sent as part of the address; `http_client.Settings` lists them. Every picture is kept on disk
-under a hash of all that it was asked with: a run that was cut off goes on where it stopped, and pays for nothing twice.
+Settings after the # are never sent as part of the address; `http_client.Settings` lists them. Every picture is cached on
+disk under a hash of its request, so a run that was interrupted continues where it stopped and pays for no picture twice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def open(text: str, pool: EnginePool) -> list[HttpCandidate]:
 
 
 class HttpCandidate(GenerativeCandidate):
-    """Asks a server for pictures, and keeps them. Two runs at once may each pay for the same picture."""
+    """Requests pictures from a server and caches them. Two runs at once may each pay for the same picture."""
 
     def __init__(self, name: str, address: str, *, store: Path | None = None, wait: Callable[[float], None] = time.sleep) -> None:
         """`store`: the folder that keeps pictures, by default in the user's cache; `wait`: how to pass seconds. ConfigError."""
@@ -51,7 +51,7 @@ class HttpCandidate(GenerativeCandidate):
         self.family = name
         self.settings = Settings.read(name, settings)
         self.client = Client(name, base, self.settings, wait)
-        self.sha256 = _sha256(self._asked("", 0))
+        self.sha256 = _sha256(self._request("", 0))
         self.warnings: tuple[str, ...] = (
             f"the pictures of {name} were made by {self.client.host}, whose generator may have changed since",
         )
@@ -71,16 +71,16 @@ class HttpCandidate(GenerativeCandidate):
             pool.shutdown(cancel_futures=True)
 
     def _picture(self, prompt: str, seed: int) -> Pixels:
-        asked = self._asked(prompt, seed)
-        path = self._store / _sha256(asked)
+        request = self._request(prompt, seed)
+        path = self._store / _sha256(request)
         if path.exists():
             try:
                 return images.read(path).pixels
-            except InputError:  # damaged since: put aside, asked for again
+            except InputError:  # the file was damaged: it is put aside, and the picture requested again
                 os.replace(path, path.with_suffix(".bad"))
-        self._write(path.with_suffix(".json"), json.dumps(asked, indent=2).encode())
+        self._write(path.with_suffix(".json"), json.dumps(request, indent=2).encode())
         incoming = path.with_suffix(f".{os.urandom(4).hex()}.part")
-        self._write(incoming, self.client.picture(asked["body"]))
+        self._write(incoming, self.client.picture(request["body"]))
         try:
             pixels = images.read(incoming).pixels
         except InputError as error:
@@ -95,18 +95,18 @@ class HttpCandidate(GenerativeCandidate):
         with files.write_errors(path):
             files.write(path, content)
 
-    def _asked(self, prompt: str, seed: int) -> dict[str, Any]:
-        """All that a picture depends on. The seed counts even where it is not sent: it tells a prompt's pictures apart."""
-        chosen = self.settings
+    def _request(self, prompt: str, seed: int) -> dict[str, Any]:
+        """Everything that a picture depends on. The seed counts even if it is not sent: it tells pictures of one prompt apart."""
+        settings = self.settings
         body: dict[str, Any] = {"prompt": prompt, "n": 1}
-        fields = {"model": chosen.model, "size": chosen.size, "quality": chosen.quality}
+        fields = {"model": settings.model, "size": settings.size, "quality": settings.quality}
         body |= {field: value for field, value in fields.items() if value}
-        if chosen.format != "none":
-            body["response_format"] = chosen.format
-        if chosen.seed:
+        if settings.format != "none":
+            body["response_format"] = settings.format
+        if settings.seed:
             body["seed"] = seed
         return {"version": KEY_VERSION, "url": self.client.url, "seed": seed, "body": body}
 
 
-def _sha256(asked: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+def _sha256(request: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -22,7 +22,7 @@ ZOO = "zoo:"
 
 
 class Captioner(Protocol):
-    """Pictures in, prompts out."""
+    """Writes a prompt for a picture."""
 
     name: str
     sha256: str
@@ -46,8 +46,8 @@ def find(text: str, pool: EnginePool) -> Captioner:
 
 def notice(text: str) -> str:
     """A line to show before the captioner `text` is used; empty if there is none."""
-    tell = getattr(_kind(text), "notice", None)
-    return str(tell(text)) if tell else ""
+    notice = getattr(_kind(text), "notice", None)
+    return str(notice(text)) if notice else ""
 
 
 def of_bundle(bundle: Bundle, pool: EnginePool) -> Captioner:

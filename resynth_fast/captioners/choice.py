@@ -1,4 +1,4 @@
-"""Whose words a probe is resynthesised from: the captioner's, those recorded in the file, or the user's own."""
+"""The caption that a probe is resynthesised from: the captioner's, the prompt recorded in the file, or the user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..types import Caption, Picture
 from . import Captioner
 
 MAX_CHARS = 2000
-"""Of a caption; more than any text encoder reads."""
+"""Maximum length of a caption; more than any text encoder reads."""
 _NETWORKS = re.compile(r"<(?:lora|lyco|hypernet)\w*:[^<>]{0,200}>")
 
 
@@ -27,6 +27,6 @@ def captions(choice: str, probes: Sequence[Picture], captioner: Captioner) -> li
 
 
 def recorded_prompt(probe: Picture) -> str | None:
-    """The prompt in a picture's metadata, without the names of added networks; a claim that nobody has checked."""
+    """The prompt in a picture's metadata, without the names of added networks. It is a claim of the file, which nothing verifies."""
     prompt = metadata.generation(probe.info).prompt
     return " ".join(_NETWORKS.sub(" ", prompt).split())[:MAX_CHARS] or None if prompt else None

@@ -1,9 +1,9 @@
-"""A captioner behind any endpoint that takes pictures in OpenAI's form: `POST /v1/chat/completions`.
+"""A captioner behind an HTTP endpoint that takes pictures in OpenAI's form: `POST /v1/chat/completions`.
 
     https://HOST[/PATH][#KEY=VALUE,…]      for example  https://api.acme.example#model=acme-vision,key=ACME_KEY
 
-What follows the # is never sent as part of the address; `Settings` lists it. A picture leaves the machine only because
-the user names such an address: its pixels, never the file, whose metadata may tell more than it shows.
+Settings after the # are never sent as part of the address; `Settings` lists them. A picture leaves this machine only if
+the user names such an address. Its pixels are sent, never the file, whose metadata may reveal more than the picture shows.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ INSTRUCTION = (
     "make it: subject, setting, composition, style. Answer with the sentence alone."
 )
 MAX_SIDE_PX = 1024
-"""Larger pictures are sent smaller: a caption needs no more."""
+"""Larger pictures are sent at this size, which is enough for a caption."""
 MAX_CHARS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(EndpointSettings):
-    """What may follow the # of the address."""
+    """Settings that may follow the # of the address."""
 
     ROLE: ClassVar[str] = "captioner"
     KEPT: ClassVar[str] = ""
@@ -48,7 +48,7 @@ class Settings(EndpointSettings):
     limit: int = 1000
     timeout: float = 60.0
     temperature: bool = True
-    """Whether temperature 0 is asked for; no, for a server that refuses it."""
+    """Whether temperature 0 is requested; `no` for servers that refuse the field."""
 
 
 def matches(source: str | Bundle) -> bool:
@@ -68,19 +68,19 @@ def notice(text: str) -> str:
 
 
 class HttpCaptioner:
-    """Asks a server what a picture shows."""
+    """Requests captions of pictures from a server."""
 
     def __init__(self, address: str, *, wait: Callable[[float], None] = time.sleep) -> None:
-        """`wait`: how to pass seconds. ConfigError for an address, a setting or a key that cannot be used."""
+        """`wait` sleeps for a number of seconds. ConfigError for an unusable address, setting or key."""
         base, _, settings = address.partition("#")
         self.settings = Settings.read("", settings)
         self.client = Client("", base, self.settings, wait, path="chat/completions")
         self.name = f"{self.settings.model} at {self.client.host}" if self.settings.model else self.client.host
-        asked = {"url": self.client.url, "body": self._body(""), "max_side_px": MAX_SIDE_PX}
-        self.sha256 = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        request = {"url": self.client.url, "body": self._body(""), "max_side_px": MAX_SIDE_PX}
+        self.sha256 = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
     def caption(self, pictures: Sequence[Pixels]) -> list[str]:
-        """See `Captioner.caption`; SourceError if the server does not answer with one, ConfigError once this run's cap is reached."""
+        """See `Captioner.caption`; SourceError if an answer is not a caption, ConfigError if this run's cap is reached."""
         pool = ThreadPoolExecutor(self.settings.parallel)
         try:
             return list(pool.map(self._describe, pictures))

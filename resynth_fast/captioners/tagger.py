@@ -1,4 +1,4 @@
-"""A captioner for a closed world: a small network names attributes, a sentence of the manifest puts them into words."""
+"""A captioner for a closed world: a small network predicts attributes, and a sentence of the manifest puts them into words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open(bundle: Bundle, pool: EnginePool) -> Tagger:
 
 
 class Tagger:
-    """Reads attributes off a picture and writes the sentence that the generators were trained on."""
+    """Predicts attributes of a picture and writes them as the sentence that the generators were trained on."""
 
     def __init__(self, bundle: Bundle, pool: EnginePool) -> None:
         self.bundle = bundle
@@ -37,7 +37,7 @@ class Tagger:
         self._phrases: dict[str, dict[str, str]] = bundle.get("phrases", dict)
 
     def caption(self, pictures: Sequence[Pixels]) -> list[str]:
-        """See `Captioner.caption`; the whole picture is looked at, squeezed to the network's own square."""
+        """See `Captioner.caption`; the whole picture is resized to the network's square, without keeping its aspect ratio."""
         return [self._write(labels) for labels in self.tag(pictures)]
 
     def tag(self, pictures: Sequence[Pixels]) -> list[dict[str, str]]:
@@ -74,7 +74,7 @@ def _square(picture: Pixels, side: int) -> npt.NDArray[np.float32]:
 
 
 def _fill(template: str, words: dict[str, str]) -> str:
-    """Put words for {names}; unlike `str.format` it gives a manifest no way into Python's attributes."""
+    """Replace each {name} by its word; unlike `str.format` it gives a manifest no way into Python's attributes."""
     for name, word in words.items():
         template = template.replace("{" + name + "}", word)
     return template

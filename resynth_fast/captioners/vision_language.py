@@ -1,7 +1,7 @@
-"""A captioner that writes freely: a vision network, and a text network that is run once a token, greedily.
+"""A captioner without a closed vocabulary: a vision network, and a text decoder that is run greedily, once per token.
 
-The manifest says all that differs between models: `decoding` has the first tokens of every caption, the token that
-ends one, and the most tokens. See `resynth_fast.export.captioners` for the two networks' inputs and outputs.
+The manifest holds everything that differs between models: `decoding` has the first tokens of every caption, the token
+that ends a caption, and the maximum number of tokens. See `resynth_fast.export.captioners` for the two networks' inputs and outputs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import BundleError
 from ..types import Pixels
 
 BATCH = 8
-"""Pictures that are captioned together; what is kept of each is large."""
+"""Pictures that are captioned together: the decoder's cache of each is large."""
 VISION, DECODER, PAST, NEW, CONDITION = "vision", "decoder", "past_", "new_", "cond_"
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -37,10 +37,10 @@ def open(bundle: Bundle, pool: EnginePool) -> VisionLanguage:
 
 
 class VisionLanguage:
-    """Looks at the whole picture, squeezed to the network's own square, and writes the most probable token after token."""
+    """Resizes the whole picture to the network's square, and writes the most probable token at each step."""
 
     def __init__(self, bundle: Bundle, pool: EnginePool) -> None:
-        """BundleError if the manifest lacks a network, or says what cannot be decoded."""
+        """BundleError if the manifest lacks a network, or its `decoding` is invalid."""
         self.bundle = bundle
         self.name = bundle.name
         self.sha256 = bundle.sha256
@@ -54,7 +54,7 @@ class VisionLanguage:
         numbers = [side, self._end, self._most, *(self._prefix if isinstance(self._prefix, list) else [None])]
         if not all(isinstance(number, int) and number >= 0 for number in numbers) or not 0 < len(self._prefix) < self._most:
             raise BundleError(f"{bundle.folder}: decoding is {str(dict(decoding))[:200]}; export the captioner again")
-        self._side = int(side)  # type: ignore[arg-type]  # seen to be a number just now
+        self._side = int(side)  # type: ignore[arg-type]  # checked two lines above
         self._past = {name: tensor for name, tensor in self._decoder.inputs.items() if name.startswith(PAST)}
         if any(tensor.shape[2:3] != (self._most,) for tensor in self._past.values()) or len(bundle.tokenizers) != 1:
             raise BundleError(
@@ -63,17 +63,17 @@ class VisionLanguage:
         self._tokenizer: Tokenizer | None = None
 
     def caption(self, pictures: Sequence[Pixels]) -> list[str]:
-        """See `Captioner.caption`; BundleError if a network gives anything that is not finite."""
+        """See `Captioner.caption`; BundleError if an output of a network is not finite."""
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.from_str(self.bundle.tokenizers[0].file.read().decode())
         return [text.strip() for text in self._tokenizer.decode_batch(self.tokens(pictures), skip_special_tokens=True)]
 
     def tokens(self, pictures: Sequence[Pixels]) -> list[list[int]]:
-        """The tokens of each caption, the first ones included, the one that ends it not."""
-        found: list[list[int]] = []
+        """The tokens of each caption, with the first ones and without the one that ends it."""
+        captions: list[list[int]] = []
         for start in range(0, len(pictures), BATCH):
-            found += self._write(pictures[start : start + BATCH])
-        return found
+            captions += self._write(pictures[start : start + BATCH])
+        return captions
 
     def fit(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """(H, W, 3) uint8 each → (n, 3, side, side) float32 in [0, 1], by Pillow's bicubic filter in 8 bits, as transformers does."""
@@ -85,11 +85,11 @@ class VisionLanguage:
         return np.stack(squares).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
 
     def _write(self, pictures: Sequence[Pixels]) -> list[list[int]]:
-        """Rows that have ended are carried along, and what they go on to say is dropped: captions differ little in length."""
-        seen = self._pool.get(self._vision).run({"pixels": self.fit(pictures)})
+        """Captions that have ended stay in the batch and their further tokens are dropped: captions differ little in length."""
+        vision = self._pool.get(self._vision).run({"pixels": self.fit(pictures)})
         engine, count = self._pool.get(self._decoder), len(pictures)
         past: Arrays = {name: np.zeros(_shape(tensor, count), np.float32) for name, tensor in self._past.items()}
-        conditions = {name: seen[name] for name in self._decoder.inputs if name.startswith(CONDITION)}
+        conditions = {name: vision[name] for name in self._decoder.inputs if name.startswith(CONDITION)}
         tokens = np.empty((count, self._most), np.int64)
         tokens[:, : len(self._prefix)] = self._prefix
         length = np.full(count, self._most)

@@ -14,7 +14,7 @@ from ..errors import BundleError
 from ..types import Array, Bytes, Floats
 
 NETWORK, LAST = "network", "last"
-"""Components: the graph cut after its last tap; and, for the paper's own score alone, the whole one."""
+"""Components: the graph cut after its last tap, and the whole graph, which only the score of the paper needs."""
 
 
 def matches(bundle: Bundle) -> bool:
@@ -78,11 +78,11 @@ class NetworkExtractor:
 
     def _run(self, component: Component, batch: Array, taps: tuple[str, ...], device: Device[Any]) -> Floats:
         engine = self._pool.get(component)
-        there = engine.device
-        batch, rows = transfer(batch, device, there), []
+        engine_device = engine.device
+        batch, rows = transfer(batch, device, engine_device), []
         for start in range(0, len(batch), self._rows):
-            found = engine.run({"pixels": there.resize_to_unit(batch[start : start + self._rows], self.side)})
-            rows.append(np.concatenate([there.to_host(found[tap]) for tap in taps], axis=1))
+            outputs = engine.run({"pixels": engine_device.resize_to_unit(batch[start : start + self._rows], self.side)})
+            rows.append(np.concatenate([engine_device.to_host(outputs[tap]) for tap in taps], axis=1))
         return np.concatenate(rows) if rows else np.zeros((0, self.dimension), np.float32)
 
     def _get(self, name: str) -> Component:

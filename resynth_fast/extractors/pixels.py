@@ -1,4 +1,4 @@
-"""Pixel normalisation: what every picture goes through before its features are taken.
+"""Pixel normalisation, which every picture goes through before its features are extracted.
 
 Probe, resyntheses and gallery go through the same recipe, so that size, border and codec do not tell them apart.
 """
@@ -21,10 +21,15 @@ from ..types import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelRecipe:
-    """working_size: side of the result in px, 8 … 4096. border: fraction of the centre square dropped on each side,
-    0 … 0.25. jpeg_quality: 1 … 100, or None to leave the codec out.
+    """How pictures are normalised.
 
-    Raises ConfigError, naming field and value.
+    Args:
+        working_size: Side of the result in px, 8 … 4096.
+        border: Fraction of the centre square that is dropped on each side, 0 … 0.25.
+        jpeg_quality: Quality of a JPEG round trip, 1 … 100; None for no round trip.
+
+    Raises:
+        ConfigError: A field is out of range.
     """
 
     working_size: int
@@ -40,19 +45,19 @@ class PixelRecipe:
             raise ConfigError(f"jpeg_quality is {self.jpeg_quality}; it must be 1 … 100, or none")
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """`normalised` for one picture."""
+        """See `normalised`, for one picture (H, W, 3) uint8 → (S, S, 3) uint8."""
         result: npt.NDArray[np.uint8] = self.normalised([pixels])[0]
         return result
 
     def normalised(self, pictures: Sequence[npt.NDArray[np.uint8]] | Array, device: Device[Any] = CPU) -> Array:
-        """n pictures (H, W, 3) uint8 sRGB, on the host or at `device` -> (n, S, S, 3) uint8 there, S = working_size.
+        """n pictures (H, W, 3) uint8 sRGB, on the host or on `device` → (n, S, S, 3) uint8 on `device`, S = working_size.
 
-        Centre square, border dropped, antialiased bicubic, then JPEG with 4:2:0 chroma and back. Raises InputError
-        for another shape or dtype.
+        The centre square without its border is resized (bicubic, antialiased), then goes through JPEG with 4:2:0 chroma.
+        InputError for another shape or dtype.
         """
         for picture in pictures:
             if isinstance(picture, np.ndarray) and (picture.shape[2:] != (3,) or picture.dtype != np.uint8 or 0 in picture.shape):
                 raise InputError(f"pixels are {picture.shape} {picture.dtype}; they must be (H, W, 3) uint8")
-        # What lies on the host is cropped there: what is cut off need not be copied.
+        # Pictures on the host are cropped there, so that the pixels that are cut off are not copied to the device.
         resized: Array = device.resize([device.to_device(centre_square(picture, self.border)) for picture in pictures], self.working_size)
         return device.jpeg_round_trip(resized, self.jpeg_quality) if self.jpeg_quality is not None else resized

@@ -28,7 +28,7 @@ NUISANCE = "nuisance."
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpace:
-    """Pictures of any size to points in one space."""
+    """Maps pictures of any size to points of one space."""
 
     name: str
     sha256: str
@@ -38,28 +38,28 @@ class FeatureSpace:
     whitening: Whitening
     calibration: Calibration
     fit: GalleryFit | None = None
-    """Of a gallery, where there is one: its covariance is in the whitening, its means are the prior."""
+    """A gallery's fit, if there is a gallery: its covariance is in the whitening, and its means are the prior."""
 
     @property
     def tap(self) -> str:
-        """What the features are, as the record says it."""
+        """Names of the feature blocks, as they are written into the record."""
         return ",".join(self.extractor.block_sizes)
 
     def __call__(self, pictures: Sequence[Pixels]) -> Doubles:
-        """n pictures (H, W, 3) uint8 → (n, d) float64, each independent of the others; BundleError if not finite."""
+        """n pictures (H, W, 3) uint8 → (n, d) float64, each independent of the others. BundleError if a feature is not finite."""
         return self.points(self.features(pictures))
 
     def points(self, features: npt.NDArray[np.float32]) -> Doubles:
-        """What `features` gave, (n, d) → (n, d) float64, scaled and whitened; a row's last bit does not depend on the others."""
-        # One row a call: how BLAS adds up a row of a matrix depends on how many rows the matrix has.
+        """Scale and whiten `features`: (n, d) → (n, d) float64. Not even a row's last bit depends on the other rows."""
+        # One row per call: the order in which BLAS adds up a row depends on the number of rows.
         scaled = self.constants.scaled(features)
         return np.concatenate([self.whitening(row[None]) for row in scaled]) if len(scaled) else scaled
 
     def features(self, pictures: Sequence[Pixels] | Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
-        """n pictures → (n, d) float32, unscaled: what a gallery stores and constants are fitted on. BundleError if not finite.
+        """n pictures → (n, d) float32, unscaled, as a gallery stores them and constants are fitted on them. BundleError if not finite.
 
-        They are made at `device` of pictures of the host, or of (n, H, W, 3) that lie there, and brought to the host: 12 kB a
-        picture of the descriptor. Whitening and scores are in float64, and stay there.
+        They are computed on `device`, of pictures on the host or of (n, H, W, 3) on the device, and copied to the host (12 kB a
+        picture for the texture descriptor), where whitening and scores run in float64.
         """
         features = self.extractor.extract(self.pixels.normalised(pictures, device), device)
         if not np.isfinite(features).all():
@@ -67,13 +67,13 @@ class FeatureSpace:
         return features
 
     def prior(self, candidates: Sequence[str]) -> Prior:
-        """What the gallery says of `candidates`."""
+        """Prior of `candidates` by the gallery's fit; an empty one without a fit."""
         if self.fit is None:
             return no_gallery(len(candidates), len(self.constants.mean))
         return self.fit.prior(self.whitening, candidates)
 
     def fitted(self, fit: GalleryFit) -> FeatureSpace:
-        """The space that a gallery's fit makes of this one; ConfigError if it was fitted on another extractor."""
+        """This space with the whitening, calibration and prior of a gallery's fit. ConfigError if it was fitted on another extractor."""
         if fit.extractor != self.sha256:
             raise ConfigError(
                 f"the gallery was fitted with extractor {fit.extractor[:12]}…, "
@@ -90,7 +90,7 @@ def space(
 
 
 def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:
-    """The space of a bundle of kind "extractor"; `pool` runs its network, if it has one."""
+    """Open the space of a bundle of kind "extractor". `pool` runs its network, if it has one."""
     if bundle.kind != "extractor":
         raise BundleError(f"{bundle.folder} is a {bundle.kind}, not an extractor; name the folder of an extractor")
     pixels = PixelRecipe(**bundle.get("pixels", dict))
@@ -108,10 +108,10 @@ def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:
 
 
 def pack(constants: Constants) -> bytes:
-    """Constants as a safetensors file; directions in 16 bits."""
+    """Constants as the bytes of a safetensors file; directions are stored in 16 bits."""
     arrays = {name: getattr(constants, name).astype(np.float32) for name in ("mean", "scale")}
     arrays |= {"values": constants.foreign.values.astype(np.float32), "vectors": constants.foreign.vectors.astype(np.float16)}
-    # Rows of one family may differ in length by orders of magnitude: halved as unit rows beside their lengths.
+    # Rows of one family may differ in length by orders of magnitude, so unit rows are stored in 16 bits, and lengths beside them.
     for family, rows in constants.nuisance.items():
         lengths = np.linalg.norm(rows, axis=1)
         arrays |= {

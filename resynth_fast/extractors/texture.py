@@ -1,6 +1,6 @@
-"""The weightless descriptor: statistics of pixel noise and texture, for when there is no network, and beside one.
+"""The texture descriptor: statistics of pixel noise and texture, without weights.
 
-Blocks are unscaled; scaling them is the recipe's business. What each block holds is told in texture_reference.py.
+Blocks are unscaled; `scoring` scales them. `kernels/texture_twin.py` documents each block.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def open(bundle: Bundle, pool: EnginePool | None, working_size: int) -> TextureE
 
 @dataclass(frozen=True, slots=True)
 class TextureExtractor:
-    """The descriptor for pictures of working_size px, a multiple of 8 of 32 … 4096. Raises ConfigError otherwise."""
+    """The descriptor of pictures of working_size px. ConfigError unless it is a multiple of 8 in 32 … 4096."""
 
     working_size: int = 256
 
@@ -50,7 +50,7 @@ class TextureExtractor:
 
     @property
     def block_sizes(self) -> Mapping[str, int]:
-        """Name -> number of features, in the order of the columns. The spectrum and wavelet blocks grow with the size."""
+        """Name → number of features, in the order of the columns. The spectrum and wavelet blocks grow with the size."""
         return _block_sizes(self.working_size)
 
     @property
@@ -60,7 +60,7 @@ class TextureExtractor:
 
     @property
     def device(self) -> Device[Any]:
-        """The CPU: the descriptor runs wherever its pictures lie."""
+        """The CPU. Pictures on another device are described there (see `extract`)."""
         return CPU
 
     @property
@@ -78,9 +78,9 @@ class TextureExtractor:
         raise BundleError("the texture extractor has no embedding; choose an extractor exported with --last")
 
     def extract(self, batch: Array, device: Device[Any] = CPU) -> Floats:
-        """(n, S, S, 3) uint8 at `device` -> (n, dimension) float32 on the host, finite, the blocks side by side and unscaled.
+        """(n, S, S, 3) uint8 on `device` → (n, dimension) float32 on the host, finite, with the blocks side by side and unscaled.
 
-        A picture's row is the same to the last bit whatever else is in the batch. Raises InputError for another shape.
+        A picture's row is the same to the last bit, whatever else is in the batch. InputError for another shape.
         """
         size = self.working_size
         if batch.shape[1:] != (size, size, 3) or (isinstance(batch, np.ndarray) and batch.dtype != np.uint8):
@@ -91,9 +91,9 @@ class TextureExtractor:
 
 
 def describe(pixels: Bytes) -> dict[str, Floats]:
-    """(S, S, 3) uint8 sRGB, S a multiple of 8 of 32 … 4096 -> block name -> (k,) float32, in the order of the columns.
+    """(S, S, 3) uint8 sRGB, S a multiple of 8 in 32 … 4096 → block name → (k,) float32, in the order of the columns.
 
-    Raises InputError for another shape or dtype.
+    InputError for another shape or dtype.
     """
     side = pixels.shape[0] if pixels.ndim else 0
     if pixels.shape != (side, side, 3) or pixels.dtype != np.uint8 or not _fits(side):

@@ -1,7 +1,7 @@
 """ONNX Runtime: on the CPU, or by an execution provider of the GPU package (`onnxruntime:cuda`, `onnxruntime:tensorrt`).
 
-On a GPU an engine has a device: arrays of it are bound by their addresses, outputs stay where ONNX Runtime put them, and its
-work is put on the stream of ours without waiting for it.
+On a GPU, input arrays are bound by their addresses, outputs stay in the memory that ONNX Runtime allocates, and its work is
+enqueued on our stream without waiting for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import BundleError, ConfigError, DeviceError
 from . import Arrays
 from .onnx_model import OnnxModel
 
-# Convolutions in blocked layout: a sixth to a quarter less time for U-Nets and decoders, a tenth more to load.
+# Convolutions run in blocked layout: U-Nets and decoders take a sixth to a quarter less time, loading a tenth more.
 _LEVEL = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 PROVIDERS = {
     "": "CPUExecutionProvider",
@@ -32,7 +32,7 @@ PROVIDERS = {
 
 
 def backend(variant: str) -> OnnxRuntime:
-    """ConfigError for a variant that is no execution provider known here."""
+    """The backend of an execution provider; ConfigError for a variant that names none."""
     if variant not in PROVIDERS:
         raise ConfigError(f"backend is 'onnxruntime:{variant[:40]}'; behind the colon may stand {', '.join(filter(None, PROVIDERS))}")
     provider = PROVIDERS[variant]
@@ -41,11 +41,11 @@ def backend(variant: str) -> OnnxRuntime:
 
 @dataclass(frozen=True, slots=True)
 class OnnxRuntime:
-    """Sessions on one execution provider; what it cannot run, or all where it is not there, runs on the CPU."""
+    """Sessions on one execution provider. Nodes that it cannot run, or all if it is not available, run on the CPU."""
 
     provider: str
     device: CudaDevice | None = None
-    """Where its arrays can stay; None: they are the host's."""
+    """Device that arrays can stay on; None for arrays on the host."""
 
     @property
     def runs_on_caller_thread(self) -> bool:
@@ -53,7 +53,7 @@ class OnnxRuntime:
         return self.provider == PROVIDERS[""]
 
     def version(self) -> str:
-        """See `Backend.version`; the execution provider is the one that was asked for."""
+        """See `Backend.version`; the execution provider is the requested one."""
         return f"onnxruntime {onnxruntime.__version__} {self.provider}"
 
     def load(self, model: OnnxModel, *, threads: int) -> OnnxRuntimeEngine:
@@ -62,26 +62,26 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = _LEVEL
-        # Each session would keep the most that it ever worked in; the C library shares it among them, and is as fast.
+        # With its own arena each session keeps the most memory that it ever used. The C library shares it, and is as fast.
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
-        # A thread that spins while it waits takes the core from the other engines, and from other processes.
+        # A thread that spins while it waits takes its core from other engines and other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         disabled = []
         if model.data:
-            # Weights of gigabytes are mapped, not read, and widened where they are used: half the memory, loaded at once, and
+            # Weights of gigabytes are mapped, not read, and widened where they are used: half the memory, loaded instantly, but
             # slower at small batches. At the highest level their widening would be folded whatever is disabled.
             assert model.path
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.path.parent))
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             disabled = ["ConstantFolding"]
-        # What TensorRT does not take stays on the GPU.
+        # Nodes that TensorRT does not take stay on the GPU.
         names = [self.provider, *([PROVIDERS["cuda"]] if self.provider == PROVIDERS["tensorrt"] else []), PROVIDERS["cpu"]]
         on_gpu = {"user_compute_stream": str(self.device.context.stream)} if self.device else {}
         providers = [(name, {} if name == PROVIDERS["cpu"] else on_gpu) for name in dict.fromkeys(names)]
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that a provider is not there is told below
+                warnings.simplefilter("ignore")  # the engine's `fallback` tells of a missing provider
                 session = onnxruntime.InferenceSession(model.graph, options, providers=providers, disabled_optimizers=disabled)
         except Exception as error:  # ONNX Runtime's own classes share no public base
             raise BundleError(f"ONNX Runtime cannot load the graph ({str(error)[:300]}); export the bundle again") from error
@@ -101,7 +101,7 @@ class OnnxRuntimeEngine:
         self._lock = threading.Lock()
 
     def run(self, inputs: Arrays) -> dict[str, Any]:
-        """See `Engine.run`; arrays of the device are answered by such."""
+        """See `Engine.run`; arrays on the device give outputs on the device."""
         try:
             if any(isinstance(values, CudaArray) for values in inputs.values()):
                 return self._run_in_place(inputs)
@@ -116,17 +116,17 @@ class OnnxRuntimeEngine:
     def _run_in_place(self, inputs: Arrays) -> dict[str, CudaArray]:
         if set(inputs) != set(self._inputs):
             raise BundleError(f"the graph takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")
-        assert isinstance(self.device, CudaDevice)  # whose arrays these are
+        assert isinstance(self.device, CudaDevice)  # the inputs are its arrays
         context = self.device.context
-        here = {name: self.device.to_device(values).aligned() for name, values in inputs.items()}
+        on_device = {name: self.device.to_device(values).aligned() for name, values in inputs.items()}
         binding = self._session.io_binding()
-        for name, values in here.items():
+        for name, values in on_device.items():
             binding.bind_input(name, context.kind, 0, values.dtype.type, values.shape, values.address)
         for name in self._outputs:
             binding.bind_output(name, context.kind, 0)
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        with self._lock:  # threads have one stream
+        with self._lock:  # all threads share one stream
             self._session.run_with_iobinding(binding, options)
-        found = zip(self._outputs, binding.get_outputs(), strict=True)
-        return {name: CudaArray(context, value.data_ptr(), value.shape(), np.float32, (value, self._session)) for name, value in found}
+        outputs = zip(self._outputs, binding.get_outputs(), strict=True)
+        return {name: CudaArray(context, value.data_ptr(), value.shape(), np.float32, (value, self._session)) for name, value in outputs}

@@ -21,7 +21,7 @@ HINTS = {"": "f32", "f32": "f32", "bf16": "bf16"}
 
 
 def backend(variant: str) -> OpenVino:
-    """ConfigError for a variant that is no precision known here."""
+    """The backend of a precision; ConfigError for a variant that is not one."""
     if variant not in HINTS:
         raise ConfigError(f"backend is 'openvino:{variant[:40]}'; behind the colon may stand {', '.join(filter(None, HINTS))}")
     return OpenVino(HINTS[variant])
@@ -29,24 +29,24 @@ def backend(variant: str) -> OpenVino:
 
 @dataclass(frozen=True, slots=True)
 class OpenVino:
-    """Models compiled for one precision. Left to itself, OpenVINO would choose bfloat16 wherever the processor has it."""
+    """Models compiled for one precision. Without a hint OpenVINO chooses bfloat16 wherever the processor has it."""
 
     precision: str
     runs_on_caller_thread = True
 
     def version(self) -> str:
-        """See `Backend.version`; the precision is the one that was asked for."""
+        """See `Backend.version`; the precision is the requested one."""
         return f"openvino {openvino.__version__.split('-')[0]} {DEVICE} {self.precision}"
 
     def load(self, model: OnnxModel, *, threads: int) -> OpenVinoEngine:
-        """See `Backend.load`; a processor without bfloat16 computes in float32, which `fallback` tells."""
+        """See `Backend.load`; a processor without bfloat16 computes in float32, and `fallback` says so."""
         core = _core()
         lacking = self.precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
         options = {
             "INFERENCE_PRECISION_HINT": "f32" if lacking else self.precision,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            # Pinned, the engines of one process, and of two processes, would all sit on the first cores.
+            # Pinned threads of all engines, and of all processes, would run on the same first cores.
             "ENABLE_CPU_PINNING": False,
         }
         try:
@@ -57,7 +57,7 @@ class OpenVino:
 
 
 class OpenVinoEngine:
-    """A compiled model; each thread has its own request, which must not be shared."""
+    """A compiled model. Each thread has an inference request of its own, since requests must not be shared."""
 
     device: Device[Any] = CPU
 
@@ -66,21 +66,21 @@ class OpenVinoEngine:
         self._compiled = compiled
         self._inputs = {port.get_any_name() for port in compiled.inputs}
         self._outputs = [port.get_any_name() for port in compiled.outputs]
-        self._own = threading.local()
+        self._requests = threading.local()
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
         """See `Engine.run`."""
         if self._inputs != set(inputs):
             raise BundleError(f"the graph takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")
-        if not hasattr(self._own, "request"):
-            self._own.request = self._compiled.create_infer_request()
+        if not hasattr(self._requests, "current"):
+            self._requests.current = self._compiled.create_infer_request()
         try:
-            found = self._own.request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+            outputs = self._requests.current.infer(dict(inputs), share_inputs=True, share_outputs=False)
         except RuntimeError as error:
             if "alloc" in str(error).lower():
                 raise DeviceError(f"out of memory ({_line(error)}); ask for fewer references or set a smaller batch") from error
             raise BundleError(f"OpenVINO failed ({_line(error)}); verify or export the bundle again") from error
-        return {name: np.array(found[i]) for i, name in enumerate(self._outputs)}
+        return {name: np.array(outputs[i]) for i, name in enumerate(self._outputs)}
 
 
 _cores: list[Any] = []
@@ -88,7 +88,7 @@ _lock = threading.Lock()
 
 
 def _core() -> Any:
-    """One for the process: a second would hold its own plugins and threads."""
+    """The process's only core: a second one would hold plugins and threads of its own."""
     with _lock:
         if not _cores:
             _cores.append(openvino.Core())
@@ -96,5 +96,5 @@ def _core() -> Any:
 
 
 def _line(error: BaseException) -> str:
-    """The part of OpenVINO's message that says something: the last line that is not empty."""
+    """The informative part of OpenVINO's message: its last line that is not empty."""
     return ([line.strip() for line in str(error).splitlines() if line.strip()] or [""])[-1][:300]

@@ -1,7 +1,7 @@
 """TensorRT: plans that `resynth export plans` built ahead of time (`tensorrt:FOLDER`; by default plans in the user's cache).
 
-A plan is found by the SHA-256 of the graph it was built from, and is good for one compute capability and one version of
-the library alone. Nothing is built here, and nothing else runs in a missing plan's place.
+A plan is found by the SHA-256 of the graph that it was built from, and is valid for one compute capability and one version
+of the library. Nothing is built here, and a missing plan is an error: nothing else runs in its place.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 
 
 def _libraries() -> dict[str, Any]:
-    found, reasons = {}, []
+    libraries, reasons = {}, []
     for flavour, module in FLAVOURS.items():
         try:
-            found[flavour] = importlib.import_module(module)
+            libraries[flavour] = importlib.import_module(module)
         except ImportError as error:
             reasons.append(str(error))
-    if not found:
+    if not libraries:
         raise ImportError("; ".join(reasons))
-    return found
+    return libraries
 
 
 LIBRARIES = _libraries()
@@ -78,7 +78,7 @@ class TensorRt:
         return TensorRtEngine(engine, library, self.context, self.device)
 
     def find(self, component_sha256: str) -> tuple[str, bytes]:
-        """Flavour and content of the plan of a component; a plan that is not as it was written is an error."""
+        """Flavour and content of a component's plan; DeviceError if there is none. A plan is skipped if its hash is not its entry's."""
         for side_car in sorted(self.plans.glob("*.json")):
             try:
                 entry = json.loads(side_car.read_text())
@@ -91,7 +91,7 @@ class TensorRt:
                 if hashlib.sha256(plan).hexdigest() == entry["plan_sha256"]:
                     return key["flavour"], plan
             except (OSError, ValueError, KeyError, TypeError):
-                pass  # someone else's file, or one that is being written
+                pass  # the file is not a plan's entry, or is being written
         versions = " or ".join(f"{flavour} {library.__version__}" for flavour, library in self._libraries.items())
         raise DeviceError(
             f"{self.plans} has no whole plan of component {component_sha256[:12]}… "
@@ -101,7 +101,7 @@ class TensorRt:
 
 
 class TensorRtEngine:
-    """A plan in memory, run by one thread at a time. More rows than it was built for are run in several calls."""
+    """A plan in memory, run by one thread at a time. Batches larger than it was built for are run in several calls."""
 
     fallback = ""
 
@@ -119,24 +119,24 @@ class TensorRtEngine:
         self._lock = threading.Lock()
 
     def run(self, inputs: Arrays) -> dict[str, Any]:
-        """See `Engine.run`; arrays of the device are answered by such."""
+        """See `Engine.run`; arrays on the device give outputs on the device."""
         if set(inputs) != set(self._inputs):
             raise BundleError(f"the plan takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")
         rows = {len(values) for values in inputs.values()}
         if len(rows) != 1:
             raise BundleError(f"the inputs have {sorted(rows)} rows; they must agree")
         stay = any(isinstance(values, CudaArray) for values in inputs.values())
-        here = {name: self._here(name, values) for name, values in inputs.items()}
+        on_device = {name: self._to_device(name, values) for name, values in inputs.items()}
         with self._lock:
             self._cuda.enter()
             starts = range(0, rows.pop(), self._most)
-            parts = [self._run({name: values[start : start + self._most] for name, values in here.items()}) for start in starts]
-        found = {
+            parts = [self._run({name: values[start : start + self._most] for name, values in on_device.items()}) for start in starts]
+        outputs = {
             name: parts[0][name] if len(parts) == 1 else CudaArray.concatenate([part[name] for part in parts]) for name in self._outputs
         }
-        return found if stay else {name: values.to_host() for name, values in found.items()}
+        return outputs if stay else {name: values.to_host() for name, values in outputs.items()}
 
-    def _here(self, name: str, values: Any) -> CudaArray:
+    def _to_device(self, name: str, values: Any) -> CudaArray:
         dtype = self._inputs[name]
         if not isinstance(values, CudaArray):
             return CudaArray.of(self._cuda, np.asarray(values, dtype))

@@ -1,4 +1,4 @@
-"""Arrays as torch tensors on one device, worked on by our kernels, which take them as they are."""
+"""A device whose arrays are torch tensors. Our kernels take them without a copy."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class TorchDevice(KernelDevice[Tensor]):
 
     def to_host(self, values: Tensor) -> npt.NDArray[Any]:
         """See `Device.to_host`."""
-        found: npt.NDArray[Any] = values.cpu().numpy()
-        return found
+        array: npt.NDArray[Any] = values.cpu().numpy()
+        return array
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Tensor:
-        """See `KernelDevice.empty`; torch gives memory out in the order of the stream."""
+        """See `KernelDevice.empty`; torch allocates memory in the order of the stream."""
         return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), device=self.torch_device)
 
     def empty_like(self, values: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class TorchDevice(KernelDevice[Tensor]):
         return torch.full((rows,), value, dtype=torch.float32, device=self.torch_device)
 
     def synchronize(self) -> None:
-        """See `Device.synchronize`; of the stream that torch puts its work on."""
+        """See `Device.synchronize`; waits for torch's current stream."""
         if self.torch_device.type == "cuda":
             torch.cuda.current_stream(self.torch_device).synchronize()
 
@@ -59,5 +59,5 @@ class TorchDevice(KernelDevice[Tensor]):
         return self.to_host(values.double().std((1, 2, 3), correction=0))
 
     def _stream(self) -> dict[str, int]:
-        """Where torch puts its own work, so that ours is done in its turn."""
+        """torch's current stream, so that our kernels run in order with torch's own."""
         return {"stream": torch.cuda.current_stream(self.torch_device).cuda_stream} if self.torch_device.type == "cuda" else {}

@@ -1,4 +1,7 @@
-"""ONNX operators as torch functions: what the exporter emits (opset 20), inputs by place, attributes by ONNX's names."""
+"""ONNX operators as torch functions, for the operators that the exporter emits (opset 20).
+
+Inputs are positional; attributes have ONNX's names.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from torch import Tensor
 Sizes = Sequence[int]
 _FAR = 1 << 40
 ATTENTION = "MatMul-Softmax-MatMul"
-"""Not ONNX's: what stands in place of the three."""
+"""Not an ONNX operator: it replaces these three."""
 DTYPES = MappingProxyType(
     {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
 )
-"""ONNX's number of a type → torch's."""
+"""ONNX's number of a type → torch's type."""
 
 
 def attention(query: Tensor, transposed_key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(query · transposed_key + mask) · value, which the graph has in two MatMuls and a Softmax between them."""
+    """softmax(query · transposed_key + mask) · value, which the graph has as two MatMuls with a Softmax between them."""
     if query.dim() == 4 and query.shape[:2] == transposed_key.shape[:2] == value.shape[:2]:
         mask = None if mask is None else mask.to(query.dtype)
         return F.scaled_dot_product_attention(query, transposed_key.transpose(-1, -2), value, mask, scale=1.0)
@@ -63,8 +66,8 @@ def _expand(x: Tensor, shape: Sizes) -> Tensor:
 
 
 def _gather(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-    found: Tensor = x[(slice(None),) * (axis % x.dim()) + (indices,)]
-    return found
+    rows: Tensor = x[(slice(None),) * (axis % x.dim()) + (indices,)]
+    return rows
 
 
 def _gemm(a: Tensor, b: Tensor, c: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0) -> Tensor:
@@ -105,9 +108,9 @@ def _slice(x: Any, starts: Sizes, ends: Sizes, axes: Sizes | None = None, steps:
     return x[tuple(index)]
 
 
-def _near(place: int) -> int:
-    """ONNX writes "to the end" as the largest number there is, of which torch warns."""
-    return max(min(place, _FAR), -_FAR) if isinstance(place, int) else place
+def _near(index: int) -> int:
+    """Limit an index: ONNX writes "to the end" as the largest integer, of which torch warns."""
+    return max(min(index, _FAR), -_FAR) if isinstance(index, int) else index
 
 
 def _split(x: Tensor, sizes: Sizes | None = None, axis: int = 0, num_outputs: int = 1) -> tuple[Tensor, ...]:
@@ -187,7 +190,7 @@ ON_SIZES: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "Unsqueeze": lambda x, axes: (x,),
     }
 )
-"""The same for sizes, tuples of whole numbers which are no tensors: what Shape gives, and what is made of it."""
+"""Operators on sizes: tuples of integers, not tensors, that Shape returns and that are computed from its result."""
 
 ONLY: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -200,16 +203,16 @@ ONLY: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "Resize": {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
     }
 )
-"""The values of attributes that are translated, where there are others."""
+"""Operator → the only value of an attribute that is translated, if ONNX allows others."""
 
 TAKES_SIZES = frozenset(
     {"Expand", "Pad", "Range", "ReduceMean", "ReduceSum", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Unsqueeze"}
 )
-"""Operators whose inputs behind the first are sizes (Range: all)."""
+"""Operators whose inputs after the first are sizes (for Range, all inputs)."""
 TAKES_NUMBERS = frozenset({"Add", "Clip", "Div", "Mul", "Pow", "Sub", "Where"})
-"""Operators that take a number as well as a tensor, which is quicker and never widens a type."""
+"""Operators that also take a number instead of a tensor, which is faster and never widens a type."""
 NARROW = frozenset({ATTENTION, "Conv", "Einsum", "Gemm", "MatMul"})
-"""Where a variant of 16 bits computes in them."""
+"""Operators that a 16-bit variant computes in 16 bits."""
 WIDE = frozenset(
     {
         "Cos",
@@ -226,4 +229,4 @@ WIDE = frozenset(
         "Sqrt",
     }
 )
-"""Where it computes in float32 all the same; everything else computes in the wider of what it is given."""
+"""Operators that a 16-bit variant computes in float32. All others compute in the widest type of their inputs."""

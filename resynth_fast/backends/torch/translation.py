@@ -1,4 +1,4 @@
-"""An ONNX graph as a torch.fx graph: a call of a table's function for each node, weights as parameters."""
+"""Translate an ONNX graph to a torch.fx graph: each node is a call of a function of `operators`, weights are parameters."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from .operators import ATTENTION, DTYPES, NARROW, ON_SIZES, ONLY, OPERATORS, TAK
 
 DOMAINS = ("", "ai.onnx")
 OPSETS = range(18, 23)
-"""Of one meaning, as far as the table goes."""
+"""Opsets in which the operators of the table mean the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a graph takes: sizes are numbers, or names where any fits."""
+    """An input of a graph. A size is a number, or a name if any size is allowed."""
 
     dtype: npt.DTypeLike
     shape: tuple[int | str, ...]
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape is taken."""
+        """Whether an array of this shape is allowed."""
         return len(shape) == len(self.shape) and all(isinstance(a, str) or a == b for a, b in zip(self.shape, shape, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """A module that takes the graph's inputs in their order and gives a tuple of its outputs, floats in float32."""
+    """A module that takes the graph's inputs in their order and returns a tuple of its outputs, floating-point ones in float32."""
 
     module: torch.fx.GraphModule
     inputs: dict[str, Input]
@@ -44,19 +44,22 @@ class Translated:
 
 
 def translate(model: OnnxModel, device: torch.device, narrow: torch.dtype | None = None) -> Translated:
-    """`narrow`: 16 bits for matrix products and convolutions. BundleError if `model` holds no graph or an operator has no translation."""
+    """Translate `model`; matrix products and convolutions compute in `narrow` if it is given.
+
+    BundleError if the graph is invalid or an operator has no translation.
+    """
     try:
-        made = onnx.load_from_string(model.graph)
-        onnx.checker.check_model(str(model.path) if model.data else made)
-        beside = str(model.path.parent) if model.path else ""
-        stored = {each.name: torch.from_numpy(numpy_helper.to_array(each, beside).copy()) for each in made.graph.initializer}
+        proto = onnx.load_from_string(model.graph)
+        onnx.checker.check_model(str(model.path) if model.data else proto)
+        folder = str(model.path.parent) if model.path else ""
+        stored = {each.name: torch.from_numpy(numpy_helper.to_array(each, folder).copy()) for each in proto.graph.initializer}
     except Exception as error:  # protobuf's own classes and onnx's share no public base
         raise BundleError(f"torch cannot load the graph ({str(error)[:300]}); export the bundle again") from error
-    if [opset.version for opset in made.opset_import if opset.domain in DOMAINS and opset.version not in OPSETS]:
+    if [opset.version for opset in proto.opset_import if opset.domain in DOMAINS and opset.version not in OPSETS]:
         raise BundleError(f"the torch backend takes graphs of opset {OPSETS[0]} to {OPSETS[-1]}; export the bundle again")
-    module = _Translation(made.graph, stored, device, narrow).module
-    inputs = {each.name: _input(each) for each in made.graph.input if each.name not in stored}
-    return Translated(module, inputs, tuple(each.name for each in made.graph.output))
+    module = _Translation(proto.graph, stored, device, narrow).module
+    inputs = {each.name: _input(each) for each in proto.graph.input if each.name not in stored}
+    return Translated(module, inputs, tuple(each.name for each in proto.graph.output))
 
 
 def _input(value: Any) -> Input:
@@ -65,7 +68,10 @@ def _input(value: Any) -> Input:
 
 
 class _Translation:
-    """Of one graph. A value is a node of the new graph, a constant (a tensor, or sizes), or None where an optional input is left out."""
+    """The translation of one graph.
+
+    A value is a node of the new graph, a constant (a tensor or sizes), or None for an optional input that is absent.
+    """
 
     def __init__(self, graph: Any, stored: Mapping[str, torch.Tensor], device: torch.device, narrow: torch.dtype | None) -> None:
         self.device, self.narrow = device, narrow
@@ -80,7 +86,9 @@ class _Translation:
         self.graph.output(tuple(self._argument(self._floats(self.values[each.name], torch.float32)) for each in graph.output))
         self.graph.eliminate_dead_code()
         self.module = torch.fx.GraphModule(self.root, self.graph).to(device)
-        self.module.graph.owning_module = None  # a circle: the weights of an engine that has gone would stay until Python looks for such
+        self.module.graph.owning_module = (
+            None  # breaks a reference cycle, which would keep the weights of an evicted engine until a garbage collection
+        )
 
     def _add(self, node: Any) -> None:
         attributes = {each.name: _text(helper.get_attribute_value(each)) for each in node.attribute}
@@ -88,17 +96,17 @@ class _Translation:
             self.values[node.output[0]] = _constant(attributes)
             return
         _check(node, attributes)
-        found = self._call(node, attributes)
+        result = self._call(node, attributes)
         if len(node.output) == 1:
-            self.values[node.output[0]] = found
+            self.values[node.output[0]] = result
             return
         parts = range(len(node.output))
-        several = [self.graph.call_function(operator.getitem, (found, i)) for i in parts] if isinstance(found, torch.fx.Node) else found
+        several = [self.graph.call_function(operator.getitem, (result, i)) for i in parts] if isinstance(result, torch.fx.Node) else result
         self.values |= dict(zip(node.output, several, strict=True))
 
     def _call(self, node: Any, attributes: dict[str, Any]) -> Any:
         kind, inputs = node.op_type, [self.values[name] for name in node.input]
-        first = 0 if kind == "Range" else 1  # of the inputs that are sizes
+        first = 0 if kind == "Range" else 1  # index of the first input that is a size
         of_sizes = kind in ON_SIZES and bool(self.sizes & set(node.input if kind == "Concat" else node.input[:1]))
         if of_sizes or kind == "Shape":
             self.sizes |= set(node.output)
@@ -108,7 +116,7 @@ class _Translation:
             inputs = [value if i < first and not of_sizes else _python(value) for i, value in enumerate(inputs)]
         function = (ON_SIZES if of_sizes else OPERATORS)[kind]
         if not any(isinstance(value, torch.fx.Node) for value in inputs) and kind != "Range":
-            return function(*inputs, **attributes)  # the same in every call
+            return function(*inputs, **attributes)  # constant: computed once, here
         if kind == "Range":
             attributes["device"] = self.device
         if kind in TAKES_NUMBERS:
@@ -118,7 +126,7 @@ class _Translation:
         return self.graph.call_function(function, tuple(map(self._argument, inputs)), attributes)
 
     def _floats(self, value: Any, dtype: torch.dtype) -> Any:
-        """`value` in `dtype`, if it is a tensor of another floating type; nothing to do where all compute in float32."""
+        """Cast `value` to `dtype` if it is a floating-point tensor. Without a narrow type everything is float32 already."""
         if self.narrow is None:
             return value
         if isinstance(value, torch.fx.Node):
@@ -126,7 +134,7 @@ class _Translation:
         return floats(value, dtype) if isinstance(value, torch.Tensor) else value
 
     def _argument(self, value: Any) -> Any:
-        """A constant as a parameter or buffer of the module, the same however often it is used."""
+        """A constant as a parameter or buffer of the module, one for all its uses."""
         if not isinstance(value, torch.Tensor):
             return value
         if id(value) not in self.constants:
@@ -140,7 +148,7 @@ class _Translation:
 
 
 def floats(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`value` in `dtype`; whole numbers stay as they are."""
+    """Cast `value` to `dtype`; integers stay as they are."""
     return value.to(dtype) if value.is_floating_point() else value
 
 
@@ -158,28 +166,28 @@ def _check(node: Any, attributes: Mapping[str, Any]) -> None:
 
 
 def _with_attention(graph: Any) -> list[Any]:
-    """The graph's nodes, MatMul → (Add of a mask →) Softmax → MatMul as one wherever nothing else reads what is between."""
-    makers = {name: node for node in graph.node for name in node.output}
+    """The graph's nodes, with MatMul → (Add of a mask →) Softmax → MatMul fused wherever no other node reads an intermediate result."""
+    producers = {name: node for node in graph.node for name in node.output}
     uses = Counter(name for node in graph.node for name in node.input) + Counter(each.name for each in graph.output)
 
-    def maker(name: str, *kinds: str) -> Any:
-        node = makers.get(name)
+    def producer(name: str, *kinds: str) -> Any:
+        node = producers.get(name)
         return node if node is not None and node.op_type in kinds and uses[name] == 1 else None
 
     replaced: dict[str, Any] = {}
     for node in graph.node:
-        softmax = maker(node.input[0], "Softmax") if node.op_type == "MatMul" else None
+        softmax = producer(node.input[0], "Softmax") if node.op_type == "MatMul" else None
         if softmax is None or any(a.name == "axis" and a.i != -1 for a in softmax.attribute):
             continue
-        scores, masks = maker(softmax.input[0], "Add", "MatMul"), []
+        scores, masks = producer(softmax.input[0], "Add", "MatMul"), []
         between = [softmax]
         if scores is not None and scores.op_type == "Add":
             between.append(scores)
             masks = [scores.input[1]]
-            scores = maker(scores.input[0], "MatMul")
+            scores = producer(scores.input[0], "MatMul")
         if scores is not None:
-            made = helper.make_node(ATTENTION, [*scores.input, node.input[1], *masks], node.output)
-            replaced |= {each.output[0]: None for each in [*between, scores]} | {node.output[0]: made}
+            fused = helper.make_node(ATTENTION, [*scores.input, node.input[1], *masks], node.output)
+            replaced |= {each.output[0]: None for each in [*between, scores]} | {node.output[0]: fused}
     nodes = [replaced.get(node.output[0], node) for node in graph.node]
     return [node for node in nodes if node is not None]
 
@@ -196,7 +204,7 @@ def _text(value: Any) -> Any:
 
 
 def _python(value: Any) -> Any:
-    """A constant as a number or a tuple of numbers; a node of the graph as it is."""
+    """A constant as a number or a tuple of numbers; a node of the graph unchanged."""
     if not isinstance(value, torch.Tensor):
         return value
     numbers = value.tolist()

@@ -20,9 +20,9 @@ void fill(Array<const uint64_t, 1> seeds, Array<const uint32_t, 1> calls, Array<
 }  // namespace
 
 void bind_noise(nb::module_& m) {
-    m.def(
-        "noise", &fill, "seeds"_a.noconvert(), "calls"_a.noconvert(), "out"_a.noconvert(),
-        "Fills each row of out (rows, elements) with the normals of its seed and model call; see resynth_fast.kernels.noise.");
+    m.def("noise", &fill, "seeds"_a.noconvert(), "calls"_a.noconvert(), "out"_a.noconvert(),
+          "Fills each row of out (rows, elements) with the normals of its seed and model call; see "
+          "resynth_fast.kernels.noise.");
 }
 
 }  // namespace resynth::bindings

@@ -27,7 +27,8 @@ void bind_step(nb::module_& m) {
     m.def("step", &run, "weights"_a.noconvert(), "samples"_a.noconvert(), "outputs"_a.noconvert(),
           "unconditional"_a.noconvert().none(), "noise"_a.noconvert().none(), "out"_a.noconvert(),
           "guided"_a.noconvert().none(), "scaled"_a.noconvert().none(),
-          "Writes the next sample of each row to out, and guided and scaled where given; see resynth_fast.kernels.step.step.");
+          "Writes the next sample of each row to out, and guided and scaled where given; see "
+          "resynth_fast.kernels.step.step.");
 }
 
 }  // namespace resynth::bindings

@@ -31,6 +31,7 @@ def install(folder: Path, name: str, groups: dict[str, dict[str, str]]) -> None:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     sections = (f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in entries.items()) for group, entries in groups.items())
     (info / "entry_points.txt").write_text("\n".join(sections))
+    plugins.listing.cache_clear()
 
 
 @pytest.fixture
@@ -40,7 +41,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
     known = set(sys.modules)
+    plugins.listing.cache_clear()
     yield folder
+    plugins.listing.cache_clear()
     for name in set(sys.modules) - known:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
             del sys.modules[name]

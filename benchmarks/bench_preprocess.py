@@ -1,4 +1,4 @@
-"""Resampling to normalised planes, the JPEG round trip and the whole pixel recipe, against Pillow and torch."""
+"""Resampling, rounding to bytes, the JPEG round trip and the whole pixel recipe, against Pillow, NumPy and torch."""
 
 # First, because it fixes the number of threads, which NumPy reads when it is imported.
 from timing import Row, compare, processor, run
@@ -7,21 +7,30 @@ from timing import Row, compare, processor, run
 import io
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.kernels import isa
-from resynth_fast.kernels.preprocess import centre_square, jpeg_round_trip, preprocess
+from resynth_fast.kernels.preprocess import centre_square, jpeg_round_trip, resize, resize_to_unit, to_uint8
 from resynth_fast.types import Bytes, Floats
-
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def main() -> None:
-    """Time the input of an extractor's network, then the pixel recipe at the zoo's working size and at the default."""
-    run(cpu=lambda: [*planes(1024, 336), *round_trip(64), *round_trip(256), *recipe(512, 64), *recipe(512, 256)])
+    """Time each kernel, then the pixel recipe at the zoo's working size and at the default."""
+    run(
+        cpu=lambda: [
+            *resizing(1024, 336),
+            *planes(256, 224),
+            *levels(4, 256),
+            *round_trip(64),
+            *round_trip(256),
+            *recipe(512, 64),
+            *recipe(512, 256),
+        ]
+    )
 
 
 def device() -> str:
@@ -40,39 +49,79 @@ def picture(side: int) -> Bytes:
     return pixels
 
 
-def planes(source: int, target: int) -> list[Row]:
-    """Bicubic resampling from bytes to normalised float planes."""
+def resizing(source: int, target: int) -> list[Row]:
+    """Bicubic resampling from bytes to bytes."""
     pixels = picture(source)
-    mean, std = np.array(MEAN, np.float32)[:, None, None], np.array(STD, np.float32)[:, None, None]
+    copy = np.empty_like(pixels)
+    peers: dict[str, Callable[[], Bytes]] = {
+        "pillow": lambda: np.asarray(Image.fromarray(pixels).resize((target, target), Image.Resampling.BICUBIC))
+    }
+    if torch := one_thread_torch():
+
+        def use_torch() -> Bytes:
+            batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # bytes, channels last: torch's quickest path
+            resized = torch.nn.functional.interpolate(batch, (target, target), mode="bicubic", antialias=True)
+            result: Bytes = resized[0].permute(1, 2, 0).contiguous().numpy()
+            return result
+
+        peers["torch"] = use_torch
+    return compare(
+        "resize",
+        f"{source}x{source} to {target}x{target}",
+        lambda: resize(pixels, target, target),
+        peers,
+        verify=within_a_level,
+        goals={"pillow": 1.2},
+        limit=lambda: np.copyto(copy, pixels),  # reading the same bytes once, and writing as many
+        device=device(),
+    )
+
+
+def planes(source: int, target: int) -> list[Row]:
+    """Bicubic resampling from bytes to float planes in [0, 1], without an 8-bit intermediate: the input of an extractor's network."""
+    pixels = picture(source)
     copy = np.empty_like(pixels)
 
     def use_pillow() -> Floats:
-        resized = np.asarray(Image.fromarray(pixels).resize((target, target), Image.Resampling.BICUBIC))
-        values: Floats = (resized.transpose(2, 0, 1).astype(np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(values)
+        channels = [Image.fromarray(pixels[..., channel].astype(np.float32)) for channel in range(3)]
+        resized = [np.asarray(channel.resize((target, target), Image.Resampling.BICUBIC)) for channel in channels]
+        values: Floats = (np.stack(resized) / np.float32(255)).clip(0, 1)
+        return values
 
     peers: dict[str, Callable[[], Floats]] = {"pillow": use_pillow}
-    if find_spec("torch"):
-        import torch
-
-        torch.set_num_threads(1)
-        means, stds = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    if torch := one_thread_torch():
 
         def use_torch() -> Floats:
-            batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # bytes, channels last: torch's quickest path
+            batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
             resized = torch.nn.functional.interpolate(batch, (target, target), mode="bicubic", antialias=True)
-            values: Floats = ((resized[0].float() / 255 - means) / stds).contiguous().numpy()
+            values: Floats = resized[0].clamp(0, 1).contiguous().numpy()
             return values
 
         peers["torch"] = use_torch
     return compare(
-        "preprocess",
+        "resize to unit",
         f"{source}x{source} to 3x{target}x{target}",
-        lambda: preprocess([pixels], target, mean=MEAN, std=STD)[0],
+        lambda: resize_to_unit([pixels], target)[0],
         peers,
-        verify=within_a_level,
+        verify=within_rounding,
         goals={"pillow": 1.2},
-        limit=lambda: np.copyto(copy, pixels),  # reads the same bytes once and writes as many
+        limit=lambda: np.copyto(copy, pixels),
+        device=device(),
+    )
+
+
+def levels(count: int, side: int) -> list[Row]:
+    """Round the output of a decoder to pictures."""
+    image = np.random.default_rng(0).uniform(-0.05, 1.05, (count, 3, side, side)).astype(np.float32)
+    copy = np.empty_like(image)
+    return compare(
+        "to uint8",
+        f"{count}x3x{side}x{side}",
+        lambda: to_uint8(image),
+        {"numpy": lambda: np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)},
+        verify=np.testing.assert_array_equal,
+        goals={"numpy": 1.2},
+        limit=lambda: np.copyto(copy, image),
         device=device(),
     )
 
@@ -121,8 +170,22 @@ def through_pillow(image: Image.Image) -> Bytes:
     return np.asarray(Image.open(buffer))
 
 
-def within_a_level(ours: Floats, theirs: Floats) -> None:
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1.001 / 255 / min(STD))
+def one_thread_torch() -> Any:
+    """The torch module on one thread; None where it is not installed."""
+    if not find_spec("torch"):
+        return None
+    import torch
+
+    torch.set_num_threads(1)
+    return torch
+
+
+def within_a_level(ours: Bytes, theirs: Bytes) -> None:
+    np.testing.assert_allclose(ours.astype(int), theirs, rtol=0, atol=1)
+
+
+def within_rounding(ours: Floats, theirs: Floats) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
 if __name__ == "__main__":

@@ -52,11 +52,8 @@ def step(library: Emulation) -> int:
 CALLS: dict[str, Callable[[Emulation], int]] = {
     "emulated_faults": lambda finite: finite.emulated_faults(floats(33), 33, np.zeros(1, np.int32)),
     "emulated_noise": lambda noise: noise.emulated_noise(np.zeros(2, np.uint64), np.zeros(2, np.uint32), 2, 33, floats(2, 33)),
-    "emulated_preprocess": lambda preprocess: preprocess.emulated_preprocess(
-        pixels(9, 9, 3), 27, 9, 9, 7, 7, 0, floats(3), floats(3), floats(3, 7, 7)
-    ),
-    "emulated_resize": lambda preprocess: preprocess.emulated_resize(pixels(9, 9, 3), 27, 9, 7, pixels(7, 7, 3)),
-    "emulated_fit": lambda preprocess: preprocess.emulated_fit(pixels(9, 9, 3), 27, 9, 7, floats(3, 7, 7)),
+    "emulated_resize": lambda preprocess: preprocess.emulated_resize(pixels(9, 9, 3), 27, 9, 7, 2, pixels(7, 7, 3)),
+    "emulated_fit": lambda preprocess: preprocess.emulated_fit(pixels(9, 9, 3), 27, 9, 7, 2, floats(3, 7, 7)),
     "emulated_levels": lambda preprocess: preprocess.emulated_levels(floats(2, 3, 7, 7), 2, 7, 7, pixels(2, 7, 7, 3)),
     "emulated_jpeg": lambda preprocess: preprocess.emulated_jpeg(pixels(9, 9, 3), 9, 9, 75, pixels(9, 9, 3)),
     "emulated_score": lambda library: launch_emulated(library, make(0, [[2, 0, 5, 1], [1, 3, 0, 11]], 33, points=3))[0],

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resynth_fast.kernels import _native, preprocess
+from resynth_fast.kernels import _native
 from resynth_fast.kernels.preprocess import FILTERS, Filter, centre_square, jpeg_round_trip, resize, resize_to_unit, to_uint8
 
 SIDES = (1, 7, 31, 33, 65, 97)
@@ -71,23 +71,6 @@ def test_floats_are_those_of_pillows_mode_f(pixels: np.ndarray, height: int, wid
         np.testing.assert_allclose(got[..., channel], want, rtol=0, atol=ATOL)
 
 
-@given(st.lists(pictures, max_size=3), st.sampled_from(SIDES), st.sampled_from(FILTERS))
-def test_planes_are_the_resized_square_normalised(batch: list[np.ndarray], size: int, filter: Filter) -> None:
-    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    got = preprocess.preprocess(batch, size, mean=mean, std=std, filter=filter)
-    assert got.shape == (len(batch), 3, size, size)
-    for planes, pixels in zip(got, batch, strict=True):
-        resized = pillow(np.ascontiguousarray(centre_square(pixels)), size, size, filter)
-        np.testing.assert_allclose(planes, ((resized / 255 - mean) / std).transpose(2, 0, 1), rtol=0, atol=ATOL * 4)
-
-
-def test_floats_are_normalised_as_they_are() -> None:
-    values = picture("noise", 40, 50, 0).astype(np.float32) / np.float32(255)
-    got = preprocess.preprocess([values], 16, mean=(0.1, 0.2, 0.3), std=(0.5, 1, 2))
-    want = (resize(centre_square(values), 16, 16).astype(float) - (0.1, 0.2, 0.3)) / (0.5, 1, 2)
-    np.testing.assert_allclose(got[0], want.transpose(2, 0, 1), rtol=0, atol=ATOL * 4)
-
-
 @given(pictures, sides)
 def test_pictures_are_fitted_like_pillow_in_floating_point(pixels: np.ndarray, side: int) -> None:
     square = centre_square(pixels, 0.1)  # a view, whose rows are further apart than they are long
@@ -133,7 +116,7 @@ def test_cropped_mirrored_and_read_only_arrays_give_the_same_and_stay_unchanged(
         copy = np.ascontiguousarray(view)
         np.testing.assert_array_equal(resize(view, 33, 31), resize(copy, 33, 31))
         np.testing.assert_array_equal(jpeg_round_trip(view, 75), jpeg_round_trip(copy, 75))
-        np.testing.assert_array_equal(preprocess.preprocess([view], 31), preprocess.preprocess([copy], 31))
+        np.testing.assert_array_equal(resize_to_unit([view], 31), resize_to_unit([copy], 31))
         np.testing.assert_array_equal(view, copy)
 
 
@@ -148,7 +131,7 @@ def test_cropped_mirrored_and_read_only_arrays_give_the_same_and_stay_unchanged(
     ],
 )
 def test_other_arrays_are_refused(pixels: np.ndarray, error: type[Exception], message: str) -> None:
-    for call in (lambda: resize(pixels, 8, 8), lambda: preprocess.preprocess([pixels], 8), lambda: jpeg_round_trip(pixels, 90)):
+    for call in (lambda: resize(pixels, 8, 8), lambda: jpeg_round_trip(pixels, 90)):
         with pytest.raises(error, match=f"^{message}$"):
             call()
 
@@ -163,23 +146,14 @@ def test_settings_that_are_not_allowed_are_named() -> None:
         jpeg_round_trip(pixels, 101)
     with pytest.raises(TypeError, match=r"^pixels is a float32 array; it must be uint8$"):
         jpeg_round_trip(pixels.astype(np.float32), 90)
-    with pytest.raises(ValueError, match=r"^mean is \(0, 1\); it must be three finite numbers$"):
-        preprocess.preprocess([pixels], 8, mean=(0, 1))
-    with pytest.raises(ValueError, match=r"^std is \(1, 0, 1\); it must be above 0$"):
-        preprocess.preprocess([pixels], 8, std=(1, 0, 1))
 
 
 def test_the_kernels_refuse_arguments_that_do_not_fit() -> None:
-    pixels, out = picture("noise", 8, 9, 0), np.empty((3, 4, 5), np.float32)
-    three, two = np.ones(3, np.float32), np.ones(2, np.float32)
+    pixels = picture("noise", 8, 9, 0)
     with pytest.raises(ValueError, match=r"^pixels has strides \(27, -3, 1\); within a row they must be \(3, 1\)$"):
         _native.resize(pixels[:, ::-1], "box", np.empty((4, 5, 3), np.uint8))
     with pytest.raises(ValueError, match=r"^out has shape \(4, 5, 4\); it must have 3 channels last$"):
         _native.resize(pixels, "box", np.empty((4, 5, 4), np.uint8))
-    with pytest.raises(ValueError, match=r"^scale has length 2; it must have 3$"):
-        _native.preprocess(pixels, "box", two, three, out)
-    with pytest.raises(ValueError, match=r"^out has shape \(4, 5, 3\); it must have 3 channels first$"):
-        _native.preprocess(pixels, "box", three, three, np.empty((4, 5, 3), np.float32))
     with pytest.raises(ValueError, match=r"^out has shape \(8, 8, 3\); it must have \(8, 9, 3\), as pixels has$"):
         _native.jpeg_round_trip(pixels, 90, np.empty((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"out has shape \(4, 5, 3\); it must have 3 channels first"):

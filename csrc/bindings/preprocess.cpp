@@ -1,7 +1,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include "bindings/pixels.h"
+#include "bindings/bind.h"
 #include "bindings/preprocess_args.h"
 
 namespace nb = nanobind;
@@ -21,17 +21,6 @@ void resize_array(Rows<Scalar> pixels, nb::str filter, Array<Scalar, 3> out) {
     Scalar* data = out.data();
     nb::gil_scoped_release released;
     resynth::resize(args, data);
-}
-
-template <class Scalar>
-void preprocess_array(Rows<Scalar> pixels, nb::str filter, Array<const float, 1> scale, Array<const float, 1> shift,
-                      Array<float, 3> out) {
-    const auto args = resynth::bindings::resize_args<Scalar>(pixels, filter, out.shape(1), out.shape(2));
-    resynth::bindings::check_channels("out", out, 0);
-    const auto normalisation = resynth::bindings::normalisation(scale, shift);
-    float* data = out.data();
-    nb::gil_scoped_release released;
-    resynth::resize_to_planes(args, normalisation, data);
 }
 
 void unit_array(Rows<uint8_t> pixels, nb::str filter, Array<float, 3> out) {
@@ -65,11 +54,6 @@ void bind_preprocess(nb::module_& m) {
     m.def("resize", &resize_array<uint8_t>, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert(),
           "Writes out (h, w, 3), pixels (H, W, 3) resampled; see resynth_fast.kernels.preprocess.resize.");
     m.def("resize", &resize_array<float>, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert());
-    m.def("preprocess", &preprocess_array<uint8_t>, "pixels"_a.noconvert(), "filter"_a, "scale"_a.noconvert(),
-          "shift"_a.noconvert(), "out"_a.noconvert(),
-          "Writes out (3, h, w), pixels (H, W, 3) resampled, times scale (3,), plus shift (3,).");
-    m.def("preprocess", &preprocess_array<float>, "pixels"_a.noconvert(), "filter"_a, "scale"_a.noconvert(),
-          "shift"_a.noconvert(), "out"_a.noconvert());
     m.def("fit", &unit_array, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert(),
           "Writes out (3, h, w), pixels (H, W, 3) as floats of 0 to 1, resampled and clipped to them.");
     m.def("levels", &levels_array, "image"_a.noconvert(), "out"_a.noconvert(),

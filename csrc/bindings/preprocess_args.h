@@ -1,4 +1,4 @@
-// The arguments of resize, preprocess and jpeg_round_trip, checked: shapes and steps only, on any device.
+// The arguments of resize, fit, levels and jpeg_round_trip, checked: shapes and steps only, on any device.
 #pragma once
 
 #include <cstring>
@@ -42,16 +42,6 @@ ResizeArgs<Scalar> resize_args(const Pixels& pixels, const nanobind::str& filter
             .height = static_cast<int64_t>(height),
             .width = static_cast<int64_t>(width),
             .filter = filter_named(filter.c_str())};
-}
-
-template <class Numbers>
-Normalisation normalisation(const Numbers& scale, const Numbers& shift) {
-    check_shape("scale", scale, 3);
-    check_shape("shift", shift, 3);
-    Normalisation result;
-    std::memcpy(result.scale, scale.data(), sizeof result.scale);
-    std::memcpy(result.shift, shift.data(), sizeof result.shift);
-    return result;
 }
 
 template <class Image, class Out>

@@ -3,8 +3,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "bindings/bind.h"
 #include "bindings/cuda_device.h"
-#include "bindings/pixels.h"
 #include "bindings/preprocess_args.h"
 
 namespace nb = nanobind;
@@ -15,7 +15,6 @@ namespace {
 
 template <class Scalar, int dimensions>
 using Array = nb::ndarray<Scalar, nb::ndim<dimensions>, nb::c_contig, nb::device::cuda>;
-using Numbers = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const uint8_t, nb::ndim<3>, nb::device::cuda>;
 
 // Runs `enqueue` where pixels, out and workspace all lie, once they do.
@@ -68,16 +67,6 @@ void run_levels(Array<const float, 4> image, Array<uint8_t, 4> out, uintptr_t st
     check(levels_cuda(args, reinterpret_cast<cudaStream_t>(stream)));
 }
 
-void run_preprocess(Rows pixels, nb::str filter, Numbers scale, Numbers shift, Array<float, 3> out,
-                    Array<uint8_t, 1> workspace, uintptr_t stream) {
-    const auto args = resize_args<uint8_t>(pixels, filter, out.shape(1), out.shape(2));
-    check_channels("out", out, 0);
-    const Normalisation numbers = normalisation(scale, shift);
-    on_device(pixels, out, workspace, resize_workspace_bytes(args), [&, to = out.data()](void* memory) {
-        return resize_to_planes_cuda(args, numbers, memory, to, reinterpret_cast<cudaStream_t>(stream));
-    });
-}
-
 void run_jpeg(Array<const uint8_t, 3> pixels, int quality, Array<uint8_t, 3> out, Array<uint8_t, 1> workspace,
               uintptr_t stream) {
     check_jpeg(pixels, quality, out);
@@ -93,7 +82,7 @@ void run_jpeg(Array<const uint8_t, 3> pixels, int quality, Array<uint8_t, 3> out
 
 void bind_preprocess_cuda(nb::module_& m) {
     m.def("preprocess_workspace_bytes", &preprocess_workspace_bytes, "source_height"_a, "source_width"_a, "height"_a,
-          "width"_a, "filter"_a, "Length of the workspace that resize, preprocess and fit need.");
+          "width"_a, "filter"_a, "Length of the workspace that resize and fit need.");
     m.def("resize", &run_resize, "pixels"_a.noconvert(), "filter"_a, "out"_a.noconvert(), "workspace"_a.noconvert(),
           "stream"_a = 0,
           "Enqueues on `stream` (a cudaStream_t as an integer) the kernels that write out (h, w, 3), pixels (H, W, 3) "
@@ -106,11 +95,6 @@ void bind_preprocess_cuda(nb::module_& m) {
         "levels", &run_levels, "image"_a.noconvert(), "out"_a.noconvert(), "stream"_a = 0,
         "Enqueues on `stream` the kernel that writes out (n, H, W, 3), the bytes nearest to 255 times image (n, 3, H, "
         "W). Never synchronises.");
-    m.def("preprocess", &run_preprocess, "pixels"_a.noconvert(), "filter"_a, "scale"_a.noconvert(),
-          "shift"_a.noconvert(), "out"_a.noconvert(), "workspace"_a.noconvert(), "stream"_a = 0,
-          "Enqueues on `stream` (a cudaStream_t as an integer) the kernels that write out (3, h, w), pixels (H, W, 3) "
-          "resampled, times scale (3,), plus shift (3,), which lie on the processor.\n\nAllocates nothing and never "
-          "synchronises; workspace (bytes,) uint8 must stay untouched until then.");
     m.def("jpeg_workspace_bytes", &jpeg_workspace_bytes, "height"_a, "width"_a,
           "Length of the workspace that jpeg_round_trip needs.");
     m.def("jpeg_round_trip", &run_jpeg, "pixels"_a.noconvert(), "quality"_a, "out"_a.noconvert(),

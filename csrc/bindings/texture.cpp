@@ -3,7 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include "bindings/pixels.h"
+#include "bindings/bind.h"
 #include "bindings/texture_args.h"
 
 namespace nb = nanobind;

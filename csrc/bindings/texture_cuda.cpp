@@ -3,8 +3,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "bindings/bind.h"
 #include "bindings/cuda_device.h"
-#include "bindings/pixels.h"
 #include "bindings/texture_args.h"
 
 namespace nb = nanobind;

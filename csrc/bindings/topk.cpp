@@ -1,5 +1,7 @@
 #include "bindings/topk.h"
 
+#include "bindings/bind.h"
+
 namespace nb = nanobind;
 using namespace nb::literals;
 

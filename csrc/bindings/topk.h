@@ -13,9 +13,6 @@
 
 namespace resynth::bindings {
 
-void bind_topk(nanobind::module_& m);
-void bind_topk_cuda(nanobind::module_& m);
-
 // The arrays of one call by name, so that a fault can be told of the argument that has it.
 template <class Device>
 struct TopKArrays {

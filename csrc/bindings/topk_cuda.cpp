@@ -1,5 +1,6 @@
 #include "resynth/topk_cuda.h"
 
+#include "bindings/bind.h"
 #include "bindings/cuda_device.h"
 #include "bindings/topk.h"
 

@@ -84,14 +84,6 @@ struct Interleaved {
     }
 };
 
-struct Normalised {
-    Normalisation by;
-    float* out;
-    __device__ void operator()(int64_t channel, int64_t at, int64_t plane, uint8_t value) const {
-        out[channel * plane + at] = static_cast<float>(value) * by.scale[channel] + by.shift[channel];
-    }
-};
-
 struct Clipped {
     float* out;
     __device__ void operator()(int64_t channel, int64_t at, int64_t plane, float value) const {
@@ -241,11 +233,6 @@ int64_t resize_workspace_bytes(const ResizeArgs<uint8_t>& args) {
 
 cudaError_t resize_cuda(const ResizeArgs<uint8_t>& args, void* workspace, uint8_t* out, cudaStream_t stream) {
     return resample<uint8_t>(args, workspace, Interleaved{out}, stream);
-}
-
-cudaError_t resize_to_planes_cuda(const ResizeArgs<uint8_t>& args, const Normalisation& normalisation, void* workspace,
-                                  float* out, cudaStream_t stream) {
-    return resample<uint8_t>(args, workspace, Normalised{normalisation, out}, stream);
 }
 
 cudaError_t resize_to_unit_cuda(const ResizeArgs<uint8_t>& args, void* workspace, float* out, cudaStream_t stream) {

@@ -35,7 +35,7 @@ class Weights {
     Scratch<double> exact_;
 };
 
-// The loops for floats, which need no form of their own: they serve pictures that are floats already, which is rare.
+// The loops for floats, which every instruction set shares. resize_to_unit needs them, and pictures that are floats.
 void blend(const float* rows, int64_t step, const double* weights, int64_t taps, int64_t count, float* out) {
     for (int64_t i = 0; i < count; ++i) {
         double sum = 0;
@@ -141,18 +141,6 @@ void resize(const ResizeArgs<Number>& args, Number* out) {
     });
 }
 
-template <class Number>
-void resize_to_planes(const ResizeArgs<Number>& args, const Normalisation& normalisation, float* out) {
-    resizer<Number>().run(args, [&](int64_t y, const Number* rows, int64_t step) {
-        for (int channel = 0; channel < 3; ++channel) {
-            const Number* row = rows + channel * step;
-            float* line = out + (channel * args.height + y) * args.width;
-            const float scale = normalisation.scale[channel], shift = normalisation.shift[channel];
-            for (int64_t x = 0; x < args.width; ++x) line[x] = static_cast<float>(row[x]) * scale + shift;
-        }
-    });
-}
-
 void resize_to_unit(const ResizeArgs<uint8_t>& args, float* out) {
     static thread_local Scratch<float> scratch;
     const int64_t step = 3 * args.source_width;
@@ -181,7 +169,5 @@ void levels(const LevelsArgs& args) {
 
 template void resize(const ResizeArgs<uint8_t>&, uint8_t*);
 template void resize(const ResizeArgs<float>&, float*);
-template void resize_to_planes(const ResizeArgs<uint8_t>&, const Normalisation&, float*);
-template void resize_to_planes(const ResizeArgs<float>&, const Normalisation&, float*);
 
 }  // namespace resynth

@@ -33,38 +33,6 @@ def resize(pixels: npt.NDArray[Number], height: int, width: int, *, filter: Filt
     return out
 
 
-def preprocess(
-    pictures: Sequence[npt.NDArray[Number]],
-    size: int,
-    *,
-    mean: Sequence[float] = (0.0, 0.0, 0.0),
-    std: Sequence[float] = (1.0, 1.0, 1.0),
-    filter: Filter = "bicubic",
-) -> Floats:
-    """n pictures (H, W, 3) of any sizes → (n, 3, size, size) float32: centre square, `resize`, (value - mean) / std.
-
-    Values are of 0 … 1: uint8 is divided by 255 after it was resampled; float32 is taken as it is. Each picture is
-    independent of the others. Raises as `resize` does, and ValueError where mean or std are not three finite numbers,
-    std above 0.
-    """
-    means, stds = _three("mean", mean), _three("std", std)
-    if (stds <= 0).any():
-        raise ValueError(f"std is {tuple(std)}; it must be above 0")
-    _check_size(size, size)
-    out = np.empty((len(pictures), 3, size, size), np.float32)
-    for planes, picture in zip(out, pictures, strict=True):
-        _check(picture, filter)
-        unit = 255.0 if picture.dtype == np.uint8 else 1.0
-        scale, shift = (1 / (unit * stds)).astype(np.float32), (-means / stds).astype(np.float32)
-        square = centre_square(picture)
-        if kernels.compiled():
-            kernels.native.preprocess(_with_whole_rows(square), filter, scale, shift, planes)
-        else:
-            resized = twin.resize(square, size, size, filter).transpose(2, 0, 1)
-            np.add(resized * scale[:, None, None], shift[:, None, None], out=planes)
-    return out
-
-
 def resize_to_unit(pictures: Sequence[Bytes] | Bytes, side: int) -> Floats:
     """n squares (S, S, 3) uint8 → (n, 3, side, side) float32 in [0, 1], antialiased bicubic without an 8-bit intermediate."""
     if not kernels.compiled():
@@ -126,13 +94,6 @@ def _check(pixels: object, filter: str) -> None:
 def _check_size(height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise ValueError(f"size is {height} x {width}; sides must be at least 1 px")
-
-
-def _three(name: str, values: Sequence[float]) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, np.float64)
-    if array.shape != (3,) or not np.isfinite(array).all():
-        raise ValueError(f"{name} is {values}; it must be three finite numbers")
-    return array
 
 
 def _with_whole_rows(pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:

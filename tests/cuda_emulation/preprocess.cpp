@@ -3,31 +3,23 @@
 
 #include <vector>
 
-extern "C" int64_t emulated_preprocess(const uint8_t* pixels, int64_t row_step, int64_t source_height,
-                                       int64_t source_width, int64_t height, int64_t width, int64_t filter,
-                                       const float* scale, const float* shift, float* out) {
-    const resynth::ResizeArgs<uint8_t> args{
-        pixels, row_step, source_height, source_width, height, width, static_cast<resynth::Filter>(filter)};
-    const resynth::Normalisation normalisation{{scale[0], scale[1], scale[2]}, {shift[0], shift[1], shift[2]}};
-    std::vector<char> workspace(static_cast<size_t>(resynth::resize_workspace_bytes(args)), '\xff');
-    return resynth::resize_to_planes_cuda(args, normalisation, workspace.data(), out, nullptr);
-}
-
 template <class Run>
-int on_square(const uint8_t* pixels, int64_t row_step, int64_t source, int64_t side, Run run) {
-    const resynth::ResizeArgs<uint8_t> args{pixels, row_step, source, source, side, side, resynth::Filter::bicubic};
+int64_t on_square(const uint8_t* pixels, int64_t row_step, int64_t source, int64_t side, int64_t filter, Run run) {
+    const resynth::ResizeArgs<uint8_t> args{
+        pixels, row_step, source, source, side, side, static_cast<resynth::Filter>(filter)};
     std::vector<char> workspace(static_cast<size_t>(resynth::resize_workspace_bytes(args)), '\xff');
     return run(args, workspace.data());
 }
 
 extern "C" int64_t emulated_resize(const uint8_t* pixels, int64_t row_step, int64_t source, int64_t side,
-                                   uint8_t* out) {
-    return on_square(pixels, row_step, source, side,
+                                   int64_t filter, uint8_t* out) {
+    return on_square(pixels, row_step, source, side, filter,
                      [&](auto& args, void* workspace) { return resynth::resize_cuda(args, workspace, out, nullptr); });
 }
 
-extern "C" int64_t emulated_fit(const uint8_t* pixels, int64_t row_step, int64_t source, int64_t side, float* out) {
-    return on_square(pixels, row_step, source, side, [&](auto& args, void* workspace) {
+extern "C" int64_t emulated_fit(const uint8_t* pixels, int64_t row_step, int64_t source, int64_t side, int64_t filter,
+                                float* out) {
+    return on_square(pixels, row_step, source, side, filter, [&](auto& args, void* workspace) {
         return resynth::resize_to_unit_cuda(args, workspace, out, nullptr);
     });
 }

@@ -1,4 +1,4 @@
-// From pictures to what a network or a descriptor takes: antialiased resampling, normalised planes, a JPEG round trip.
+// From pictures to what a network or a descriptor takes: antialiased resampling, bytes of floats, a JPEG round trip.
 #pragma once
 
 #include <cstdint>
@@ -18,22 +18,14 @@ struct ResizeArgs {
     Filter filter;
 };
 
-struct Normalisation {
-    float scale[3], shift[3];  // value -> value * scale + shift, by channel
-};
-
 // They run on the calling thread with the kernel of isa() (dispatch.h); that thread keeps their scratch.
 template <class Number>
 void resize(const ResizeArgs<Number>& args, Number* out);  // (height, width, 3)
-template <class Number>
-void resize_to_planes(const ResizeArgs<Number>& args, const Normalisation& normalisation, float* out);  // (3, h, w)
 // Bytes become 0 … 1, are resampled as floats and clipped to that range.
 void resize_to_unit(const ResizeArgs<uint8_t>& args, float* out);  // (3, h, w)
 
 extern template void resize(const ResizeArgs<uint8_t>&, uint8_t*);
 extern template void resize(const ResizeArgs<float>&, float*);
-extern template void resize_to_planes(const ResizeArgs<uint8_t>&, const Normalisation&, float*);
-extern template void resize_to_planes(const ResizeArgs<float>&, const Normalisation&, float*);
 
 // A batch of pictures of 0 … 1, a plane a channel, to interleaved bytes: clipped, rounded to the nearest, halves to
 // even.

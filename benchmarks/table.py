@@ -118,7 +118,7 @@ def records() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each case the rows that have a goal, else the fastest peer's."""
+    """The rows of each case that have a goal, or the row of the fastest peer if none has one."""
     cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         cases.setdefault((row["bench"], row["case"]), []).append(row)

@@ -44,10 +44,10 @@ PHRASES: dict[str, dict[str, str]] = {
 
 def caption(face: Mapping[str, str]) -> str:
     """The sentence that describes `face` ({attribute: label}). Every model of the zoo is trained on this grammar."""
-    words = dict(face)
+    phrase_of = dict(face)
     for name, phrases in PHRASES.items():
-        words[name] = phrases.get(face[name], phrases["*"]).format(**face)
-    return SENTENCE.format(**words)
+        phrase_of[name] = phrases.get(face[name], phrases["*"]).format(**face)
+    return SENTENCE.format(**phrase_of)
 
 
 def held_out(text: str) -> bool:

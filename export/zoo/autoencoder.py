@@ -92,7 +92,7 @@ def encode(model: AutoencoderKL, pictures: npt.NDArray[np.uint8]) -> torch.Tenso
 
 @torch.no_grad()
 def reconstruct(model: AutoencoderKL, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """What the autoencoder makes of `pictures` `(n, H, W, 3)`."""
+    """Encode and decode `pictures` `(n, H, W, 3)`."""
     parts = [model.decode(model.encode(as_tensor(pictures[i : i + 100])).latent_dist.mean).sample for i in range(0, len(pictures), 100)]
     return as_pictures(torch.cat(parts).clamp(-1, 1))
 

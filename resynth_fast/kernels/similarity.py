@@ -58,7 +58,7 @@ def score(
     *,
     content: Doubles | None = None,
 ) -> Scores:
-    """How well each candidate explains each probe, and whether any of them does; all vectors are whitened.
+    """Log-likelihood of each probe under each candidate, and consistency of the probe with any candidate. Vectors are whitened.
 
     The references serve twice. Their mean over candidates estimates the content, which is subtracted. A candidate's own
     mean m is where its next picture should lie, as far as the prior leaves room for it:

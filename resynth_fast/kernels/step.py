@@ -11,7 +11,7 @@ from .twins import step as twin
 __all__ = ["GUIDANCE", "HISTORY", "INPUT_SCALE", "NOISE", "OUTPUTS", "SAMPLES", "WIDTH", "step"]
 
 HISTORY = twin.HISTORY
-"""How many samples and outputs an update may reach back to, this call's included."""
+"""Largest number of samples and of outputs in an update, including those of this call."""
 
 # Columns of `weights`.
 SAMPLES, OUTPUTS = slice(0, HISTORY), slice(HISTORY, 2 * HISTORY)

@@ -78,7 +78,7 @@ def check_similarity(probes: Floats, references: Floats, offsets: Integers, redu
 
 
 class GalleryPrior(NamedTuple):
-    """What a gallery expects of C candidates: one prior for each probe (G = P), or one for all probes (G = 1)."""
+    """The gallery's prior for C candidates: one for each probe (G = P), or one for all probes (G = 1)."""
 
     means: Doubles | None
     """(G, C, d) whitened mean picture of each candidate, content removed; None: zero."""
@@ -91,7 +91,7 @@ class GalleryPrior(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """How P probes, of n points each, are judged by C candidates."""
+    """Scores of P probes with n points each, under C candidates."""
 
     scores: Doubles
     """(P, n, C), log-likelihoods but for a constant: higher is closer."""

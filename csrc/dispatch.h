@@ -1,4 +1,4 @@
-// Which instruction set the kernels use: chosen once, the best that the processor has, or the one that is forced.
+// The instruction set of the kernels, chosen once: the best one of the processor, or a forced one.
 #pragma once
 
 #include <string>
@@ -8,14 +8,14 @@ namespace resynth {
 
 enum class Isa { serial, avx2, avx512 };
 
-Isa isa();  // RESYNTH_ISA in the environment wins; throws std::runtime_error where that names no usable set
+Isa isa();  // RESYNTH_ISA in the environment forces one; std::runtime_error if that set is not usable
 const char* name_of(Isa isa);
 std::vector<std::string> supported_isas();  // on this processor, slowest first
 
-// For tests and for reproducing a result of another machine. Throws std::invalid_argument naming what is allowed.
+// For tests, and to reproduce a result of another machine. Throws std::invalid_argument, which names the allowed sets.
 void force_isa(const std::string& name);
 
-// One kernel in the forms that were worth writing; a level without its own form uses the next lower one's.
+// The variants of one kernel. An instruction set without its own variant uses that of the next lower one.
 template <class Kernel>
 struct Variants {
     Kernel serial;

@@ -1,4 +1,4 @@
-// Memory that a thread keeps for its next call: fresh pages would cost more than the arithmetic.
+// Scratch memory that a thread reuses in its next call: new pages would cost more than the arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace resynth {
 
-// Of numbers without constructors. Contents are unspecified, the beginning is aligned to a cache line.
+// An array of numbers without constructors. Its contents are unspecified; it is aligned to a cache line.
 template <class Number>
 class Scratch {
  public:
@@ -21,7 +21,7 @@ class Scratch {
         return static_cast<Number*>(memory_.get());
     }
 
-    void trim() {  // one huge picture must not occupy its memory for ever
+    void trim() {  // frees the memory of an unusually large picture
         constexpr int64_t most_bytes = int64_t{64} << 20;
         if (count_ * static_cast<int64_t>(sizeof(Number)) <= most_bytes) return;
         memory_.reset();

@@ -1,4 +1,4 @@
-// One function a kernel, each in a file of its own; native.cpp and cuda.cpp make the modules of them.
+// One binding function per kernel, each in a file of its own. native.cpp and cuda.cpp build the modules from them.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -1,5 +1,5 @@
-// Relations between arguments, which nanobind's types cannot express. An error names argument, value and what is
-// allowed.
+// Checks of relations between arguments, which nanobind's types cannot express. An error names the argument, its value
+// and the allowed values.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -32,7 +32,7 @@ void check_shape(const char* name, const Array& array, long long rows, long long
          columns);
 }
 
-// Alignment too: the kernels take pieces of many types out of it.
+// Checks the alignment too, because the kernels place arrays of many types in it.
 template <class Workspace>
 void check_workspace(const Workspace& workspace, long long bytes) {
     if (extent(workspace, 0) < bytes)
@@ -40,7 +40,7 @@ void check_workspace(const Workspace& workspace, long long bytes) {
     if (reinterpret_cast<uintptr_t>(workspace.data()) % 256 != 0) fail("workspace must be aligned to 256 bytes");
 }
 
-// `count`: what the groups divide, called `counted`.
+// The groups divide `count` rows; `counted` is their name in errors.
 inline void check_offsets(const int64_t* offsets, int64_t groups, int64_t count, const char* counted) {
     if (offsets[0] != 0) fail("offsets[0] is %lld; it must be 0", (long long)offsets[0]);
     for (int64_t g = 0; g < groups; ++g)

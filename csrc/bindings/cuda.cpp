@@ -13,7 +13,7 @@ namespace {
 int device_count() {
     int count = 0;
     if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
-    cudaGetLastError();  // "no device" must not surface as the error of some later call
+    cudaGetLastError();  // clears "no device", so that no later call reports it
     return 0;
 }
 

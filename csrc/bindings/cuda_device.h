@@ -1,4 +1,4 @@
-// What every binding of a CUDA kernel needs around its launch.
+// Helpers for the launch of a CUDA kernel.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@ inline void check(cudaError_t error) {
     if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
-// Makes the arrays' device current, as a launch needs, and puts the caller's back.
+// Makes the arrays' device current for a launch, and restores the caller's device afterwards.
 class DeviceGuard {
  public:
     explicit DeviceGuard(int device) {
@@ -29,7 +29,7 @@ class DeviceGuard {
     int previous_ = 0;
 };
 
-// `as` names the argument that lies on `device`.
+// `as` is the name of an argument on `device`.
 template <class Array>
 void check_device(const char* name, const Array& array, int device, const char* as) {
     if (array.device_id() != device)

@@ -17,7 +17,7 @@ template <class Scalar, int dimensions>
 using Array = nb::ndarray<Scalar, nb::ndim<dimensions>, nb::c_contig, nb::device::cuda>;
 using Rows = nb::ndarray<const uint8_t, nb::ndim<3>, nb::device::cuda>;
 
-// Runs `enqueue` where pixels, out and workspace all lie, once they do.
+// Checks that pixels, out and workspace are on one device, and runs `enqueue` there.
 template <class Pixels, class Out, class Enqueue>
 void on_device(const Pixels& pixels, const Out& out, const Array<uint8_t, 1>& workspace, int64_t needed_bytes,
                Enqueue enqueue) {

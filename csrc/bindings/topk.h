@@ -13,7 +13,7 @@
 
 namespace resynth::bindings {
 
-// The arrays of one call by name, so that a fault can be told of the argument that has it.
+// The arrays of one call with their names, so that an error can name the argument.
 template <class Device>
 struct TopKArrays {
     template <class Scalar, int dimensions>

@@ -41,7 +41,7 @@ struct Avx2 {
     }
 
  private:
-    static Lanes keep(Lanes v) {  // in a register: GCC would load again for each sum, and loads are what is scarce
+    static Lanes keep(Lanes v) {  // in a register: GCC would reload it for each sum, and loads are the bottleneck
         asm("" : "+x"(v));
         return v;
     }

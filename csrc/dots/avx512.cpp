@@ -1,4 +1,4 @@
-// Of GCC's own header, which means its undefined vectors.
+// GCC warns about the deliberately undefined vectors of its own header.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
@@ -39,7 +39,7 @@ struct Avx512 {
     }
 
  private:
-    static Lanes keep(Lanes v) {  // in a register: GCC would load again for each sum, and loads are what is scarce
+    static Lanes keep(Lanes v) {  // in a register: GCC would reload it for each sum, and loads are the bottleneck
         asm("" : "+v"(v));
         return v;
     }

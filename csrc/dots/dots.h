@@ -9,9 +9,9 @@
 
 namespace resynth {
 
-// Every sum has one order of additions, whatever the other rows, their number and the alignment in memory: a pair of
-// rows gives the same bits in every call. `ahead` fetches further rows while these are summed: a third faster where y
-// comes from memory, a sixth slower where it lies in a cache; several queries of `dots` have no need of it.
+// The order of additions does not depend on other rows, their number or the alignment in memory: a pair of rows gives
+// the same bits in every call. `ahead` prefetches further rows, which is a third faster if y comes from memory and a
+// sixth slower if it is cached. `dots` with several queries does not need it.
 template <class Row>
 struct DotKernels {
     // x (d), y (count, d) → dot (count) = x · y, yy (count) = y · y; one pass over y.
@@ -28,7 +28,7 @@ DotKernels<Row> dots_avx2();
 template <class Row>
 DotKernels<Row> dots_avx512();
 
-// Those of isa().
+// The functions for isa().
 template <class Row>
 DotKernels<Row> choose_dots() {
     using Maker = DotKernels<Row> (*)();

@@ -1,4 +1,4 @@
-// IEEE float16: how a gallery may store its rows in half the memory.
+// IEEE float16, in which a gallery can store its rows in half the memory.
 #pragma once
 
 #include <stdint.h>
@@ -13,8 +13,8 @@ struct Half {
 
 RESYNTH_HD float value(float stored) { return stored; }
 
-// Exact, without an instruction for it: exponent and fraction move to their places in a float, and a product corrects
-// the exponent's bias, which gives subnormals their value too. Infinities and NaN need the float's largest exponent.
+// Exact conversion without a special instruction. Exponent and fraction are shifted to their places in a float, and a
+// product corrects the exponent's bias, also for subnormals. Infinities and NaN get the float's largest exponent.
 RESYNTH_HD float value(Half stored) {
     union {
         uint32_t bits;

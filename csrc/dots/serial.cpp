@@ -5,8 +5,8 @@
 namespace resynth {
 namespace {
 
-// The compiler's own vectors: every processor's base instruction set has them. Left to itself it may not reorder a
-// float sum, and of a loop over lanes it makes shuffles, several times slower.
+// The compiler's vectors, which every processor's base instruction set supports. A plain loop is several times slower:
+// the compiler may not reorder a float sum, and it turns a loop over lanes into shuffles.
 struct Serial {
     using Lanes = float __attribute__((vector_size(16)));
     static constexpr int lanes = 4, rows = 4, queries = 2, rows_alone = 4;

@@ -1,9 +1,9 @@
 // The algorithm of dots.h over the vectors of one instruction set: a tile of Q queries × R rows, all of its sums in
 // registers, so that a loaded vector serves several of them.
 //
-// Vectors must be a type of the including file alone (unnamed namespace): two instruction sets must not share one
-// instantiation. It has `lanes`, `rows` and `queries` (the tile that its registers hold), `rows_alone` (of one query,
-// and what memory likes best), and the functions used here. `row` widens what is stored narrower than float.
+// `Vectors` must be local to the including file (unnamed namespace), so that two instruction sets never share one
+// instantiation. It has `lanes`, `rows` and `queries` (the tile that fits its registers), `rows_alone` (the rows of a
+// tile for one query, fastest from memory), and the functions used here. `row` widens rows stored narrower than float.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +14,8 @@
 
 namespace resynth {
 
-// Elements by which y lies after the last vector boundary. Loads from the boundary on never cross a cache line; the
-// elements before y are masked. Only where every row has the same phase.
+// Distance of y from the last vector boundary, in elements. Loads start at the boundary, so that none crosses a cache
+// line; elements before y are masked. Used only if every row has the same phase.
 template <class Vectors, class Row>
 int phase_of(const Row* y, int64_t d) {
     constexpr int64_t vector_bytes = Vectors::lanes * sizeof(Row);
@@ -24,8 +24,8 @@ int phase_of(const Row* y, int64_t d) {
     return static_cast<int>(address % vector_bytes / sizeof(Row));
 }
 
-// Calls body(0) … body(count - 1) with constants. A loop would do, but for arrays that are indexed by one before it is
-// unrolled GCC takes memory instead of registers.
+// Calls body(0) … body(count - 1) with constants. With a plain loop, GCC keeps arrays that the loop indexes in memory
+// instead of registers.
 template <int count, class Body>
 [[gnu::always_inline]] inline void each(Body body) {
     [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
@@ -47,7 +47,7 @@ void tile(const float* x, int64_t x_stride, const Row* y, int64_t d, int phase, 
         each<Q>([&](auto q) { xs[q] = load_query(x + q * x_stride); });
         each<R>([&](auto r) __attribute__((always_inline)) {
             const V ys = load_row(y + r * d);
-            if constexpr (ahead) __builtin_prefetch(y + (R + r) * d + i, 0, 2);  // the next tile's
+            if constexpr (ahead) __builtin_prefetch(y + (R + r) * d + i, 0, 2);  // of the next tile
             each<Q>([&](auto q) { dots[q * R + r] = Vectors::multiply_add(xs[q], ys, dots[q * R + r]); });
             if constexpr (squares) square[r] = Vectors::multiply_add(ys, ys, square[r]);
         });
@@ -65,7 +65,7 @@ void tile(const float* x, int64_t x_stride, const Row* y, int64_t d, int phase, 
             [&](const Row* row) { return Vectors::row(row + i); });
     if (i < d) add_some(0, static_cast<int>(d - i));
 
-    // A lane has summed elements from `phase` before it on: turned back, the phase leaves no trace.
+    // The phase has shifted the lanes' elements. Rotating the lanes back makes the sum independent of the phase.
     each<Q * R>([&](auto qr) { dot[qr / R * stride + qr % R] = Vectors::sum(Vectors::rotate(dots[qr], phase)); });
     if constexpr (squares) each<R>([&](auto r) { yy[r] = Vectors::sum(Vectors::rotate(square[r], phase)); });
 }
@@ -82,7 +82,7 @@ template <class Vectors, int R, bool ahead, class Row>
 void dots(const float* x, int64_t x_stride, int64_t queries, const Row* y, int64_t count, int64_t d, float* dot,
           int64_t stride, int phase) {
     constexpr int Q = ahead ? 1 : Vectors::queries;
-    for (; count >= R; count -= R, y += R * d, dot += R) {  // the rows of a tile stay in the first cache, queries pass
+    for (; count >= R; count -= R, y += R * d, dot += R) {  // the rows of a tile stay in the L1 cache for all queries
         int64_t q = 0;
         for (; q + Q <= queries; q += Q)
             tile<Vectors, Q, R, false, ahead>(x + q * x_stride, x_stride, y, d, phase, dot + q * stride, stride,

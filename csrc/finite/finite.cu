@@ -6,15 +6,15 @@
 namespace resynth {
 namespace {
 
-constexpr int threads = 256;  // of a block
-constexpr int unroll = 8;     // numbers of a thread, a block's width apart
+constexpr int threads = 256;  // per block
+constexpr int unroll = 8;     // values per thread, a block's width apart
 
 __global__ void faults_kernel(FaultsArgs args) {
     const int64_t first = static_cast<int64_t>(blockIdx.x) * threads * unroll + threadIdx.x;
     int found = 0;
     for (int k = 0; k < unroll; ++k)
         if (first + k * threads < args.size) found |= faulty(args.values[first + k * threads]);
-    if (found) atomicAdd(args.found, 1);  // by a thread in trouble alone
+    if (found) atomicAdd(args.found, 1);  // only threads with a non-finite value
 }
 
 }  // namespace

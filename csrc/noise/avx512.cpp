@@ -1,4 +1,4 @@
-// GCC takes the deliberately undefined operand inside its own AVX-512 intrinsics for ours (its bug 105593).
+// GCC warns about the deliberately undefined operand inside its own AVX-512 intrinsics (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 #include <immintrin.h>
@@ -27,7 +27,7 @@ struct SixteenVectors {
     static void interleave(const Floats (&four)[4], float* out) {
         const __m512 low01 = _mm512_unpacklo_ps(four[0], four[1]), high01 = _mm512_unpackhi_ps(four[0], four[1]);
         const __m512 low23 = _mm512_unpacklo_ps(four[2], four[3]), high23 = _mm512_unpackhi_ps(four[2], four[3]);
-        // 128 bits are the four normals of a counter; quarter k of `every_n` is the one of lane 4 k + n.
+        // The four normals of a counter are 128 bits. Quarter k of `every_n` belongs to lane 4 k + n.
         const __m512 every_0 = _mm512_shuffle_ps(low01, low23, 0x44), every_1 = _mm512_shuffle_ps(low01, low23, 0xEE);
         const __m512 every_2 = _mm512_shuffle_ps(high01, high23, 0x44);
         const __m512 every_3 = _mm512_shuffle_ps(high01, high23, 0xEE);

@@ -1,4 +1,4 @@
-// The arithmetic of math.h on the compiler's own vectors: what needs more than an operator, and the loop over a row.
+// The arithmetic of math.h on the compiler's vectors: functions that are not operators, and the loop over a row.
 #pragma once
 
 #include <cstring>

@@ -13,7 +13,7 @@
 
 namespace resynth {
 
-// What the arithmetic below needs of a number, or of a vector of numbers (lanes.h), beside its operators.
+// Operations on a number, or a vector of numbers (lanes.h), that are not operators.
 struct OneLane {
     using Floats = float;
     using Words = uint32_t;
@@ -40,7 +40,7 @@ struct OneLane {
     }
 };
 
-// words ← Philox of the counter that it holds, under the key `seed`.
+// Replaces the counter in `words` by its Philox output under the key `seed`.
 template <class Lanes>
 RESYNTH_HD void philox(uint64_t seed, typename Lanes::Words (&words)[4]) {
     uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
@@ -63,8 +63,8 @@ RESYNTH_HD typename Lanes::Floats radius_of(typename Lanes::Words word) {
     using Floats = typename Lanes::Floats;
     using Words = typename Lanes::Words;
     using Ints = typename Lanes::Ints;
-    // u = 2^e (1 + f) with 1 + f in [√½, √2). Near 1, where ln u is near 0, float would lose the digits of u: there f
-    // is made of what is missing to 1.
+    // u = 2^e (1 + f) with 1 + f in [√½, √2). Near 1, where ln u is near 0, float would lose the digits of u; there
+    // f is computed from 1 − u.
     constexpr uint32_t one = 0x3F800000u, sqrt_half = 0x3F3504F3u;  // bits of the floats
     const Words missing = ~word;
     const Words scaled = Lanes::bits_of(Lanes::from(word + 1u)) + (one - sqrt_half);

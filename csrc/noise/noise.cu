@@ -6,7 +6,7 @@
 namespace resynth {
 namespace {
 
-constexpr int threads = 128;  // of a block; each draws the four normals of one counter
+constexpr int threads = 128;  // per block; each computes the four normals of one counter
 
 struct alignas(16) Four {  // stored in one transaction
     float normal[4];

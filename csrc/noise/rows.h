@@ -1,4 +1,4 @@
-// What differs between instruction sets: one function, one file each.
+// The function that each instruction set implements in a file of its own.
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int lanes = 8;
 
-// `vectors` of eight sums stay in registers over all taps.
+// The sums, `vectors` of eight, stay in registers for all taps.
 template <int vectors>
 inline void blend_block(const uint8_t* rows, int64_t step, const int32_t* weights, int64_t taps, uint8_t* out) {
     __m256i sums[vectors];

@@ -19,13 +19,13 @@ constexpr Plane plane_of(int64_t height, int64_t width) {
     return {nullptr, height, width, whole_blocks(height), whole_blocks(width)};
 }
 
-// Below the picture its last row goes on.
+// Repeats the last row below the picture.
 void extend_down(const Plane& plane) {
     for (int64_t y = plane.height; y < plane.padded_height; ++y)
         for (int64_t x = 0; x < plane.padded_width; ++x) plane.row(y)[x] = plane.row(plane.height - 1)[x];
 }
 
-// To the right the last pixel goes on: of the full size, before it is halved.
+// Repeats the last pixel to the right, at full size before halving.
 void extend(const Plane& plane) {
     for (int64_t y = 0; y < plane.height; ++y)
         for (int64_t x = plane.width; x < plane.padded_width; ++x) plane.row(y)[x] = plane.row(y)[plane.width - 1];

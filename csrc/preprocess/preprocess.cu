@@ -35,7 +35,8 @@ __global__ void weights_kernel(Side side) {
     for (int64_t k = 0; k < taps.count; ++k) side.weights[at * side.most + k] = fixed_weight(exact[k]);
 }
 
-// One number of one side, of bytes in fixed point or of floats in double. Bytes that are to become floats are of 0 … 1.
+// One resampled value along one side: bytes in fixed point, floats in double. Bytes that become floats are scaled to 0
+// … 1.
 template <class Between, class Number>
 __device__ Between blend(const Number* pixels, int64_t step, const Side& side, int64_t at) {
     const Taps taps = side.taps[at];
@@ -58,7 +59,7 @@ __device__ Between blend(const Number* pixels, int64_t step, const Side& side, i
     }
 }
 
-// planes: (3, source height, width), a thread a number.
+// planes: (3, source height, width); one thread per value.
 template <class Between>
 __global__ void rows_kernel(ResizeArgs<uint8_t> args, Side side, Between* planes) {
     const int64_t i = item(), plane = args.source_height * args.width;
@@ -76,7 +77,7 @@ __global__ void columns_kernel(ResizeArgs<uint8_t> args, Side side, const Betwee
           blend<Between>(planes + channel * args.source_height * args.width + x, args.width, side, y));
 }
 
-// What becomes of a number of `channel` at pixel `at` of a plane.
+// Stores a value of `channel` at pixel `at` of a plane.
 struct Interleaved {
     uint8_t* out;
     __device__ void operator()(int64_t channel, int64_t at, int64_t, uint8_t value) const {
@@ -110,7 +111,7 @@ cudaError_t resample(const ResizeArgs<uint8_t>& args, void* workspace, const Wri
 }
 
 __global__ void levels_kernel(LevelsArgs args) {
-    const int64_t i = item(), plane = args.height * args.width;  // a thread a pixel
+    const int64_t i = item(), plane = args.height * args.width;  // one thread per pixel
     if (i >= args.count * plane) return;
     const float* from = args.image + i / plane * 3 * plane + i % plane;
     for (int64_t channel = 0; channel < 3; ++channel) args.out[3 * i + channel] = level_of(from[channel * plane]);
@@ -157,7 +158,7 @@ __global__ void luma_kernel(Planes planes) {
     planes.luma.data[i] = jpeg_luma(p[0], p[1], p[2]);
 }
 
-// Beyond the right edge the last pixel goes on, before it is halved; below the last *halved* row does.
+// Beyond the right edge the last pixel is repeated before halving; below the picture, the last *halved* row is.
 __global__ void chroma_kernel(Planes planes) {
     const int64_t i = item(), wide = planes.cb.padded_width;
     if (i >= planes.cb.padded_height * wide) return;
@@ -172,7 +173,7 @@ __global__ void chroma_kernel(Planes planes) {
     planes.cr.data[i] = mean_of_four(red, x);
 }
 
-constexpr int dct_blocks = threads / 8;  // a thread block's; a thread takes a row, then a column of one of them
+constexpr int dct_blocks = threads / 8;  // per thread block; a thread takes a row, then a column of one of them
 
 __global__ void round_trip_kernel(Plane plane, bool chroma, int quality) {
     __shared__ int32_t coefficients[dct_blocks][64];

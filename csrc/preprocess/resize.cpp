@@ -78,7 +78,7 @@ class Resizer {
  private:
     using Weight = std::conditional_t<std::is_same_v<Number, uint8_t>, int32_t, double>;
 
-    // (3, source height, width): resampled along the rows, strip by strip, each turned so that its rows are lanes.
+    // (3, source height, width): resampled along the rows, strip by strip, each transposed so that its rows are lanes.
     const Number* along_rows(const ResizeArgs<Number>& args) {
         const int64_t height = args.source_height, width = args.width, source = args.source_width;
         Number* planes = planes_.of(3 * height * width);

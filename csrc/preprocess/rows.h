@@ -1,4 +1,4 @@
-// What differs between instruction sets: the inner loops of resampling and of the JPEG round trip, one file each.
+// The inner loops of resampling and of the JPEG round trip, which each instruction set implements in a file of its own.
 #pragma once
 
 #include <stdint.h>
@@ -7,7 +7,7 @@
 
 namespace resynth {
 
-constexpr int64_t strip_rows = 32;  // rows that are resampled along their length together, a lane each
+constexpr int64_t strip_rows = 32;  // rows resampled together along their length, one per lane
 
 struct PreprocessKernels {
     // out[i] = sum over k of weights[k] * rows[k * step + i], rounded and clipped, for i < count.
@@ -23,7 +23,7 @@ PreprocessKernels preprocess_kernels();  // those of isa() (dispatch.h)
 PreprocessKernels preprocess_serial();
 PreprocessKernels preprocess_avx2();
 
-// The plain forms, which an instruction set compiles again where its flags alone make them faster.
+// Plain forms. An instruction set compiles them again if its flags alone make them faster.
 namespace {
 
 inline void blend_plain(const uint8_t* rows, int64_t step, const int32_t* weights, int64_t taps, int64_t count,

@@ -1,11 +1,11 @@
-// What differs between instruction sets: one function, one file each.
+// The function that each instruction set implements in a file of its own.
 #pragma once
 
 #include "step/math.h"
 
 namespace resynth {
 
-// One row, with what has no weight left out.
+// One row, without the arrays whose weight is zero.
 struct StepRow {
     struct Term {
         const float* values;

@@ -6,10 +6,10 @@
 namespace resynth {
 namespace {
 
-constexpr int threads = 256;  // of a block
-constexpr int unroll = 4;     // elements of a thread: as many loads of each array are under way at once
+constexpr int threads = 256;  // per block
+constexpr int unroll = 4;     // elements per thread: as many loads of each array are in flight
 
-// A thread's elements of one row, a block's width apart, so that neighbours read neighbours.
+// A thread's elements of one row are a block's width apart, so that neighbouring threads read neighbouring elements.
 struct Mine {
     int64_t first;  // of this thread, counted from the start of the arrays
     int count;      // how many of `unroll` lie within the row

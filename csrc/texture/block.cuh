@@ -1,4 +1,4 @@
-// What the threads of one block do together. Every thread must call these; all of them get the result.
+// Operations of all threads of a block. Every thread must call them, and every thread gets the result.
 #pragma once
 
 #include <stdint.h>
@@ -10,12 +10,12 @@ namespace {
 
 constexpr int threads = 128;
 
-// Adds in the same order whatever the device: a picture's features do not depend on what ran beside it.
+// Adds in the same order on every device, so a picture's features do not depend on other pictures.
 template <class Number>
 __device__ Number block_sum(Number mine) {
     __shared__ Number parts[threads];
     const int me = static_cast<int>(threadIdx.x);
-    __syncthreads();  // the last sum has been read
+    __syncthreads();  // every thread has read the previous sum
     parts[me] = mine;
     __syncthreads();
     for (int other = threads / 2; other > 0; other /= 2) {

@@ -11,7 +11,7 @@ __device__ int32_t residual(int filter, const int32_t* at, int64_t step) {
     return filter == 0 ? difference1(at, step) : filter == 1 ? difference2(at, step) : difference3(at, step);
 }
 
-// A block one filter at one scale.
+// One block per filter and scale.
 __global__ void residual_kernel(Job job) {
     __shared__ uint32_t counts[co_occurrence_bins];
     const Where here = where(2 * residual_filters);

@@ -1,5 +1,5 @@
-// What the CPU passes share. They are plain loops, compiled once for each instruction set: everything is in an unnamed
-// namespace, so that no object file borrows another's copy, and uses no template of the standard library.
+// Shared by the CPU passes, which are plain loops compiled once for each instruction set. Everything is in an unnamed
+// namespace and uses no template of the standard library, so that no object file links another's copy.
 #pragma once
 
 #include <stdint.h>
@@ -19,7 +19,7 @@ static inline int64_t scratch_bytes(int64_t side) { return 64 * side * side + 10
 
 namespace {
 
-// Scratch memory. Passed by value, so that what a pass takes is free again when it returns.
+// Scratch memory. It is passed by value, so that a pass's allocations are free again when it returns.
 class Arena {
  public:
     explicit Arena(void* memory) : at_(static_cast<char*>(memory)) {}
@@ -42,7 +42,7 @@ struct Map {  // a square map, row by row
     Number* row(int64_t y) const { return data + y * side; }
 };
 
-// Four tables in turn: increments of one bin would otherwise wait for each other.
+// Four tables in turn, because successive increments of one bin would wait for each other.
 template <int bins>
 class Histogram {
  public:

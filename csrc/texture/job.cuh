@@ -1,4 +1,4 @@
-// What the kernels of texture share: their arrays, which lie in one workspace, and where a block is among them.
+// Shared by the texture kernels: their arrays, which lie in one workspace, and the position of a block among them.
 #pragma once
 
 #include "resynth/launch.h"
@@ -9,7 +9,7 @@
 namespace resynth {
 namespace {
 
-// Everything the kernels read and write; of each picture the pieces lie one after another.
+// All arrays that the kernels read and write. The parts of each picture are contiguous.
 struct Job {
     TextureArgs args;
     TextureLayout at;
@@ -32,7 +32,7 @@ struct Where {
     int part;
 };
 
-// A block is one of `parts` of a picture.
+// The picture of a block, and which of the picture's `parts` it computes.
 __device__ Where where(int parts) {
     return {int64_t{blockIdx.x} / parts, static_cast<int>(int64_t{blockIdx.x} % parts)};
 }

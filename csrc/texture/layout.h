@@ -1,4 +1,4 @@
-// Where each block of features begins, for a picture of a given side.
+// Offsets of the blocks of features, for a picture of a given side.
 #pragma once
 
 #include <stdint.h>

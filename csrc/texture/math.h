@@ -1,5 +1,5 @@
 // The arithmetic of the texture descriptor, shared by every CPU kernel and by CUDA. Counting is done on integers, so
-// that a tie between two bins falls the same way everywhere; sums of what is counted are double.
+// that a tie between two bins falls the same way everywhere; sums are double.
 #pragma once
 
 #include <math.h>
@@ -39,7 +39,7 @@ RESYNTH_HD uint8_t quantise(int32_t value, int32_t half) {
     return static_cast<uint8_t>(2 + up - down);
 }
 
-// What is summed over one map of residuals, in integer units.
+// Sums over one map of residuals, in integer units.
 struct ResidualSums {
     double sum = 0, magnitude = 0, squares = 0, fourths = 0;
     int64_t few = 0, many = 0;  // below 1, above 8 grey levels
@@ -107,7 +107,7 @@ struct BandSums {
     double magnitude = 0, squares = 0, finer = 0, finer_squares = 0, both = 0;
 };
 
-// unit: of one grey level in the band; half of it is that of the finer scale. Returns where the next band goes.
+// unit: one grey level in the band; the finer scale's unit is half of it. Returns the position of the next band.
 RESYNTH_HD float* write_band(const BandSums& sums, double count, double unit, bool has_finer, float* out) {
     const double mean = sums.magnitude / count / unit, squares = sums.squares / count / (unit * unit);
     const double deviation = sqrt(squares), finer_unit = unit / 2;
@@ -178,7 +178,7 @@ RESYNTH_HD bool is_bright(int32_t luma) { return luma > 249900; }  // 98 %
 
 // --- spectrum ---
 
-// The ring, two frequencies wide, of a squared radius; side / 4, which is none, beyond the largest whole circle.
+// The ring, two frequencies wide, of a squared radius; side / 4 (no ring) beyond the largest whole circle.
 RESYNTH_HD int64_t ring_of(int64_t squared_radius, int64_t side) {
     const int64_t largest = side / 2 - 1;
     if (squared_radius > largest * largest) return side / 4;

@@ -45,7 +45,7 @@ inline void select(uint32_t* keys, int64_t count, const int64_t* ranks, int want
         lowest = keys[i] < lowest ? keys[i] : lowest;
         highest = keys[i] > highest ? keys[i] : highest;
     }
-    // As many bins as values, about, so that clearing and walking them costs no more than the values do.
+    // About as many bins as values, so that clearing and scanning the bins costs no more than reading the values.
     int bits = 4, width = 0;
     while (bits < 13 && (int64_t{1} << (bits + 1)) <= count) ++bits;
     while (width < 32 && (uint64_t{highest - lowest} >> width) != 0) ++width;
@@ -56,7 +56,7 @@ inline void select(uint32_t* keys, int64_t count, const int64_t* ranks, int want
     memset(counts, 0, static_cast<size_t>(bins) * sizeof *counts);
     for (int64_t i = 0; i < count; ++i) ++counts[(keys[i] - lowest) >> shift];
 
-    // The bins that hold a rank; their values are gathered, bin after bin, and searched for the rank among them.
+    // The values of each bin that contains a rank are gathered and searched for it.
     struct Slot {
         int64_t begin, size, before;
         int first, ranks;
@@ -105,7 +105,7 @@ void quantiles(uint32_t* keys, int64_t count, double (*percent)(int), Value valu
         ranks[2 * k] = between.below;
         ranks[2 * k + 1] = between.above;
     }
-    // Interleaved they may fall back by one: sorted for the search, in place again afterwards.
+    // The interleaved ranks may not ascend. They are sorted for the search and put back in order afterwards.
     int64_t sorted[2 * wanted];
     int order[2 * wanted];
     for (int i = 0; i < 2 * wanted; ++i) {

@@ -26,7 +26,7 @@ __global__ void mean_kernel(Job job) {
     if (threadIdx.x == 0) job.means[picture] = static_cast<double>(sum) / static_cast<double>(count);
 }
 
-// A block one vertical frequency k; a thread a column x.
+// One block per vertical frequency k, one thread per column x.
 __global__ void vertical_kernel(Job job) {
     const int64_t side = job.args.side, kept = side / 2 + 1;
     const int64_t picture = int64_t{blockIdx.x} / kept, k = int64_t{blockIdx.x} % kept;
@@ -45,8 +45,8 @@ __global__ void vertical_kernel(Job job) {
     }
 }
 
-// A block one vertical frequency; a thread a horizontal one, then a ring. Of two conjugate frequencies one is here, and
-// counts twice; those of rows 0 and S/2 are both here.
+// One block per vertical frequency; a thread takes a horizontal frequency, then a ring. Of two conjugate frequencies
+// only one is stored and counts twice, except in rows 0 and S/2, which store both.
 __global__ void horizontal_kernel(Job job) {
     const int64_t side = job.args.side, kept = side / 2 + 1, rings = side / 4;
     const int64_t picture = int64_t{blockIdx.x} / kept, k = int64_t{blockIdx.x} % kept, row = picture * kept + k;

@@ -8,7 +8,7 @@
 namespace resynth {
 namespace {
 
-constexpr int64_t strip = 8;  // signals that are transformed side by side, a lane each
+constexpr int64_t strip = 8;  // signals transformed side by side, one per lane
 
 struct Complex {  // (length, strip), real and imaginary parts apart
     double *re, *im;
@@ -91,8 +91,8 @@ inline Complex transform(Complex from, Complex to, int64_t length, const double*
     return from;
 }
 
-// Natural logarithm to 1e-11 for normal, positive values, in a form that vectorises: x = 2^e m, m in sqrt(1/2) …
-// sqrt(2), log m = 2 artanh((m - 1) / (m + 1)).
+// Natural logarithm to 1e-11 for normal, positive values, in a form that compilers vectorise: x = 2^e m, m in sqrt(1/2)
+// … sqrt(2), log m = 2 artanh((m - 1) / (m + 1)).
 inline double log_of(double x) {
     constexpr uint64_t root_half = 0x3FE6A09E667F3BCDull, one = 0x3FF0000000000000ull, magic = 0x4330000000000000ull;
     const uint64_t bits = __builtin_bit_cast(uint64_t, x), biased = bits - root_half + one;
@@ -171,7 +171,7 @@ inline void spectrum(Map<const int32_t> luma, float* out, Arena arena) {
             const double power = done.re[i] * done.re[i] + done.im[i] * done.im[i];
             done.re[i] = log_of(power + 1e-3);
         }
-        // Of two conjugate frequencies one is here, and counts twice; those of columns 0 and S/2 are both here.
+        // Of two conjugate frequencies only one is stored and counts twice, except in columns 0 and S/2.
         for (int64_t lane = 0; lane < lanes; ++lane) {
             const int64_t k = column + lane;
             const double weight = k == 0 || k == side / 2 ? 1 : 2;

@@ -7,7 +7,7 @@
 namespace resynth {
 namespace {
 
-// A block one scale.
+// One block per scale.
 __global__ void gradient_kernel(Job job) {
     const Where here = where(gradient_scales);
     const int64_t side = job.args.side >> here.part, kept = side - 2, count = kept * kept;
@@ -68,7 +68,7 @@ __device__ double saturation_at(const uint8_t* p) {
     return saturation(more > p[2] ? more : p[2], less < p[2] ? less : p[2]);
 }
 
-// A block one channel: Y, saturation, Cb, Cr.
+// One block per channel: Y, saturation, Cb, Cr.
 __global__ void channel_kernel(Job job) {
     const Where here = where(colour_channels);
     const int64_t count = job.args.side * job.args.side;

@@ -7,7 +7,7 @@
 namespace resynth {
 namespace {
 
-// A thread a tile of 8 x 8 px: three planes, and luma halved three times.
+// One thread per tile of 8 x 8 px computes three planes, and luma at three halvings.
 __global__ void planes_kernel(Job job) {
     const int64_t side = job.args.side, across = side / 8, tile = int64_t{blockIdx.x} * threads + threadIdx.x;
     if (tile >= job.args.count * across * across) return;

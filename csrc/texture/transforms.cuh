@@ -7,7 +7,7 @@
 namespace resynth {
 namespace {
 
-constexpr int dct_blocks = threads / 8;  // a thread block's; a thread takes a row, then a column of one of them
+constexpr int dct_blocks = threads / 8;  // per thread block; a thread takes a row, then a column of one of them
 
 __global__ void dct_kernel(Job job) {
     __shared__ double values[dct_blocks][64];
@@ -24,7 +24,7 @@ __global__ void dct_kernel(Job job) {
     cosine8(values[mine] + line, 8, to + line * blocks, 8 * blocks);
 }
 
-// A block one coefficient of one plane.
+// One block per coefficient of a plane.
 __global__ void dct_statistics_kernel(Job job) {
     const Where here = where(3 * 64);
     const int which = here.part / 64, k = here.part % 64;

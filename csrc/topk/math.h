@@ -1,4 +1,4 @@
-// What CPU and CUDA share: the score of a row, and which of two rows goes first.
+// Shared by CPU and CUDA: the score of a row, and the order of two rows.
 #pragma once
 
 #include <stdint.h>
@@ -8,7 +8,7 @@
 
 namespace resynth {
 
-// Of query q and row n, whose inner product is `dot`.
+// The score of query q and row n with inner product `dot`.
 template <class Real>
 RESYNTH_HD Real score_of(const TopKArgs& args, int64_t q, int64_t n, Real dot) {
     const Real offset = args.offsets ? args.offsets[q] : 0.0f, weight = args.weights ? args.weights[n] : 1.0f;

@@ -13,11 +13,11 @@
 namespace resynth {
 namespace {
 
-constexpr int64_t rows_at_once = 48;                 // stay in the second cache while all queries pass
-constexpr uint64_t cache_bytes = uint64_t{8} << 20;  // what one core may hope to find in its last cache
-constexpr int64_t rows_marked_at_once = 8;           // whose marks are one word
+constexpr int64_t rows_at_once = 48;                 // they stay in the L2 cache for all queries
+constexpr uint64_t cache_bytes = uint64_t{8} << 20;  // one core's share of the last-level cache
+constexpr int64_t rows_marked_at_once = 8;           // their marks fill one word
 constexpr int64_t queries_at_once = 64;              // their sums lie on the stack
-constexpr float lowest = -3.4028235e38f;             // of the finite ones
+constexpr float lowest = -3.4028235e38f;             // the lowest finite float
 
 // The best rows so far of one query and group: a heap in the output arrays, the worst at its root.
 struct Best {
@@ -42,7 +42,7 @@ struct Best {
         indices[count] = index;
         for (int64_t at = count++; at > 0 && before((at - 1) / 2, at); at = (at - 1) / 2) swap(at, (at - 1) / 2);
     }
-    // Rows come in rising order, so that one with the score of the worst goes behind it.
+    // Rows come in ascending order, so a row with the score of the worst ranks after it.
     void offer(float score, int64_t index, int64_t k) {
         if (count < k) return append(score, index);
         if (!(score > scores[0])) return;
@@ -50,7 +50,7 @@ struct Best {
         indices[0] = index;
         sink(0);
     }
-    // Heap sort: the worst goes last. Behind it there is nothing.
+    // Heap sort: the worst entry goes last.
     void finish(int64_t k) {
         std::fill(scores + count, scores + k, -INFINITY);
         std::fill(indices + count, indices + k, -1);
@@ -124,7 +124,7 @@ class Search {
         return nothing;
     }
 
-    // The marked rows of n … end - 1 to the best of their groups.
+    // Inserts the marked rows of n … end - 1 into the best of their groups.
     TopKFault offer(int64_t q, int64_t begin, int64_t n, int64_t end) {
         for (; n < end; ++n) {
             if (!marked_[n] || group_[n] == args_.group_count) continue;
@@ -147,7 +147,7 @@ class Search {
         }
     }
 
-    // Inner products with `count` rows, of one block of columns after the other.
+    // Sums the inner products with `count` rows over the blocks of columns.
     void sum(int64_t begin, int64_t count) {
         const float* x = args_.queries + first_ * args_.dimension;
         for (int64_t b = 0; b < args_.block_count; ++b) {
@@ -162,8 +162,9 @@ class Search {
         }
     }
 
-    // Inner products → scores; marks those that may enter their group's best or need a second look. What is read by
-    // group is gathered first: of the rest the compiler makes vectors.
+    // Turns inner products into scores. Marks the rows that may enter their group's best, and those whose score
+    // overflowed. The values per group are gathered in a loop of their own, so that the compiler can vectorise the
+    // rest.
     void scale_and_compare(int64_t q, int64_t begin, int64_t count) {
         float* const scores = dots_[q];
         float worst[rows_at_once];
@@ -172,10 +173,10 @@ class Search {
         for (int64_t n = 0; n < count; ++n) marked_[n] = !(scores[n] <= worst[n]) | !(scores[n] >= lowest);
     }
 
-    // By group, what a score must exceed; the group behind the last is of rows that are left out.
+    // The score to exceed in each group. The group after the last holds the rows that are left out.
     float* worst(int64_t q) { return worst_.data() + q * (args_.group_count + 1); }
 
-    // The score where the float sums left their range, in double: of huge values, and of those that are not finite.
+    // The score in double, for rows whose float sums overflowed: huge values, or values that are not finite.
     TopKFault wide(int64_t q, int64_t n, float& score) const {
         const float* x = args_.queries + q * args_.dimension;
         double dot = 0.0;
@@ -193,7 +194,7 @@ class Search {
 
     const TopKArgs& args_;
     const DotKernels<Row> kernels_;
-    const bool streams_;               // the gallery comes from memory
+    const bool streams_;               // the gallery does not fit the cache
     int64_t first_ = 0, queries_ = 0;  // the queries of this pass
     std::vector<Best> best_;           // (queries, groups)
     std::vector<float> worst_;         // (queries, groups + 1), see worst()

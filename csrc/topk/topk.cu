@@ -9,10 +9,10 @@ namespace resynth {
 namespace {
 
 constexpr int warp_size = 32;
-constexpr int warps = 8;  // a block
+constexpr int warps = 8;  // per block
 constexpr unsigned all_lanes = 0xffffffffu;
 constexpr int64_t most_slices = 512;   // of the gallery for one query and group: about four a multiprocessor
-constexpr int64_t most_blocks = 4096;  // for all of them together, which bounds the workspace
+constexpr int64_t most_blocks = 4096;  // in all, which bounds the workspace
 
 template <class Real>
 __device__ Real warp_sum(Real sum) {
@@ -20,7 +20,7 @@ __device__ Real warp_sum(Real sum) {
     return sum;  // the butterfly adds in the same order in every lane: all hold the same bits
 }
 
-// Sixteen bytes of a row a load, where the rows allow it.
+// Loads 16 bytes of a row at a time if the rows are aligned for it.
 template <class Row>
 struct alignas(16) Vector {
     static constexpr int size = 16 / sizeof(Row);
@@ -69,7 +69,7 @@ struct List {
     __device__ bool takes(float score, int64_t index) const {
         return indices[k - 1] < 0 || ranks_before(score, index, scores[k - 1], indices[k - 1]);
     }
-    // Everything behind the new entry moves by one, from the end on, 32 entries at a time.
+    // Moves all entries after the new one by one place, from the end, 32 entries at a time.
     __device__ void insert(float score, int64_t index, int lane) {
         for (int end = (k + warp_size - 1) / warp_size * warp_size; end > 0; end -= warp_size) {
             const int at = end - warp_size + lane;
@@ -97,8 +97,8 @@ __device__ bool counts(const TopKArgs& args, int64_t n, int64_t group) {
     return args.groups ? args.groups[n] == group : true;
 }
 
-// A block for each query, group and slice: the k best of every slices-th run of `warps` rows. After a score that is
-// not finite they are NaN, and their index is -2.
+// One block for each query, group and slice finds the k best of every slices-th run of `warps` rows. If a score is not
+// finite, all become NaN with index -2.
 template <class Row>
 __global__ void best_of_slice(TopKArgs args, Partial partial) {
     __shared__ float scores[warps][topk_cuda_largest_k];
@@ -136,7 +136,7 @@ __global__ void best_of_slice(TopKArgs args, Partial partial) {
     }
 }
 
-// One warp a query and group: the k best of all slices. The lanes look at 32 lists at a time.
+// One warp for each query and group finds the k best of all slices. Its lanes compare 32 lists at a time.
 __global__ void best_of_all(TopKArgs args, Partial partial) {
     __shared__ float scores[topk_cuda_largest_k];
     __shared__ int64_t indices[topk_cuda_largest_k];
@@ -174,7 +174,7 @@ int64_t slices_of(int64_t lists, int64_t row_count) {
     return runs < 1 ? 1 : runs < most ? runs : most;
 }
 
-// From null it only counts the bytes.
+// With a null workspace it only counts the bytes.
 Partial partial_of(Workspace& memory, int64_t lists, int64_t row_count, int64_t k) {
     const int64_t slices = slices_of(lists, row_count);
     return {memory.take<float>(lists * slices * k), memory.take<int64_t>(lists * slices * k), slices};

@@ -1,4 +1,4 @@
-// How many numbers are not finite: what tells a network that has gone wrong, before its output is believed.
+// Detects values that are not finite, so that the output of a failed network is not used.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace resynth {
 struct FaultsArgs {
     const float* values;  // (size)
     int64_t size;
-    int32_t* found;  // (1), raised by one at least where any is not finite, else left as it is
+    int32_t* found;  // (1), increased by at least one if any value is not finite, else unchanged
 };
 
 // Runs on the calling thread; allocates nothing.

@@ -1,4 +1,4 @@
-// What CUDA sources share. Without <<<>>>, so that tests can also compile them with the host compiler over an
+// Shared by the CUDA sources. They do without <<<>>>, so that tests can also compile them with the host compiler and an
 // emulation header.
 #pragma once
 
@@ -22,10 +22,10 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, c
     return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
-// Blocks for one thread an item.
+// Number of blocks for one thread per item.
 inline int64_t blocks_for(int64_t items, int threads) { return (items + threads - 1) / threads; }
 
-// Takes aligned pieces of a workspace; from null it only counts the bytes.
+// Allocates aligned arrays in a workspace. With a null workspace it only counts the bytes.
 class Workspace {
  public:
     explicit Workspace(void* memory) : begin_(static_cast<char*>(memory)) {}

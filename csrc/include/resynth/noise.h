@@ -1,4 +1,4 @@
-// Standard normals out of counters: a row depends on its own seed and model call alone.
+// Standard normals from counters. A row depends on its own seed and model call only.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ struct NoiseArgs {
     const uint64_t* seeds;  // (rows)
     const uint32_t* calls;  // (rows) which model call of the walk; 0 is its start
     int64_t rows;
-    int64_t elements;  // of a row, at most 2^34: four to a counter of 32 bits
+    int64_t elements;  // per row, at most 2^34: four for each value of a 32-bit counter
     float* out;        // (rows, elements)
 };
 

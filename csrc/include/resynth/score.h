@@ -1,4 +1,4 @@
-// The recipe's own score: how well each candidate explains a picture, and whether any of them does.
+// The log-likelihood of a picture under each candidate, and the consistency of the picture with any of them.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct ScoreArgs {
     const int64_t* offsets;    // (P * C + 1), from 0, non-decreasing, to R
     const double* content;     // (P, d) subtracted from the points; null: the mean of the candidates' mean references
 
-    // What a gallery expects of the candidates: one prior for each probe (G = P), or one for all (G = 1).
+    // The gallery's prior for the candidates: one for each probe (G = P), or one for all (G = 1).
     const double* means;    // (G, C, d) mean picture of a candidate, content removed; null: zero
     const double* weights;  // (G, C) how far a candidate's mean is trusted, 0 … 1
     const double* spreads;  // (G, C) variance of a candidate's pictures about what is expected, within a cell 1

@@ -118,7 +118,7 @@ def levels(count: int, side: int) -> list[Row]:
         "to uint8",
         f"{count}x3x{side}x{side}",
         lambda: to_uint8(image),
-        {"numpy": lambda: np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)},
+        {"numpy": lambda: np.rint(image.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8, order="C")},
         verify=np.testing.assert_array_equal,
         goals={"numpy": 1.2},
         limit=lambda: np.copyto(copy, image),

@@ -114,7 +114,8 @@ __global__ void levels_kernel(LevelsArgs args) {
     const int64_t i = item(), plane = args.height * args.width;  // one thread per pixel
     if (i >= args.count * plane) return;
     const float* from = args.image + i / plane * 3 * plane + i % plane;
-    for (int64_t channel = 0; channel < 3; ++channel) args.out[3 * i + channel] = level_of(from[channel * plane]);
+    for (int64_t channel = 0; channel < 3; ++channel)
+        args.out[3 * i + channel] = static_cast<uint8_t>(lrintf(in_unit(from[channel * plane]) * 255.0f));
 }
 
 // --- JPEG ---

@@ -83,11 +83,12 @@ constexpr int32_t fixed_half = 1 << (weight_bits - 1);
 
 RESYNTH_HD uint8_t to_byte(int32_t value) { return static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value); }
 
-// A byte as the number of 0 … 1 that it stands for, and back.
+// A byte as the number of 0 … 1 that it stands for.
 RESYNTH_HD float unit_of(uint8_t byte) { return static_cast<float>(byte) / 255.0f; }
 
-RESYNTH_HD float in_unit(float value) { return value > 0 ? (value < 1 ? value : 1.0f) : 0.0f; }
-
-RESYNTH_HD uint8_t level_of(float value) { return static_cast<uint8_t>(lrintf(in_unit(value) * 255.0f)); }
+RESYNTH_HD float in_unit(float value) {  // NaN becomes 0; conditions in a row, as nested ones make no vectors
+    const float positive = value > 0 ? value : 0.0f;
+    return positive < 1 ? positive : 1.0f;
+}
 
 }  // namespace resynth

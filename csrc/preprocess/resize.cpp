@@ -37,10 +37,17 @@ class Weights {
 
 // The loops for floats, which every instruction set shares. resize_to_unit needs them, and pictures that are floats.
 void blend(const float* rows, int64_t step, const double* weights, int64_t taps, int64_t count, float* out) {
-    for (int64_t i = 0; i < count; ++i) {
-        double sum = 0;
-        for (int64_t k = 0; k < taps; ++k) sum += rows[k * step + i] * weights[k];
-        out[i] = static_cast<float>(sum);
+    constexpr int64_t chunk = 256;
+    double sums[chunk];
+    for (int64_t begin = 0; begin < count; begin += chunk) {
+        const int64_t length = count - begin < chunk ? count - begin : chunk;
+        for (int64_t i = 0; i < length; ++i) sums[i] = 0;
+        for (int64_t k = 0; k < taps; ++k) {
+            const float* row = rows + k * step + begin;
+            const double weight = weights[k];
+            for (int64_t i = 0; i < length; ++i) sums[i] += row[i] * weight;
+        }
+        for (int64_t i = 0; i < length; ++i) out[begin + i] = static_cast<float>(sums[i]);
     }
 }
 

@@ -28,6 +28,7 @@ from . import roofline
 
 STABLE_WINDOWS, STABILITY = 3, 0.1
 MAX_WINDOWS = 10
+MAX_CONCURRENCY = 256
 MAX_BATCH = 8
 PERCENTILES = (50, 90, 95, 99)
 Progress = Callable[[int, int], None]
@@ -60,7 +61,7 @@ class Window:
 
 
 def measure(
-    make: Callable[[], Attributor],
+    open_attributor: Callable[[], Attributor],
     probes: Sequence[Picture],
     concurrencies: Sequence[int],
     *,
@@ -71,9 +72,9 @@ def measure(
     """All figures as one JSON document. The measured costs of graphs are stored for the scheduler.
 
     Args:
-        make: Opens the attributor; its time to the first verdict is the cached start.
+        open_attributor: Opens the attributor; its time to the first verdict is the cached start.
         probes: Pictures that the clients send in turn.
-        concurrencies: Numbers of clients, 1 … 256.
+        concurrencies: Numbers of clients, 1 … `MAX_CONCURRENCY`.
         window_s: Seconds of a window.
         cold: Arguments of `resynth`, timed in a process of their own, whose peak memory is then reported; empty: not timed.
         progress: Called with (done, of).
@@ -81,14 +82,10 @@ def measure(
     Raises:
         ConfigError: A concurrency or the window is out of range, or the cold run failed.
     """
-    for concurrency in concurrencies:
-        if not 1 <= concurrency <= 256:
-            raise ConfigError(f"--concurrency is {concurrency}; it must be 1 … 256")
-    if not window_s > 0:
-        raise ConfigError(f"--window is {window_s}; it must be more than 0 seconds")
+    _check(concurrencies, window_s)
     cold_ms, peak = _cold(cold) if cold else (None, None)
     start = time.perf_counter()
-    attributor = make()
+    attributor = open_attributor()
     [verdict] = attributor(probes[:1])
     first_s = time.perf_counter() - start
     runs = []
@@ -111,6 +108,14 @@ def measure(
         "cores": os.cpu_count(),
         "provenance": {key: verdict.provenance[key] for key in ("resynth_fast", "backend", "isa")},
     }
+
+
+def _check(concurrencies: Sequence[int], window_s: float) -> None:
+    for concurrency in concurrencies:
+        if not 1 <= concurrency <= MAX_CONCURRENCY:
+            raise ConfigError(f"--concurrency is {concurrency}; it must be 1 … {MAX_CONCURRENCY}")
+    if not window_s > 0:
+        raise ConfigError(f"--window is {window_s}; it must be more than 0 seconds")
 
 
 def summary(windows: Sequence[Window], concurrency: int, stable: bool) -> dict[str, Any]:

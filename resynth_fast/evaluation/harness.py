@@ -65,10 +65,8 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
     """The result of one protocol; each has the fields of `closed` on the clean pictures."""
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol is {protocol!r}; it must be {', '.join(PROTOCOLS)}")
-    dataset, facts = run.data.dataset, run.data.facts
     runner = run.runner()
-    names = [dataset.generators[g] for g in runner.candidates]
-    if protocol == "open" and (len(names) < 3 or run.config.references == 0):
+    if protocol == "open" and (len(runner.candidates) < 3 or run.config.references == 0):
         raise ConfigError("protocol open leaves each generator out once, so it needs at least three generators and --references 1 or more")
     start = time.perf_counter()
     judged = runner.judge()
@@ -79,16 +77,10 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
         **closed(runner, judged),
         "auroc_unknown": None,
         "seconds_per_probe": run.data.seconds_per_picture + scoring,
-        "generator_runs_per_probe": run.config.references * len(names),
+        "generator_runs_per_probe": run.config.references * len(runner.candidates),
         "captions_together": runner.captions_together(),
+        **_unknown(runner, judged, protocol),
     }
-    if protocol == "open" or (protocol == "closed" and len(names) <= OPEN_AT_MOST):
-        unknown = strict(runner)
-        result["auroc_unknown"] = unknown["auroc"] if unknown else None
-        if protocol == "open":
-            result["open"] = unknown
-    if outsiders := outside(runner, judged):
-        result["outside"] = outsiders
     if run.config.gallery and run.config.references:
         with contextlib.suppress(NothingJudgedError):  # with one picture per cell only a gallery can judge
             result["no_gallery"] = _accuracy(run.runner(recipe="one-shot", without=_without_gallery(run.config)))
@@ -96,18 +88,37 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
         result["robustness"] = robustness(run)
     if protocol == "curve":
         result["curve"] = curve(run)
-    result |= {
+    return result | _description(run, [run.data.dataset.generators[g] for g in runner.candidates])
+
+
+def _unknown(runner: ProtocolRunner, judged: Judgements, protocol: str) -> dict[str, Any]:
+    """Separation of unknown generators, as far as the protocol and the dataset allow it."""
+    figures: dict[str, Any] = {}
+    if protocol == "open" or (protocol == "closed" and len(runner.candidates) <= OPEN_AT_MOST):
+        left_out = strict(runner)
+        figures["auroc_unknown"] = left_out["auroc"] if left_out else None
+        if protocol == "open":
+            figures["open"] = left_out
+    if outsiders := outside(runner, judged):
+        figures["outside"] = outsiders
+    return figures
+
+
+def _description(run: Run, candidates: list[str]) -> dict[str, Any]:
+    """Dataset, baseline, setting and provenance of a result."""
+    dataset, facts, config = run.data.dataset, run.data.facts, run.config
+    return {
         "baseline": None if facts is None else baseline.evaluate(facts, dataset.generator, dataset.group),
         "setting": {
-            "references": run.config.references,
-            "draws": run.config.draws,
-            "seed": run.config.seed,
-            "without": list(run.config.without),
-            "leave_out": list(run.config.leave_out),
-            "together": run.config.together,
+            "references": config.references,
+            "draws": config.draws,
+            "seed": config.seed,
+            "without": list(config.without),
+            "leave_out": list(config.leave_out),
+            "together": config.together,
         },
         "dataset": run.root.name,
-        "generators": names,
+        "generators": candidates,
         "prompts": len(np.unique(dataset.group)),
         "pictures": len(dataset),
         "skipped": list(dataset.skipped),
@@ -119,7 +130,6 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
             "nuisance": list(run.space.constants.nuisance),
         },
     }
-    return result
 
 
 def closed(runner: ProtocolRunner, judged: Judgements) -> dict[str, Any]:

@@ -83,62 +83,35 @@ def view(result: dict[str, Any], svgs: dict[str, str]) -> dict[str, Any]:
 
 
 def _figures(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures beside the headline: label, value, format, note."""
-    figures: list[dict[str, Any]] = [
-        {"label": "Top-3", "value": result["top3"], "as": "share", "note": "Probes whose generator is among the first three candidates"},
-        {
-            "label": "Macro F1",
-            "value": result["macro_f1"],
-            "as": "share",
-            "note": "Mean over candidates of the harmonic mean of precision and recall",
-        },
-    ]
-    if (value := result["accuracy"].get("grouped")) is not None:
-        figures.append(
-            {
-                "label": "Families as one",
-                "value": value,
-                "as": "share",
-                "note": "Accuracy if candidates with the same autoencoder count as one",
-            }
-        )
-    if (value := result["auroc_unknown"]) is not None:
-        note = "AUROC of the consistency; fit and gallery lack the unknown generator"
-        figures.append({"label": "Unknown generators", "value": value, "as": "number", "note": note})
-    figures.append(
-        {
-            "label": "Calibration error",
-            "value": result["ece"],
-            "as": "number",
-            "note": "Expected (ECE), debiased" + _range(result.get("ece_ci95")),
-        }
+    """The figures beside the headline: label, value, format, note. A figure without a value is left out."""
+    conformal, race = result.get("conformal") or {}, result.get("race") or {}
+    stated = f"{round(100 * conformal.get('stated', 0))} % set"
+    time = "Including resyntheses" if "conditions" in result else "Reading, features and score, without generation"
+    figures = (
+        ("Top-3", result["top3"], "share", "Probes whose generator is among the first three candidates"),
+        ("Macro F1", result["macro_f1"], "share", "Mean over candidates of the harmonic mean of precision and recall"),
+        ("Families as one", result["accuracy"].get("grouped"), "share", "Accuracy if candidates with the same autoencoder count as one"),
+        ("Unknown generators", result["auroc_unknown"], "number", "AUROC of the consistency; fit and gallery lack the unknown generator"),
+        ("Calibration error", result["ece"], "number", "Expected (ECE), debiased" + _range(result.get("ece_ci95"))),
+        (stated, conformal.get("size"), "count", _conformal_note(conformal)),
+        ("Pictures when racing", race.get("pictures"), "count", _race_note(race)),
+        ("Time per probe", result["seconds_per_probe"], "seconds", time),
     )
-    if conformal := result.get("conformal"):
-        figures.append(
-            {
-                "label": f"{round(100 * conformal['stated'])} % set",
-                "value": conformal["size"],
-                "as": "count",
-                "note": f"Mean number of candidates in it; it contains the true generator in {100 * conformal['coverage']:.1f} % of cases",
-            }
-        )
-    if race := result.get("race"):
-        agreement = (
-            "no probe was attributed"
-            if race["agreement"] is None
-            else f"the first candidate is the same in {100 * race['agreement']:.1f} % of attributed probes"
-        )
-        note = f"Per probe, of {race['of_pictures']}; {agreement}; accuracy {100 * race['difference']:+.1f} points"
-        figures.append({"label": "Pictures when racing", "value": race["pictures"], "as": "count", "note": note})
-    figures.append(
-        {
-            "label": "Time per probe",
-            "value": result["seconds_per_probe"],
-            "as": "seconds",
-            "note": "Including resyntheses" if "conditions" in result else "Reading, features and score, without generation",
-        }
-    )
-    return figures
+    return [dict(zip(("label", "value", "as", "note"), figure, strict=True)) for figure in figures if figure[1] is not None]
+
+
+def _conformal_note(conformal: dict[str, Any]) -> str:
+    if not conformal:
+        return ""
+    return f"Mean number of candidates in it; it contains the true generator in {100 * conformal['coverage']:.1f} % of cases"
+
+
+def _race_note(race: dict[str, Any]) -> str:
+    if not race:
+        return ""
+    same = race["agreement"]
+    agreement = "no probe was attributed" if same is None else f"the first candidate is the same in {100 * same:.1f} % of attributed probes"
+    return f"Per probe, of {race['of_pictures']}; {agreement}; accuracy {100 * race['difference']:+.1f} points"
 
 
 def _range(interval: list[float] | None) -> str:

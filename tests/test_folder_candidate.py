@@ -57,7 +57,7 @@ def test_the_record_and_the_page_distinguish_exemplars_from_resyntheses(mixed: A
     counts = {c["name"]: (c["resyntheses"], c["references"]) for c in result.record["candidates"]}
     assert counts == {"acme": (0, 12), "zoo-sd": (2, 2), "zoo-sd-v": (2, 2)}
     assert result.record["evidence"]["seeds"] == [0, 1]
-    assert any("given pictures" in warning for warning in result.record["warnings"])
+    assert any("exemplars" in warning for warning in result.record["warnings"])
     page = report.render([result.record], [result.images])
     assert page.count("exemplar</li>") == 12
     assert "Exemplar 1 of acme" in page

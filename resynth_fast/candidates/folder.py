@@ -55,7 +55,7 @@ class FolderCandidate(ExemplarCandidate):
             hashed = [(images.digest(path), path) for path in images.paths([folder])]
         self.files = dict(reversed(hashed))  # of equal files, the first path stays
         self.sha256 = hashlib.sha256("\n".join(sorted(self.files)).encode()).hexdigest()
-        self.warnings: tuple[str, ...] = (f"the references of {name} are given pictures, for which probabilities are not calibrated",)
+        self.warnings: tuple[str, ...] = (f"the references of {name} are exemplars, for which probabilities are not calibrated",)
 
     def describe(self, space: FeatureSpace) -> Exemplars:
         """Its pictures in `space`; BundleError, naming the file, if one cannot be decoded."""

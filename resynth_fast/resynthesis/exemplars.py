@@ -62,10 +62,10 @@ class ExemplarReferences:
     def warnings(self, sha256: str) -> Iterator[str]:
         """Reasons to trust the answer for the probe of this hash less."""
         for name in self._holders(sha256):
-            yield f"the probe is one of the pictures given for {name}; it was not compared with itself"
+            yield f"the probe is one of the exemplars of {name}; it was not compared with itself"
         if self._unreliable:
             yield (
-                f"scores are unreliable: telling the source of a given picture from its content takes {MIN_GENERATORS} candidates "
+                f"scores are unreliable: telling the source of an exemplar from its content takes {MIN_GENERATORS} candidates "
                 "that can generate, or none"
             )
 

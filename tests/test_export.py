@@ -303,7 +303,7 @@ def test_a_pipeline_of_no_known_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
     with pytest.raises(ConfigError, match=r"DiTPipeline.*FluxPipeline.*StableDiffusionPipeline"):
         export(tmp_path, tmp_path)
-    with pytest.raises(ConfigError, match="no diffusers pipeline"):
+    with pytest.raises(ConfigError, match="not a diffusers pipeline"):
         export(tmp_path / "absent", tmp_path)
 
 
@@ -337,7 +337,7 @@ def test_the_command_line_exports_lists_and_verifies(
     assert json.loads(again.stdout)["pictures"] == report["pictures"]
     with pytest.raises(BundleError, match="was exported from a checkpoint with SHA-256"):
         run("export", "verify", bundle.folder, checkpoints["flux"])
-    with pytest.raises(ConfigError, match=r"name '\.\./mine' is not letters"):
+    with pytest.raises(ConfigError, match=r"name '\.\./mine' must be letters"):
         run("export", "generator", checkpoints["flux"], "--to", tmp_path, "--name", "../mine")
     with pytest.raises(ConfigError, match="--steps is 'two'"):
         run("export", "generator", checkpoints["flux"], "--to", tmp_path, "--steps", "two")

@@ -1,4 +1,4 @@
-"""Scores to a three-way answer: attributed, inconclusive, or none of the candidates."""
+"""From scores to a three-way answer: attributed, inconclusive, or none of the candidates."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .calibration import CalibrationPoint
 from .score import probabilities
 
 ATTRIBUTED_FROM = 0.5
-"""The least probability of an attributed candidate: it must be likelier than all the others together."""
+"""Minimum probability of an attributed candidate: it must be likelier than all others together."""
 CREDIBLE = 0.9
+"""Probability that the credible set holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,11 @@ class Decision:
 
 
 def decide(judged: Scores, calibration: CalibrationPoint) -> Decision:
-    """What the scores (P, n, C) and consistencies (P, n) of P pictures by one generator say.
+    """Decide from the scores (P, n, C) and consistencies (P, n) of P pictures by one generator.
 
-    The first of a picture's n points is its own, the others are those of mildly changed copies: where most of them point
-    elsewhere the answer is inconclusive. Several pictures are declared to come from one source: their log-likelihoods
-    add up. BundleError if a score is not finite.
+    The first of a picture's n points is the picture, the others are its perturbed copies. If another candidate leads on most
+    copies, the answer is inconclusive. Log-likelihoods of several pictures, which are declared to have one source, are
+    added. BundleError if a score is not finite.
     """
     values, *copies = judged.scores.sum(0)
     if not np.isfinite(values).all():
@@ -54,5 +55,5 @@ def decide(judged: Scores, calibration: CalibrationPoint) -> Decision:
     else:
         status = "attributed"
     margin = float(probability[first] - probability[order[1]]) if len(order) > 1 else 1.0
-    held = np.cumsum(probability[order]) - probability[order] < CREDIBLE
-    return Decision(status, tuple(map(int, order)), values, probability, margin, consistency, tuple(map(int, order[held])), flips)
+    credible = np.cumsum(probability[order]) - probability[order] < CREDIBLE
+    return Decision(status, tuple(map(int, order)), values, probability, margin, consistency, tuple(map(int, order[credible])), flips)

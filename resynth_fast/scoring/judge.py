@@ -1,4 +1,4 @@
-"""Judges all probes of a call: the priors, the calibration and the grouping that the options ask for. Pure, float64."""
+"""Judges all probes of a call by the priors, the calibration and the grouping that the options select. Pure, float64."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Judge:
         unequal numbers of references, the calibration of the largest number holds.
         """
         priors = batch_priors(captions, references) if self.options.together else priors or [self.prior] * len(points)
-        each = np.array([[point, *copies] for point, copies in zip(points, perturbed, strict=True)])
-        scored = score(each, references, priors, self.within_trace)
+        whitened = np.array([[point, *copies] for point, copies in zip(points, perturbed, strict=True)])
+        scored = score(whitened, references, priors, self.within_trace)
         if self.options.same_source:
             return [decide(scored, self._at(references[0]))] * len(points)
         rows = [Scores(scored.scores[i : i + 1], scored.consistency[i : i + 1]) for i in range(len(points))]

@@ -114,7 +114,7 @@ def test_only_files_that_the_exporter_reads_are_fetched_and_no_pickle(server: Th
     ("checkpoint", "message"),
     [
         ("hub:org/nothing", "the hub has no org/nothing"),
-        ("hub:org/gated", "org/gated is gated: accept its licence"),
+        ("hub:org/gated", "org/gated is gated; accept its licence"),
         ("hub:org/model@v9", "org/model has no revision 'v9'"),
     ],
 )

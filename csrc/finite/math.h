@@ -1,4 +1,4 @@
-// The test of one number, shared by the CPU kernel and by CUDA.
+// The test of one number on a device; the CPU tests bits of many at once.
 #pragma once
 
 #include <cfloat>

@@ -37,7 +37,7 @@ class Engine(Protocol):
         """
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-        """Named inputs → named outputs, in new memory. A row of an output does not depend on the other rows."""
+        """Named inputs → named outputs: C-contiguous float32 arrays in new memory. A row of an output does not depend on the others."""
 
 
 class Backend(Protocol):

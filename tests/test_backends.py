@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ TOLERANCE = {"onnxruntime": 1e-5, "openvino": 1e-4, "openvino:bf16": 6e-2, "torc
 MEASURE = "onnxruntime"
 LOCATED = b"\n\x08location\x12\x01w"
 WEIGHTS = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+
+
+def test_every_backend_of_this_package_is_tested() -> None:
+    """TensorRT runs on a GPU alone and has a file of tests of its own."""
+    own = {module.name for module in pkgutil.iter_modules(backends.__path__)} - backends.HELPERS - {"tensorrt"}
+    assert own == {name.partition(":")[0] for name in TOLERANCE}
 
 
 def installed(name: str) -> backends.Backend:

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from .bundle import Guidance, StepTable
 from .devices.base import CPU, Device
 from .errors import BundleError
 from .kernels.step import GUIDANCE, HISTORY, INPUT_SCALE, NOISE, OUTPUTS, SAMPLES, WIDTH
-from .types import A
+from .types import A, Floats
 
 
 def walk(
@@ -74,7 +73,7 @@ def walk(
     return samples[0]
 
 
-def weights_of(table: StepTable, guidance: float | None = None) -> npt.NDArray[np.float32]:
+def weights_of(table: StepTable, guidance: float | None = None) -> Floats:
     """(1 + calls, 1, 11): what `step` multiplies for the start and in each model call; rows at different steps take different ones."""
     if not table.rows:
         raise BundleError(f"step table of {table.noise_scheduler} has no rows; export the bundle again")

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
+
+from resynth_fast.types import Bytes
 
 from .faces import SIDE, Faces
 from .training import Schedule, fit
@@ -51,12 +52,12 @@ class AutoencoderRecipe:
         return model
 
 
-def as_tensor(pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
+def as_tensor(pictures: Bytes) -> torch.Tensor:
     """`(n, H, W, 3)` uint8 → `(n, 3, H, W)` float32 in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def as_pictures(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+def as_pictures(images: torch.Tensor) -> Bytes:
     """The inverse of `as_tensor`, clipped."""
     return ((images.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
 
@@ -84,20 +85,20 @@ def train(recipe: AutoencoderRecipe, faces: Faces, checkpoint: Path) -> tuple[Au
 
 
 @torch.no_grad()
-def encode(model: AutoencoderKL, pictures: npt.NDArray[np.uint8]) -> torch.Tensor:
+def encode(model: AutoencoderKL, pictures: Bytes) -> torch.Tensor:
     """Posterior mean and standard deviation, stacked on channels: `(n, 2c, h, w)` float32, unscaled."""
     posteriors = [model.encode(as_tensor(pictures[i : i + 100])).latent_dist for i in range(0, len(pictures), 100)]
     return torch.cat([torch.cat([p.mean, p.std], 1) for p in posteriors])
 
 
 @torch.no_grad()
-def reconstruct(model: AutoencoderKL, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def reconstruct(model: AutoencoderKL, pictures: Bytes) -> Bytes:
     """Encode and decode `pictures` `(n, H, W, 3)`."""
     parts = [model.decode(model.encode(as_tensor(pictures[i : i + 100])).latent_dist.mean).sample for i in range(0, len(pictures), 100)]
     return as_pictures(torch.cat(parts).clamp(-1, 1))
 
 
-def psnr(pictures: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8]) -> float:
+def psnr(pictures: Bytes, others: Bytes) -> float:
     """Mean peak signal-to-noise ratio in dB over pictures `(n, H, W, 3)`."""
     error = ((pictures.astype(np.float64) - others) ** 2).mean((1, 2, 3))
     return float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9))))

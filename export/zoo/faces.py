@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+
+from resynth_fast.types import Bytes
 
 from .attributes import ATTRIBUTES, caption, draw, held_out
 
@@ -16,7 +17,7 @@ SIDE = 64
 RENDERER = Path(__file__).with_name("faces.mjs")
 
 
-def render(faces: list[dict[str, str]], node_folder: Path, first_seed: int) -> npt.NDArray[np.uint8]:
+def render(faces: list[dict[str, str]], node_folder: Path, first_seed: int) -> Bytes:
     """Pictures `(n, 64, 64, 3)` of `faces`; the seed of each face chooses among the variants of its features."""
     raw = node_folder / f"faces-{first_seed}.rgb"
     job = json.dumps([{**face, "seed": first_seed + i} for i, face in enumerate(faces)])
@@ -44,7 +45,7 @@ class Faces:
         captions = [caption(face) for face in faces]
         rows = np.flatnonzero([held_out(text) == (split == "test") for text in captions])
         self.captions = [captions[i] for i in rows]
-        self.pictures: npt.NDArray[np.uint8] = np.load(folder / "pictures.npy", mmap_mode="r")[rows]
+        self.pictures: Bytes = np.load(folder / "pictures.npy", mmap_mode="r")[rows]
         self.labels = np.array([[ATTRIBUTES[name].index(faces[i][name]) for name in ATTRIBUTES] for i in rows])
         # A bald head has no hair colour, so its label is ignored.
         self.labels[

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from resynth_fast.bundle import Bundle
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines.pool import EnginePool
+from resynth_fast.types import Bytes, Integers
 
 from .. import bundles
 from ..graphs import Network
@@ -46,8 +47,8 @@ SAMPLE_STEPS = 8
 SHARES = (0.4, 0.25, 0.35)  # shares of a batch: drawings, reconstructions, samples
 FIRST_SEED = 1 << 32  # far from the seeds of any attribution
 
-Pictures = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
+Pictures = Bytes
+Labels = Integers
 
 
 class Tagger(nn.Module):
@@ -166,7 +167,7 @@ def noisy_reconstructions(vae: AutoencoderKL, pictures: Pictures) -> Pictures:
 def samples(zoo: Path, name: str, captions: Sequence[str], first_seed: int) -> Pictures:
     """The exported candidate's own pictures (n, H, W, 3) of `captions`."""
     candidate = EngineCandidate(Bundle.open(zoo / name), EnginePool(threads=torch.get_num_threads()))
-    pictures: list[npt.NDArray[np.uint8]] = []
+    pictures: list[Bytes] = []
     for i in range(0, len(captions), 16):
         part = captions[i : i + 16]
         pictures += candidate.make(part, range(first_seed + i, first_seed + i + len(part)), SAMPLE_STEPS)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from .. import plugins
 from ..devices.base import Device
 from ..errors import ConfigError, DeviceError
+from ..types import Floats
 from .onnx_model import OnnxModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -36,7 +36,7 @@ class Engine(Protocol):
         Calls of several threads on another device than the CPU are batched (`resynth_fast.engines.batching`).
         """
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, inputs: Arrays) -> dict[str, Floats]:
         """Named inputs → named outputs: C-contiguous float32 arrays in new memory. A row of an output does not depend on the others."""
 
 

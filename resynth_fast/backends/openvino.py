@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import openvino
 
 from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError, DeviceError
+from ..types import Floats
 from . import Arrays
 from .onnx_model import OnnxModel
 
@@ -68,7 +68,7 @@ class OpenVinoEngine:
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._requests = threading.local()
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, inputs: Arrays) -> dict[str, Floats]:
         """See `Engine.run`."""
         if self._inputs != set(inputs):
             raise BundleError(f"the graph takes {sorted(self._inputs)}, the inputs are {sorted(inputs)}; export the bundle again")

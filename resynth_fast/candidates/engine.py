@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ..backends import Arrays, Engine
@@ -16,10 +15,10 @@ from ..engines.pool import EnginePool, engine_ref
 from ..errors import BundleError, ConfigError
 from ..sampling import rescaled, walk
 from ..scheduler import BatchKey, Work
-from ..types import Array, Pixels
+from ..types import Array, Floats, Integers, Pixels
 from . import ScheduledCandidate, bundles, is_bundle
 
-Conditions = dict[str, npt.NDArray[np.float32]]
+Conditions = dict[str, Floats]
 
 
 def matches(text: str) -> bool:
@@ -135,7 +134,7 @@ class EngineCandidate(ScheduledCandidate):
         with self._pool.hold(self.bundle.components["text"], rows=len(next(iter(tokens.values())))) as engine:
             return engine.run(tokens)
 
-    def _tokens(self, captions: Sequence[str], empty_too: bool) -> dict[str, npt.NDArray[np.int64]]:
+    def _tokens(self, captions: Sequence[str], empty_too: bool) -> dict[str, Integers]:
         """Inputs of the text component: a row per caption and, with `empty_too`, a last row for the empty text."""
         if self._tokenizers is None:
             tokenizers = []
@@ -158,7 +157,7 @@ class EngineCandidate(ScheduledCandidate):
             )
 
 
-def _pad(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad: int) -> npt.NDArray[np.int64]:
+def _pad(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad: int) -> Integers:
     """(n, length) int64: tokens, truncated so that the end token stays, then padding."""
     rows = np.full((len(texts), length), pad, np.int64)
     for row, encoding in zip(rows, tokenizer.encode_batch(list(texts)), strict=True):

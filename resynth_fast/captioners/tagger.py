@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from ..bundle import Bundle
 from ..engines.pool import EnginePool
 from ..errors import BundleError
-from ..types import Pixels
+from ..types import Floats, Pixels
 
 
 def matches(source: str | Bundle) -> bool:
@@ -63,7 +62,7 @@ class Tagger:
         return _fill(self._sentence, words)
 
 
-def _square(picture: Pixels, side: int) -> npt.NDArray[np.float32]:
+def _square(picture: Pixels, side: int) -> Floats:
     """(H, W, 3) uint8 → (3, side, side) float32 in [0, 1]."""
     image = (
         Image.fromarray(picture)

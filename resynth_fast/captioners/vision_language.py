@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from ..bundle import Bundle, Tensor
 from ..engines.pool import EnginePool
 from ..errors import BundleError
-from ..types import Pixels
+from ..types import Floats, Pixels
 
 BATCH = 8
 """Pictures that are captioned together: the decoder's cache of each is large."""
@@ -75,7 +75,7 @@ class VisionLanguage:
             captions += self._write(pictures[start : start + BATCH])
         return captions
 
-    def fit(self, pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+    def fit(self, pictures: Sequence[Pixels]) -> Floats:
         """(H, W, 3) uint8 each → (n, 3, side, side) float32 in [0, 1], by Pillow's bicubic filter in 8 bits, as transformers does."""
         size = (self._side, self._side)
         squares = [

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .. import kernels
 from ..errors import DeviceError
+from ..types import Doubles
 from . import cuda_driver
 from .base import CPU
 from .cuda_array import CudaArray
@@ -60,7 +61,7 @@ class CudaDevice(KernelDevice[CudaArray]):
         """Wait until all work on the stream is done."""
         self.context.synchronize()
 
-    def deviation(self, values: CudaArray) -> npt.NDArray[np.float64]:
+    def deviation(self, values: CudaArray) -> Doubles:
         """See `Device.deviation`; latents are small, so they are copied to the host."""
         return CPU.deviation(values.to_host())
 

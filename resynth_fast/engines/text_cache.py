@@ -7,11 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from ..backends import Arrays
+from ..types import Floats
 
-Outputs = dict[str, npt.NDArray[np.float32]]
+Outputs = dict[str, Floats]
 LIMIT_BYTES = 64 << 20
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from .. import images
-from ..types import Doubles, Integers
+from ..types import Bytes, Doubles, Integers
 from . import metrics
 
 FILE = 7
@@ -20,7 +19,7 @@ NEIGHBOURS = 9
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def facts(path: Path, normalised: npt.NDArray[np.uint8]) -> list[float]:
+def facts(path: Path, normalised: Bytes) -> list[float]:
     """Facts about a readable picture: width, height, format, logarithm of bytes per pixel and mean of the JPEG quantisation tables;
     then the logarithm of bytes per pixel of the normalised picture (S, S, 3) as PNG."""
     with Image.open(path, formats=images.FORMATS) as image:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..attributor import Attributor
 from ..candidates import ScheduledCandidate
@@ -14,7 +13,7 @@ from ..scoring.decision import Decision
 from ..types import Doubles, Integers, Request
 from . import metrics
 
-Counts = npt.NDArray[np.int64]
+Counts = Integers
 References = Sequence[Sequence[Doubles]]
 """For each probe, C arrays (K, d)."""
 

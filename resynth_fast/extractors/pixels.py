@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from resynth_fast.devices.base import CPU, Device
 from resynth_fast.errors import ConfigError, InputError
 from resynth_fast.kernels.preprocess import centre_square
 
-from ..types import Array
+from ..types import Array, Bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +43,12 @@ class PixelRecipe:
         if self.jpeg_quality is not None and not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"jpeg_quality is {self.jpeg_quality}; it must be 1 … 100, or none")
 
-    def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def normalise(self, pixels: Bytes) -> Bytes:
         """See `normalised`, for one picture (H, W, 3) uint8 → (S, S, 3) uint8."""
-        result: npt.NDArray[np.uint8] = self.normalised([pixels])[0]
+        result: Bytes = self.normalised([pixels])[0]
         return result
 
-    def normalised(self, pictures: Sequence[npt.NDArray[np.uint8]] | Array, device: Device[Any] = CPU) -> Array:
+    def normalised(self, pictures: Sequence[Bytes] | Array, device: Device[Any] = CPU) -> Array:
         """n pictures (H, W, 3) uint8 sRGB, on the host or on `device` → (n, S, S, 3) uint8 on `device`, S = working_size.
 
         The centre square without its border is resized (bicubic, antialiased), then goes through JPEG with 4:2:0 chroma.

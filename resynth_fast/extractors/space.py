@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load, save
 
 from .. import plugins
@@ -19,7 +18,7 @@ from ..scoring.calibration import UNCALIBRATED, Calibration
 from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior, no_gallery
 from ..scoring.whitening import Constants, Moment, Whitening, whitening_of
-from ..types import Array, Doubles, Pixels
+from ..types import Array, Doubles, Floats, Pixels
 from . import Extractor
 from .pixels import PixelRecipe
 
@@ -49,13 +48,13 @@ class FeatureSpace:
         """n pictures (H, W, 3) uint8 → (n, d) float64, each independent of the others. BundleError if a feature is not finite."""
         return self.points(self.features(pictures))
 
-    def points(self, features: npt.NDArray[np.float32]) -> Doubles:
+    def points(self, features: Floats) -> Doubles:
         """Scale and whiten `features`: (n, d) → (n, d) float64. Not even a row's last bit depends on the other rows."""
         # One row per call: the order in which BLAS adds up a row depends on the number of rows.
         scaled = self.constants.scaled(features)
         return np.concatenate([self.whitening(row[None]) for row in scaled]) if len(scaled) else scaled
 
-    def features(self, pictures: Sequence[Pixels] | Array, device: Device[Any] = CPU) -> npt.NDArray[np.float32]:
+    def features(self, pictures: Sequence[Pixels] | Array, device: Device[Any] = CPU) -> Floats:
         """n pictures → (n, d) float32, unscaled, as a gallery stores them and constants are fitted on them. BundleError if not finite.
 
         They are computed on `device`, of pictures on the host or of (n, H, W, 3) on the device, and copied to the host (12 kB a

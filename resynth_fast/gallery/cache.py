@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..candidates import Candidate, ScheduledCandidate
 from ..devices.base import CPU, Device
@@ -17,7 +16,7 @@ from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
 from ..options import BOTH, GENERATE
 from ..scoring.gallery_fit import GalleryFit
-from ..types import Pixels, Request
+from ..types import Floats, Integers, Pixels, Request
 from .entry import Entry, ResynthesisKey, pixels_sha256
 from .layout import Layout
 from .store import Gallery
@@ -25,15 +24,13 @@ from .store import Gallery
 CACHE_GROUP = "resyntheses"
 """Group of the resyntheses of probes; it is fitted only if it is named."""
 
-Features = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class CachedResynthesis:
     """A resynthesis in the gallery."""
 
     pixels: Pixels
-    features: Features
+    features: Floats
     """(d,), unscaled, bit-identical to the extracted features"""
 
 
@@ -44,7 +41,7 @@ class ResynthesisCache:
     gallery: Gallery
     origins: Mapping[str, ResynthesisKey]
     """By candidate, the key of its pictures without prompt and seed. Pictures of other candidates are not cached."""
-    rows: npt.NDArray[np.int64] | None = None
+    rows: Integers | None = None
     """Rows that are searched for similar content, those of a fit's snapshot; None: all."""
 
     def get(self, requests: Iterable[Request]) -> dict[Request, CachedResynthesis]:
@@ -53,7 +50,7 @@ class ResynthesisCache:
         features = self.gallery.features([entry.row for entry, _ in cached.values()])
         return {request: CachedResynthesis(pixels, row) for (request, (_, pixels)), row in zip(cached.items(), features, strict=True)}
 
-    def put(self, pictures: Mapping[Request, Pixels], features: Features) -> None:
+    def put(self, pictures: Mapping[Request, Pixels], features: Floats) -> None:
         """Store generated pictures with their features (n, d)."""
         rows = dict(zip(pictures, features, strict=True))
         keys = self._keys(pictures)
@@ -61,9 +58,7 @@ class ResynthesisCache:
             entries = [Entry.resynthesis(request.candidate, pixels_sha256(pictures[request]), key) for request, key in keys.items()]
             self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=CACHE_GROUP, pixels=[pictures[r] for r in keys])
 
-    def similar_content(
-        self, queries: Features, count: int, pictures: Sequence[str], device: Device[Any] = CPU
-    ) -> list[dict[str, Features]]:
+    def similar_content(self, queries: Floats, count: int, pictures: Sequence[str], device: Device[Any] = CPU) -> list[dict[str, Floats]]:
         """For each of `queries` (n, d), by generator, the features (k, d) of the `count` pictures most similar in content.
 
         `pictures`: the SHA-256 of each query's own picture, which is left out. The nearest are taken from every generator

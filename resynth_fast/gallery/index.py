@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .. import files
 from ..errors import BundleError, DeviceError
+from ..types import Floats, Integers
 from .entry import Entry, StoredEntry, origin_from_json, origin_to_json
 
 FILE = "index.sqlite"
@@ -64,7 +65,7 @@ class Record:
             return self.entry
         raise self.entry
 
-    def damage(self, vector: npt.NDArray[Any], norms: npt.NDArray[np.float32] | None = None) -> str | None:
+    def damage(self, vector: npt.NDArray[Any], norms: Floats | None = None) -> str | None:
         """How the record disagrees with its stored `vector` (d,), or with `norms` computed again; None if it does not."""
         if not isinstance(self.entry, StoredEntry):
             return str(self.entry)
@@ -83,9 +84,9 @@ class Record:
 class Facts:
     """Generator and norms of all rows, for searches; a row without an entry has generator -1."""
 
-    generator: npt.NDArray[np.int64]
+    generator: Integers
     """(rows,), keys of `names`"""
-    norms: npt.NDArray[np.float32]
+    norms: Floats
     """(rows, blocks)"""
     names: Mapping[int, str]
     state: tuple[int, int]

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from .. import files
 from ..errors import BundleError, ConfigError
 from ..extractors.space import FeatureSpace
-from ..types import Doubles
+from ..types import Doubles, Floats
 
 SCHEMA_VERSION = 1
 MANIFEST = "gallery.json"
@@ -109,7 +109,7 @@ class Layout:
             )
         return {name: columns[name] for name in names}
 
-    def stored(self, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    def stored(self, features: Floats) -> npt.NDArray[Any]:
         """(n, d) in the gallery's precision; ConfigError if the shape is wrong or a value is not finite."""
         if features.ndim != 2 or features.shape[1] != self.dimension:
             raise ConfigError(f"features have shape {features.shape}; this gallery of {self.name} takes (n, {self.dimension})")
@@ -119,7 +119,7 @@ class Layout:
             raise ConfigError(f"a feature is not finite as {self.storage}; use storage float32, or extract the features again")
         return values
 
-    def norms(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def norms(self, features: npt.NDArray[Any]) -> Floats:
         """(n, d) features → (n, blocks): length of each block after scaling."""
         scaled = (features.astype(np.float64) - self.mean) / self.scale
         return np.stack([np.sqrt((scaled[:, block] ** 2).sum(1)) for _, block in self.columns()], axis=1).astype(np.float32)

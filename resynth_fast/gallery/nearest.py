@@ -1,8 +1,8 @@
 """Search for references of similar content, without labels: the nearest in chosen blocks, by generator.
 
-References are compared by the cosine between scaled features (mean and scale of the extractor). The topk kernel scans the rows as they are
-stored: shift and scale are folded into the queries, and the lengths of the scaled rows, which the index holds, are its
-weights. It returns a few rows more than requested, because float32 may confuse neighbours; their cosines in float64 decide.
+References are compared by the cosine between scaled features (mean and scale of the extractor). The topk kernel scans the
+rows as they are stored: shift and scale are folded into the queries, and the inverse lengths of the scaled rows, from the
+index, are its weights. It returns a few rows more than requested, because float32 may confuse neighbours; their cosines in float64 decide.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from .. import files
 from ..devices.base import CPU, Device
 from ..errors import BundleError, ConfigError, DeviceError
-from ..types import Pixels
+from ..types import Floats, Integers, Pixels
 from . import fits, layout, nearest, pictures
 from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, key_of, pixels_sha256
 from .fits import StoredFit
@@ -60,7 +60,7 @@ class Snapshot:
     sha256: str
     """Hash over the extractor's hash and the key and checksum of every entry, thus over all provenance and every feature."""
     keys: tuple[bytes, ...]
-    rows: npt.NDArray[np.int64]
+    rows: Integers
     generators: tuple[str, ...]
     prompts: tuple[str | None, ...]
 
@@ -148,7 +148,7 @@ class Gallery:
     def add(
         self,
         entries: Sequence[Entry],
-        features: npt.NDArray[np.float32],
+        features: Floats,
         *,
         group: str = GENERAL,
         pixels: Sequence[Pixels | None] | None = None,
@@ -202,18 +202,18 @@ class Gallery:
         """Entries that match all given arguments, the oldest first."""
         return [record.readable() for record in self._index.select(generator, prompt, group, None)]
 
-    def features(self, rows: Iterable[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def features(self, rows: Iterable[int] | Integers) -> Floats:
         """Features (n, d) float32 of entries by row, unscaled and checked; BundleError if one is damaged or missing."""
         _, values = self._checked(np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), np.int64))
         return values.astype(np.float32, copy=False)
 
     def nearest(
         self,
-        queries: npt.NDArray[np.float32],
+        queries: Floats,
         blocks: Sequence[str],
         *,
         per_generator: int = 4,
-        rows: npt.NDArray[np.int64] | None = None,
+        rows: Integers | None = None,
         device: Device[Any] = CPU,
     ) -> list[dict[str, tuple[Neighbour, ...]]]:
         """References of similar content: for each of `queries` (n, d), by generator, those with the highest cosine in `blocks`, scaled.
@@ -313,7 +313,7 @@ class Gallery:
         self._facts = None
         return damaged
 
-    def _checked(self, rows: npt.NDArray[np.int64]) -> tuple[dict[int, Record], npt.NDArray[Any]]:
+    def _checked(self, rows: Integers) -> tuple[dict[int, Record], npt.NDArray[Any]]:
         """Records and stored vectors (n, d) of entries; BundleError if one is damaged or missing."""
         records = self._index.by_row(rows.tolist())
         if missing := [row for row in rows.tolist() if row not in records]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .. import files
 from ..errors import BundleError
+from ..types import Integers
 from .layout import Layout
 
 FOLDER = "vectors"
@@ -74,7 +75,7 @@ class Vectors:
                 mapped = self._maps[name] = np.asarray(np.memmap(self._paths[name], self._layout.dtype, "r", shape=shape))
             return mapped[:rows]
 
-    def read(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def read(self, rows: Integers) -> npt.NDArray[Any]:
         """Vectors (n, d) in the stored precision, without checks; BundleError if a row is beyond the end of a file."""
         values = np.empty((len(rows), self._layout.dimension), self._layout.dtype)
         end = int(rows.max()) + 1 if len(rows) else 0

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
+from ..types import Floats
 from .twins import noise as twin
 
 Word = TypeVar("Word", np.uint32, np.uint64)
@@ -25,13 +26,13 @@ in float64. 2: our own, in float32, within 4e-7 of the exact value. Without the 
 kernel by as little."""
 
 
-def normals(seed: int, call: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def normals(seed: int, call: int, shape: tuple[int, ...]) -> Floats:
     """Standard normals of `shape` for model call `call` (0: the start of the walk) of the picture with `seed`."""
-    row: npt.NDArray[np.float32] = normal_rows([seed], [call], shape)[0]
+    row: Floats = normal_rows([seed], [call], shape)[0]
     return row
 
 
-def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def normal_rows(seeds: Sequence[int], calls: Sequence[int], shape: tuple[int, ...]) -> Floats:
     """Normals (b, *shape): row i is `normals(seeds[i], calls[i], shape)`, bit for bit; rows may be at different calls.
 
     ValueError if a seed is not in [0, 2⁶⁴), a call not in [0, 2³²), or the two differ in number.

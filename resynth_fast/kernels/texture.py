@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import kernels
+from ..types import Bytes, Floats
 from .twins import texture as twin
 
 
-def textures(pictures: npt.NDArray[np.uint8], dimension: int) -> npt.NDArray[np.float32]:
+def textures(pictures: Bytes, dimension: int) -> Floats:
     """(n, S, S, 3) uint8 sRGB → (n, dimension) float32; S is a multiple of 8 in 32 … 4096.
 
     `TextureExtractor` gives the dimension for a side.

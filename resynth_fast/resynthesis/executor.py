@@ -63,8 +63,8 @@ class Executor:
 
         Waves of small networks run side by side, one thread each, and beside the calls of servers. With a `deadline` the
         cheapest waves come first, and no wave begins that would end late by the cost table's forecast: the result has
-        the pictures generated until then. `timer` is measuring stage "generate" around
-        the call; the time of features is moved from there to stage "features".
+        the pictures generated until then. `timer` measures stage "generate" around the call; the time of features is moved from
+        there to stage "features".
         """
         wanted = list(dict.fromkeys(requests))
         deadline = deadline or Deadline()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...devices.kernels import KernelDevice
+from ...types import Doubles
 
 
 class TorchDevice(KernelDevice[Tensor]):
@@ -54,7 +55,7 @@ class TorchDevice(KernelDevice[Tensor]):
         """See `Device.all_finite`."""
         return bool(torch.isfinite(values).all())
 
-    def deviation(self, values: Tensor) -> npt.NDArray[np.float64]:
+    def deviation(self, values: Tensor) -> Doubles:
         """See `Device.deviation`."""
         return self.to_host(values.double().std((1, 2, 3), correction=0))
 

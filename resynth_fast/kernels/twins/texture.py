@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ...types import Bytes, Doubles
+from ...types import Bytes, Doubles, Floats
 
 Ints = npt.NDArray[np.int32]
 Number = TypeVar("Number", Ints, Doubles)
@@ -47,7 +47,7 @@ class Planes:
         return cls(rgb=rgb, luma=luma, ycc=ycc, half=_halve(luma))
 
 
-def describe(pixels: Bytes) -> dict[str, npt.NDArray[np.float32]]:
+def describe(pixels: Bytes) -> dict[str, Floats]:
     """(S, S, 3) uint8 sRGB, S a multiple of 8 of at least 32 -> block name -> (k,) float32, in the order of BLOCKS."""
     planes = Planes.of(pixels)
     return {name: block(planes).astype(np.float32) for name, block in BLOCKS.items()}

@@ -41,7 +41,7 @@ def _why_no_gpu() -> str | None:
 
 
 @pytest.fixture(scope="module", params=[*(kernels.native.supported_isas() if kernels.compiled() else []), "reference"])
-def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+def every_isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run each test with every instruction set forced, and as without the extension."""
     native, before = kernels.native, kernels.isa()
     with pytest.MonkeyPatch.context() as patch:

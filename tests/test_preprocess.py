@@ -17,7 +17,7 @@ SIDES = (1, 7, 31, 33, 65, 97)
 KINDS = ("noise", "black and white", "constant", "smooth")
 ATOL = 1e-6  # of float32 values of about 1
 
-pytestmark = pytest.mark.usefixtures("every_backend")
+pytestmark = pytest.mark.usefixtures("every_isa")
 
 
 def picture(kind: str, height: int, width: int, seed: int) -> np.ndarray:

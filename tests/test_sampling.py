@@ -12,7 +12,7 @@ from resynth_fast.errors import BundleError
 from resynth_fast.sampling import walk
 from resynth_fast.types import Floats
 
-pytestmark = pytest.mark.usefixtures("every_backend")
+pytestmark = pytest.mark.usefixtures("every_isa")
 
 
 def table(rows: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> StepTable:

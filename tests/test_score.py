@@ -21,7 +21,7 @@ RTOL = 1e-10  # of float64 sums in another order
 
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
-pytestmark = pytest.mark.usefixtures("every_backend")
+pytestmark = pytest.mark.usefixtures("every_isa")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +295,7 @@ def cuda(emulated_cuda: Callable[[str], Emulation]) -> Emulation:
     return emulated_cuda("score")
 
 
-@pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
+@pytest.mark.parametrize("every_isa", ["reference"], indirect=True)
 @pytest.mark.parametrize("prior", ["none", "one", "each"])
 @pytest.mark.parametrize("given_content", [False, True])
 def test_the_cuda_source_matches_the_twin(cuda: Emulation, prior: str, given_content: bool) -> None:
@@ -304,7 +304,7 @@ def test_the_cuda_source_matches_the_twin(cuda: Emulation, prior: str, given_con
         assert_close(emulated(cuda, problem), problem(of=twin.score))
 
 
-@pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
+@pytest.mark.parametrize("every_isa", ["reference"], indirect=True)
 def test_the_cuda_source_gives_the_same_bits_to_a_probe_alone(cuda: Emulation) -> None:
     problem = make(5, [[2, 0, 5], [1, 3, 2]], 97, points=2, prior="each")
     together, alone = emulated(cuda, problem), emulated(cuda, problem.only(1))
@@ -312,7 +312,7 @@ def test_the_cuda_source_gives_the_same_bits_to_a_probe_alone(cuda: Emulation) -
     np.testing.assert_array_equal(together.consistency[1], alone.consistency[0])
 
 
-@pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
+@pytest.mark.parametrize("every_isa", ["reference"], indirect=True)
 def test_the_cuda_source_makes_nan_of_what_is_out_of_range(cuda: Emulation) -> None:
     problem = make(6, [[2, 1]], 33)
     for changes in (
@@ -328,7 +328,7 @@ def test_the_cuda_source_makes_nan_of_what_is_out_of_range(cuda: Emulation) -> N
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("every_backend", ["reference"], indirect=True)
+@pytest.mark.parametrize("every_isa", ["reference"], indirect=True)
 @pytest.mark.parametrize("prior", ["none", "one", "each"])
 def test_cuda_matches_the_twin(prior: str) -> None:
     torch = pytest.importorskip("torch")

@@ -21,7 +21,7 @@ DIMENSIONS = (1, 7, 31, 33, 65, 97, 768)
 REDUCES: tuple[Reduce, ...] = ("max", "mean")
 ATOL = 2e-6  # of a float32 cosine
 
-pytestmark = pytest.mark.usefixtures("every_backend")
+pytestmark = pytest.mark.usefixtures("every_isa")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ EPSILON = 2.0**-24
 
 Floats = NDArray[np.float32]
 
-pytestmark = pytest.mark.usefixtures("every_backend")
+pytestmark = pytest.mark.usefixtures("every_isa")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +105,15 @@ def test_matches_the_twin(problem: Problem) -> None:
     assert_matches_twin(problem)
 
 
-def test_every_instruction_set_gives_the_same_bits(every_backend: str) -> None:
-    if every_backend == "reference":
+def test_every_instruction_set_gives_the_same_bits(every_isa: str) -> None:
+    if every_isa == "reference":
         pytest.skip("the twin rounds otherwise")
     for seed, size in enumerate((*SIZES, 1000)):
         problem = make(seed, 3, size, 3, 3, True, True, True)
         found = problem()
         _native.force_isa("serial")
         plain = problem()
-        _native.force_isa(every_backend)
+        _native.force_isa(every_isa)
         for name, values in found.items():
             assert values.tobytes() == plain[name].tobytes()
 
@@ -208,9 +208,9 @@ def test_rows_may_have_any_shape() -> None:
     assert (x == 2).all()
 
 
-def test_torch_tensors_pass_without_a_copy(every_backend: str) -> None:
+def test_torch_tensors_pass_without_a_copy(every_isa: str) -> None:
     torch = pytest.importorskip("torch")
-    if every_backend == "reference":
+    if every_isa == "reference":
         pytest.skip("the twin takes NumPy arrays")
     x, m = torch.ones(2, 4, 3), torch.full((2, 4, 3), 5.0)
     step(weights(2), [x], [m], out=x)
@@ -312,8 +312,8 @@ def emulated(emulated_cuda: Callable[[str], Emulation]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 33, 97, 256, 1025])
-def test_emulated_cuda_gives_the_same_bits(emulated: Callable[..., None], every_backend: str, size: int) -> None:
-    if every_backend == "reference":
+def test_emulated_cuda_gives_the_same_bits(emulated: Callable[..., None], every_isa: str, size: int) -> None:
+    if every_isa == "reference":
         pytest.skip("the twin rounds otherwise")
     for guided, noisy, keep in ((True, True, True), (False, False, False)):
         problem = make(size, 2, size, 3, 2, guided, noisy, keep)
@@ -322,8 +322,8 @@ def test_emulated_cuda_gives_the_same_bits(emulated: Callable[..., None], every_
             assert found[name].tobytes() == values.tobytes()
 
 
-def test_emulated_cuda_reads_the_weight_of_an_absent_array_as_zero(emulated: Callable[..., None], every_backend: str) -> None:
-    if every_backend == "reference":
+def test_emulated_cuda_reads_the_weight_of_an_absent_array_as_zero(emulated: Callable[..., None], every_isa: str) -> None:
+    if every_isa == "reference":
         pytest.skip("the twin rounds otherwise")
     problem = make(0, 2, 33, 1, 1, False, False, False)
     want = problem()["out"]
@@ -332,11 +332,11 @@ def test_emulated_cuda_reads_the_weight_of_an_absent_array_as_zero(emulated: Cal
 
 
 @pytest.mark.gpu
-def test_cuda_gives_the_same_bits(every_backend: str) -> None:
+def test_cuda_gives_the_same_bits(every_isa: str) -> None:
     torch = pytest.importorskip("torch")
     from resynth_fast.kernels import _cuda
 
-    if every_backend == "reference":
+    if every_isa == "reference":
         pytest.skip("the twin rounds otherwise")
     for size in (1, 33, 1025, 65536):
         problem = make(size, 3, size, 3, 2, True, True, True)

@@ -21,7 +21,7 @@ SIZES = [32, 40, 64, 72, 256]
 UNIT_ROWS = {"srm": 125, "srm_half": 125, "lbp": 256, "chroma": 81}  # square roots of frequencies
 ATOL = 2e-6  # of a float32 that a double was rounded to: a unit in its last place, as all are below 16
 
-pytestmark = pytest.mark.usefixtures("every_backend")
+pytestmark = pytest.mark.usefixtures("every_isa")
 
 
 def noise(side: int = 64, seed: int = 0) -> np.ndarray:

@@ -23,7 +23,7 @@ DIMENSIONS = (1, 7, 31, 33, 64, 65, 97, 768)
 STORAGES = ("float32", "float16")
 RTOL = 4e-6  # of a float32 sum, in units of the product of the norms
 
-pytestmark = pytest.mark.usefixtures("every_backend")
+pytestmark = pytest.mark.usefixtures("every_isa")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,8 +52,10 @@ class Attributor:
         features = FeatureExtraction(space, pool)
         self.prepare = Preparation(captioner, features, pool, self.options)
         self.references = ReferenceBuilder(self.candidates, captioner, features, pool, self.options, cache)
-        self.judge = Judge(space.calibration, space.whitening.within_trace, space.prior(list(self.candidates)), self.options)
-        self.evidence = Evidence(self.candidates, captioner, space, pool, self.options)
+        calibration = self.references.calibration
+        identities = tuple(candidate.sha256 for candidate in candidates)
+        self.judge = Judge(calibration, space.whitening.within_trace, space.prior(list(self.candidates)), self.options, identities)
+        self.evidence = Evidence(self.candidates, captioner, space, calibration, pool, self.options)
 
     @classmethod
     def open(

@@ -16,6 +16,7 @@ from .resynthesis.preparation import PreparedProbes
 from .resynthesis.race import REACH
 from .resynthesis.references import ProbeReferences
 from .scoring import calibration
+from .scoring.calibration import Calibration
 from .scoring.decision import Decision
 from .types import CandidateEvidence, PreparedProbe, Verdict
 
@@ -24,11 +25,18 @@ class Evidence:
     """Writes the verdicts of one attributor."""
 
     def __init__(
-        self, candidates: Mapping[str, Candidate], captioner: Captioner, space: FeatureSpace, pool: EnginePool, options: Options
+        self,
+        candidates: Mapping[str, Candidate],
+        captioner: Captioner,
+        space: FeatureSpace,
+        calibration: Calibration,
+        pool: EnginePool,
+        options: Options,
     ) -> None:
         self.candidates = candidates
         self.captioner = captioner
         self.space = space
+        self.calibration = calibration
         self.pool = pool
         self.options = options
 
@@ -47,9 +55,15 @@ class Evidence:
         # A candidate without references can be neither named nor excluded, so no other one is named either.
         candidates = tuple(self._candidate(i, references, decision) for i in decision.order)
         first = candidates[0]
-        status = decision.status if references.complete or decision.status == "unknown" else "inconclusive"
+        reason = decision.reason
+        if references.similar_content:
+            reason = reason or "Gallery pictures of similar content were the references, for which nothing is calibrated"
+        if missing := [name for name, count in references.counts.items() if not count]:
+            reason = reason or f"Time ran out before {missing[0]} had a picture, so it is not excluded"
+        status = "inconclusive" if reason and decision.status == "attributed" else decision.status
         return Verdict(
             status=status,
+            reason=reason,
             label=first.name if status == "attributed" else None,
             family=first.family if status == "attributed" else None,
             probability=first.probability,
@@ -85,7 +99,7 @@ class Evidence:
             "recipe": self.recipe,
             "gallery_per_candidate": min(fit.pictures_of(list(self.candidates))) if fit else 0,
             "fit_sha256": fit.sha256 if fit else None,
-            "calibration": self.space.calibration.source,
+            "calibration": self.calibration.source,
         }
 
     def _candidate(self, index: int, references: ProbeReferences, decision: Decision) -> CandidateEvidence:
@@ -129,7 +143,7 @@ class Evidence:
             yield "one answer for all pictures of this call, which were declared to come from one generator"
         yield from self.pool.fallbacks
         most = max(references.counts.values(), default=0) or self.options.references
-        yield from calibration.warnings(self.space.calibration, most, self.options.steps)
+        yield from calibration.warnings(self.calibration, most, self.options.steps)
         for candidate in self.candidates.values():
             yield from candidate.warnings
         yield from references.warnings

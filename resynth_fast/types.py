@@ -142,8 +142,10 @@ class Verdict:
     """
 
     status: Status
-    """attributed: the first candidate is named. inconclusive: no candidate is likely enough, or mild changes of the picture
-    change the first one. unknown: the probe is less like the candidates' pictures than these are like each other."""
+    """attributed: the first candidate is named. inconclusive: none may be named, as `reason` says. unknown: the probe is less like
+    the candidates' pictures than these are like each other."""
+    reason: str
+    """Why no candidate is named, in one sentence; "" if one is."""
     label: str | None
     """Name of the first candidate; None unless `status` is "attributed"."""
     family: str | None

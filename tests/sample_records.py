@@ -30,6 +30,7 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
             "consistency": 0.71,
             "credible_set": [first],
             "summary": words or f"Most consistent with {first}",
+            "reason": "" if attributed else "The first two candidates explain the picture equally well",
         },
         "candidates": [
             {"name": name, "family": family, "bundle": sha256(name), "score": -4.0 - i, "probability": probability, "resyntheses": 2}
@@ -64,7 +65,8 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
 
 
 def failed() -> dict[str, Any]:
-    verdict = dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency")) | {"credible_set": [], "summary": ""}
+    empty = dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency"))
+    verdict = empty | {"credible_set": [], "summary": "", "reason": ""}
     return {
         "schema_version": 2,
         "input": {"path": "inbox/broken.png", "sha256": None, "format": None, "size": None},

@@ -69,7 +69,11 @@ def page(*records: dict[str, Any]) -> Page:
     ("status", "words", "said"),
     [
         ("attributed", "Most consistent with zoo-flux", ["Most consistent with zoo-flux", "Strong support for zoo-flux"]),
-        ("inconclusive", "Inconclusive: zoo-sd or zoo-sd-twin", ["Inconclusive: zoo-sd or zoo-sd-twin"]),
+        (
+            "inconclusive",
+            "Inconclusive: zoo-sd or zoo-sd-twin",
+            ["Inconclusive: zoo-sd or zoo-sd-twin", "The first two candidates explain the picture equally well."],
+        ),
         (
             "unknown",
             "None of the candidates: even zoo-flux is less consistent with it than its own pictures are",

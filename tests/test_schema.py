@@ -41,6 +41,7 @@ def verdict(status: Status) -> Verdict:
     )
     return Verdict(
         status=status,
+        reason="" if attributed else "No candidate is likelier than all others together",
         label="a" if attributed else None,
         family="f" if attributed else None,
         probability=0.75,
@@ -221,6 +222,7 @@ def test_timing_metadata_and_provenance_may_grow(level: str) -> None:
         (("verdict", "probability"), None),
         (("verdict", "credible_set"), []),
         (("verdict", "summary"), ""),
+        (("verdict", "reason"), "a candidate is named in spite of it"),
         (("candidates",), []),
         (("candidates", 0, "bundle"), "not a hash"),
         (("candidates", 0, "score"), "-1"),

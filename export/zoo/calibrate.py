@@ -16,14 +16,13 @@ from resynth_fast.attributor import Attributor
 from resynth_fast.candidates import ScheduledCandidate, find
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.evaluation import calibrate as calibration
 from resynth_fast.evaluation.zoo import generate_probes, reference_points
 from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.images import perturbations
 from resynth_fast.options import Options
-from resynth_fast.scoring.calibration import Calibration
+from resynth_fast.scoring.calibration import Calibration, fit_point
 from resynth_fast.scoring.score import score
 from resynth_fast.scoring.whitening import fit_constants
 from resynth_fast.types import Doubles, Pixels
@@ -79,7 +78,7 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         for count in REFERENCES:
             references = [[resynthesised[text, candidate.name][:count] for candidate in candidates] for text in written]
             scores, consistency = (values[:, 0] for values in score(own[:, None], references, within_trace=within_trace))
-            points.append(calibration.point(count, steps, scores, consistency, truth))
+            points.append(fit_point(count, steps, scores, consistency, truth))
             hits[f"{count} references, {steps} steps"] = float(np.mean(scores.argmax(1) == truth))
     fitted = Calibration(tuple(points), f"{probes} zoo probes of training captions")
     fields = {

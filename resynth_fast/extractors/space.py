@@ -72,13 +72,16 @@ class FeatureSpace:
         return self.fit.prior(self.whitening, candidates)
 
     def fitted(self, fit: GalleryFit) -> FeatureSpace:
-        """This space with the whitening, calibration and prior of a gallery's fit. ConfigError if it was fitted on another extractor."""
+        """This space with the whitening, calibration and prior of a gallery's fit; uncalibrated if the fit is.
+
+        ConfigError if it was fitted on another extractor.
+        """
         if fit.extractor != self.sha256:
             raise ConfigError(
                 f"the gallery was fitted with extractor {fit.extractor[:12]}…, "
                 f"this run uses {self.name} ({self.sha256[:12]}…); choose the gallery or the extractor that belongs to it"
             )
-        return replace(self, whitening=fit.whitening(self.constants), calibration=fit.calibration or self.calibration, fit=fit)
+        return replace(self, whitening=fit.whitening(self.constants), calibration=fit.calibration or UNCALIBRATED, fit=fit)
 
 
 def space(

@@ -35,6 +35,7 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
             "consistency": verdict.consistency,
             "credible_set": list(verdict.credible_set),
             "summary": summary(verdict),
+            "reason": verdict.reason,
         },
         "candidates": [_candidate(candidate) for candidate in verdict.candidates],
         "evidence": {
@@ -63,6 +64,7 @@ def failed(path: str, error: ResynthError) -> Record:
             **dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency")),
             "credible_set": [],
             "summary": "",
+            "reason": "",
         },
         "candidates": [],
         "evidence": {"caption": None, "captioner": None, "seeds": [], "steps": None, "extractor": None, "tap": None},
@@ -83,10 +85,9 @@ def summary(verdict: Verdict) -> str:
         return f"Most consistent with {first}"
     if verdict.status == "unknown":
         return f"None of the candidates: even {first} is less consistent with it than its own pictures are"
-    rivals = " or ".join(verdict.credible_set)
     if len(verdict.credible_set) < 2:
-        return f"Inconclusive: {rivals} comes first, but not under mild changes of the picture"
-    return f"Inconclusive: {rivals}"
+        return f"Inconclusive: {first} comes first, but may not be named"
+    return f"Inconclusive: {' or '.join(verdict.credible_set)}"
 
 
 def _candidate(candidate: CandidateEvidence) -> Record:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .record import Record, document
 
-_CSV_COLUMNS = ("path", "status", "label", "family", "probability", "margin", "consistency", "caption", "warnings", "error")
+_CSV_COLUMNS = ("path", "status", "label", "family", "probability", "margin", "consistency", "reason", "caption", "warnings", "error")
 
 
 def table_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -59,11 +59,11 @@ def _table(records: Iterable[Record]) -> Iterator[str]:
     for record in records:
         verdict, error = record["verdict"], record["error"]
         if error:
-            rows.append([record["input"]["path"], "error", error["message"]])
+            rows.append([record["input"]["path"], "error", error["message"], ""])
         else:
             probabilities = ", ".join(f"{c['name']} {c['probability']:.2f}" for c in record["candidates"])
-            rows.append([record["input"]["path"], verdict["summary"], probabilities])
-    yield from table_lines(["picture", "verdict", "probabilities"], rows)
+            rows.append([record["input"]["path"], verdict["summary"], probabilities, verdict["reason"]])
+    yield from table_lines(["picture", "verdict", "probabilities", "reason"], rows)
 
 
 FORMATS: dict[str, Callable[[Iterable[Record]], Iterator[str]]] = {"table": _table, "json": _json, "jsonl": _json_lines, "csv": _csv}

@@ -17,6 +17,7 @@ from ..captioners import Captioner
 from ..engines.pool import EnginePool
 from ..errors import ConfigError
 from ..options import GENERATE, LOOK_UP, Options
+from ..scoring.calibration import UNCALIBRATED
 from ..scoring.prior import Prior
 from ..types import Doubles, PreparedProbe, Request, Resynthesis
 from .executor import Executor
@@ -86,6 +87,8 @@ class ReferenceBuilder:
         self.space = features.space
         self.options = options
         self.cache = cache
+        self.calibration = UNCALIBRATED if self.exemplars.sources else self.space.calibration
+        """What scores by these references are judged by."""
         _check(
             options,
             list(candidates),
@@ -117,7 +120,7 @@ class ReferenceBuilder:
             names=tuple(costs),
             seeds=self.options.seeds,
             within_trace=self.space.whitening.within_trace,
-            calibrated=lambda count: self.space.calibration.at(count, self.options.steps),
+            calibrated=lambda count: self.calibration.at(count, self.options.steps),
             costs=np.array(list(costs.values())),
             reach=REACH if self.options.race else inf,
             max_pictures=self.options.max_pictures,

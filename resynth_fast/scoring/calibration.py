@@ -1,19 +1,31 @@
-"""Temperatures and thresholds that turn scores into probabilities and statuses, by number of references and steps."""
+"""Temperatures and thresholds that turn scores into probabilities and statuses, by number of references and steps. Pure, float64."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import BundleError
+from ..types import Doubles
+from .score import fit_temperature, probabilities
 
 DEFAULT_TEMPERATURE = 4.5
 """Temperature of an extractor that was never calibrated, measured with middle layers of CLIP ViT-B/16 and 1, 2 and 4 references (3.5 … 5).
 
 Other extractors have other temperatures (the zoo's descriptor without weights 1 … 1.4), so only the probabilities of a
 calibrated extractor are reliable."""
+FALSE_UNKNOWNS = 0.05
+"""Share of the candidates' own pictures that the threshold calls unknown."""
+FALSE_NAMES = 0.05
+"""Share of calibration probes, at most, for which a candidate is named that is not their source."""
+ATTRIBUTED_FROM = 0.5
+"""Least probability at which a candidate may be named: it must be likelier than all others together."""
+NEVER = 2.0
+"""An `attributed_from` that no probability reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,13 @@ class CalibrationPoint:
     temperature: float
     unknown_below: float
     """Consistency below which a picture is called unknown: 5 % of the candidates' own pictures are below it."""
+    attributed_from: float = ATTRIBUTED_FROM
+    """Least probability of a named candidate, from 0.5; above 1 none is ever named."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.temperature, self.unknown_below, self.attributed_from)
+        if not all(map(math.isfinite, numbers)) or self.temperature <= 0 or self.attributed_from < ATTRIBUTED_FROM:
+            raise ValueError(f"temperature, unknown_below, attributed_from are {numbers}; the first must be above 0, the last 0.5 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +53,65 @@ class Calibration:
 
     points: tuple[CalibrationPoint, ...]
     source: str
+    measured: bool = True
+    """False: the points are defaults, by which candidates are ranked and none is named."""
 
     def at(self, references: int, steps: int) -> CalibrationPoint:
         """The nearest point: in references first, then in steps, both by ratio."""
         return min(self.points, key=lambda p: (_ratio(p.references, references), _ratio(p.steps, steps)))
 
     def to_json(self) -> dict[str, Any]:
-        return {"points": [asdict(point) for point in self.points], "source": self.source}
+        return {"points": [asdict(point) for point in self.points], "source": self.source, "measured": self.measured}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: str) -> Calibration:
-        """BundleError if a field is missing or not finite."""
+        """BundleError if a field is missing or out of range.
+
+        Earlier versions did not write `measured`: there, points that call no picture unknown are the defaults.
+        """
         try:
             points = tuple(CalibrationPoint(**point) for point in entry["points"])
-            if not points or not all(math.isfinite(p.temperature) and p.temperature > 0 and math.isfinite(p.unknown_below) for p in points):
-                raise ValueError("a temperature or a threshold is not finite, or there is none")
-            return cls(points, str(entry["source"]))
+            measured = entry.get("measured", any(point.unknown_below > NO_THRESHOLD for point in points))
+            if not points or not isinstance(measured, bool):
+                raise ValueError("there is no point, or measured is neither true nor false")
+            return cls(points, str(entry["source"]), measured)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{where}: calibration is broken ({error!r}); make it again") from error
 
 
-UNCALIBRATED = Calibration((CalibrationPoint(1, 0, DEFAULT_TEMPERATURE, -1.0),), "none: stored default, no picture is called unknown")
+NO_THRESHOLD = -1.0
+"""An `unknown_below` that no consistency reaches."""
+UNCALIBRATED = Calibration(
+    (CalibrationPoint(1, 0, DEFAULT_TEMPERATURE, NO_THRESHOLD),), "none: candidates are ranked, none is named", measured=False
+)
+
+
+def fit_point(
+    references: int, steps: int, scores: Sequence[Doubles] | Doubles, consistency: Sequence[float] | Doubles, truth: Iterable[int]
+) -> CalibrationPoint:
+    """The point for scores (m, C) and consistencies (m,) of probes by the candidates `truth` (m,).
+
+    Of m + 1 probes, the m given and the next, at most the share FALSE_NAMES is named wrongly if the next is counted as an error:
+    conformal risk control (Angelopoulos, Bates, Fisch, Lei & Schuster, ICLR 2024). Fewer than 19 probes allow no candidate to be named.
+    """
+    labels = np.array([int(t) for t in truth])
+    temperature = fit_temperature(list(scores), labels.tolist())
+    unknown_below = float(np.quantile(consistency, FALSE_UNKNOWNS))
+    probability = np.stack([probabilities(row, temperature) for row in scores])
+    wrong = (probability.argmax(1) != labels) & (np.asarray(consistency) >= unknown_below)
+    highest = np.sort(probability.max(1)[wrong])[::-1]
+    allowed = math.floor(FALSE_NAMES * (len(labels) + 1) + 1e-9) - 1
+    if allowed < 0:
+        threshold = NEVER
+    else:  # just above the first probability at which there would be one error too many
+        threshold = ATTRIBUTED_FROM if len(highest) <= allowed else max(ATTRIBUTED_FROM, float(np.nextafter(highest[allowed], NEVER)))
+    return CalibrationPoint(references, steps, temperature, unknown_below, threshold)
 
 
 def warnings(calibration: Calibration, references: int, steps: int) -> Sequence[str]:
     """A warning if no point was measured with these numbers of references and steps."""
+    if not calibration.measured:
+        return ("probabilities are not calibrated: they order the candidates, and say no more",)
     point = calibration.at(references, steps)
     if (point.references, point.steps or steps) == (references, steps):
         return ()

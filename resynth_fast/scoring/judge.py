@@ -10,7 +10,7 @@ import numpy as np
 from ..kernels.similarity import Scores
 from ..options import Options
 from ..types import Doubles
-from .calibration import Calibration, CalibrationPoint
+from .calibration import Calibration
 from .decision import Decision, decide
 from .prior import Prior, batch_priors
 from .score import score
@@ -25,6 +25,8 @@ class Judge:
     prior: Prior
     """Prior of the candidates that holds for every probe without one of its own."""
     options: Options
+    identities: tuple[str, ...] = ()
+    """SHA-256 of each candidate: two of the same are one source."""
 
     def __call__(
         self,
@@ -43,9 +45,10 @@ class Judge:
         whitened = np.array([[point, *copies] for point, copies in zip(points, perturbed, strict=True)])
         scored = score(whitened, references, priors, self.within_trace)
         if self.options.same_source:
-            return [decide(scored, self._at(references[0]))] * len(points)
+            return [self._decide(scored, references[0])] * len(points)
         rows = [Scores(scored.scores[i : i + 1], scored.consistency[i : i + 1]) for i in range(len(points))]
-        return [decide(row, self._at(own)) for row, own in zip(rows, references, strict=True)]
+        return [self._decide(row, own) for row, own in zip(rows, references, strict=True)]
 
-    def _at(self, references: Sequence[Doubles]) -> CalibrationPoint:
-        return self.calibration.at(max(map(len, references)), self.options.steps)
+    def _decide(self, judged: Scores, references: Sequence[Doubles]) -> Decision:
+        point = self.calibration.at(max(map(len, references)), self.options.steps)
+        return decide(judged, point, measured=self.calibration.measured, identities=self.identities)

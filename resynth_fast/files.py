@@ -1,15 +1,25 @@
-"""Atomic, durable files: a reader finds the old content, the new content or no file, also after a crash or a power cut."""
+"""Atomic, durable files: a reader finds the old content, the new content or no file, also after a crash or a power cut.
+
+Also arrays as bytes: only this module writes and reads the safetensors format from NumPy.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
 from .errors import ConfigError, DeviceError, ResynthError
+
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @contextmanager
@@ -66,3 +76,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def pack_arrays(arrays: Arrays, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of `arrays` by name, of any memory layout and byte order, and of `metadata`.
+
+    safetensors writes the memory of an array as if its rows stood one after the other, without a look at its strides: a
+    transposed array would come back as other numbers. So it gets a copy in that order.
+    """
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}  # a scalar stays one
+    return save(contiguous, metadata=dict(metadata) if metadata else None)
+
+
+def unpack_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays in `content`. ValueError if it is no safetensors file, or holds a type that NumPy lacks."""
+    try:
+        return load(content)
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"no safetensors file that NumPy can read ({error})") from error

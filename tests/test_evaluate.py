@@ -201,12 +201,21 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache_folder: Path, tmp_path: Path)
     text = Page((tmp_path / "index.html").read_text()).text
     for shown in ("captions: random", "Effect of the caption", "zoo-sd-twin", "Probes of a withheld generator (1)"):
         assert shown in text
-    with pytest.raises(ConfigError, match="zoo: has only closed"):
+    with pytest.raises(ConfigError, match="zoo: has closed and robustness"):
         evaluate("zoo:", cache_folder, "--protocol", "open")
     with pytest.raises(ConfigError, match="--race is for zoo:"):
         evaluate(tmp_path, cache_folder, "--race")
-    with pytest.raises(ConfigError, match=r"'gallery': --without, .* are for datasets in a folder"):
+    with pytest.raises(ConfigError, match=r"'gallery': --without and --leave-out are for datasets in a folder"):
         evaluate("zoo:", cache_folder, "--without", "gallery")
+
+
+def test_zoo_probes_are_judged_after_each_degradation(cache_folder: Path) -> None:
+    asked = ["--protocol", "robustness", "--degradation", "jpeg-50", "--degradation", "noise-200"]
+    result = evaluate("zoo:", cache_folder, "--probes", 12, "--references", 1, "--steps", 4, "--probe-steps", 4, *asked)
+    clean, (jpeg, noise) = result["accuracy"]["balanced"], result["robustness"]
+    assert [jpeg["degradation"], noise["degradation"]] == ["jpeg-50", "noise-200"]
+    assert noise["balanced"] < min(clean, jpeg["balanced"])  # nothing is left of the pictures
+    assert {"auroc", "ci95", "nll", "status"} <= set(jpeg)
 
 
 def test_racing_is_reported_beside_the_exhaustive_run(cache_folder: Path, tmp_path: Path) -> None:

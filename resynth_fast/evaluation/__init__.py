@@ -27,18 +27,25 @@ def of_zoo(
     seed: int,
     together: int,
     race: bool,
+    degradations: Sequence[str],
     backend: str,
     threads: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The result on probes that the embedded zoo generates from held-out captions; `race`: judged with and without racing."""
+    """The result on probes that the embedded zoo generates from held-out captions.
+
+    `race`: judged with and without racing; `degradations`: judged after each of them too.
+    """
     from ..attributor import Attributor
+    from ..images import perturbations
     from . import zoo
 
     if recipe not in ("one-shot", "together"):
         raise ConfigError(f"--recipe is {recipe!r}; zoo: has no gallery, so it must be one-shot or together")
     if together:
         raise ConfigError(f"--together is {together}; with zoo: all probes share their resyntheses, leave it out")
+    for name in degradations:
+        perturbations.perturbation(name)
     attributor = Attributor.open(
         [ZOO],
         extractor=extractor,
@@ -50,7 +57,7 @@ def of_zoo(
         together=recipe == "together",
         race=race,
     )
-    return zoo.evaluate(attributor, probes=probes, seed=seed, probe_steps=probe_steps, progress=progress)
+    return zoo.evaluate(attributor, probes=probes, seed=seed, probe_steps=probe_steps, degradations=degradations, progress=progress)
 
 
 def of_folder(

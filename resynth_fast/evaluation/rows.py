@@ -26,7 +26,8 @@ def of(result: dict[str, Any]) -> list[Row]:
         } | {name: figures.get(name) for name in ("top3", "nll", "ece", "gain_per_picture", "auroc")}
 
     if "conditions" in result:
-        return [row(f"captions: {name}", figures) for name, figures in result["conditions"].items()]
+        rows = [row(f"captions: {name}", figures) for name, figures in result["conditions"].items()]
+        return rows + [row(figures["degradation"], figures) for figures in result.get("robustness", ())]
     rows = [row("one-shot, no gallery", result["no_gallery"])] if "no_gallery" in result else []
     rows += [row(result["recipe"], {**result, **result["accuracy"], "auroc": result["auroc_unknown"]})]
     for figures in result.get("robustness", ()):

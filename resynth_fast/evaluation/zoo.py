@@ -97,8 +97,7 @@ class CaptionJudge:
     """Judges the same probes with different captions; the resyntheses of a caption are generated once."""
 
     def __init__(self, attributor: Attributor, probes: Sequence[DescribedProbe], progress: Progress) -> None:
-        self.attributor, self.progress = attributor, progress
-        self.points, self.copies = [probe.point for probe in probes], [probe.copies for probe in probes]
+        self.attributor, self.probes, self.progress = attributor, probes, progress
         self._resyntheses: dict[tuple[str, str], Doubles] = {}
 
     def references(self, captions: Sequence[str]) -> list[list[Doubles]]:
@@ -111,21 +110,33 @@ class CaptionJudge:
 
     def __call__(self, captions: Sequence[str]) -> list[Decision]:
         """One decision per probe, with the caption of the same position."""
-        return self.attributor.judge(captions, self.points, self.copies, self.references(captions))
+        return self._judge(self.probes, captions)
+
+    def judged(self, probes: Sequence[DescribedProbe]) -> list[Decision]:
+        """One decision for each of `probes`, with the caption by the captioner."""
+        return self._judge(probes, [probe.written for probe in probes])
 
     def race(self, captions: Sequence[str]) -> tuple[list[Decision], racing.Counts]:
         """Decisions with racing, and how many references (n, C) each race takes."""
-        references = self.references(captions)
-        counts = racing.race(self.attributor, captions, self.points, references)
-        return racing.judged(self.attributor, captions, self.points, self.copies, references, counts), counts
+        references, points = self.references(captions), [probe.point for probe in self.probes]
+        counts = racing.race(self.attributor, captions, points, references)
+        copies = [probe.copies for probe in self.probes]
+        return racing.judged(self.attributor, captions, points, copies, references, counts), counts
+
+    def _judge(self, probes: Sequence[DescribedProbe], captions: Sequence[str]) -> list[Decision]:
+        points, copies = [probe.point for probe in probes], [probe.copies for probe in probes]
+        return self.attributor.judge(captions, points, copies, self.references(captions))
 
 
-def evaluate(attributor: Attributor, *, probes: int, seed: int, probe_steps: int, progress: Progress = silent) -> dict[str, Any]:
+def evaluate(
+    attributor: Attributor, *, probes: int, seed: int, probe_steps: int, degradations: Sequence[str] = (), progress: Progress = silent
+) -> dict[str, Any]:
     """Generate `probes` pictures by the candidates (and a quarter as many by the withheld generators) and attribute them.
 
     Every probe is judged with four captions: the captioner's (which `resynth attribute` uses), the true one (an upper
     bound), the caption of another probe that shares most words with it, and any other probe's (which shows what is left
-    without caption). An attributor that races is judged without and with racing, on the same pictures.
+    without caption). An attributor that races is judged without and with racing, on the same pictures. With `degradations`
+    (protocol robustness) the same probes are also judged after each of them, by the caption of the degraded picture.
     """
     known, unknown = _generate(attributor, probes, seed, probe_steps)
     everything = [*known, *unknown]
@@ -133,7 +144,7 @@ def evaluate(attributor: Attributor, *, probes: int, seed: int, probe_steps: int
     described = _describe(attributor, everything)
     judge = CaptionJudge(attributor, described, progress)
     written, true = [probe.written for probe in described], [probe.caption for probe in everything]
-    decisions = {"tagger": judge(written)}
+    decisions = {"tagger": judge.judged(described)}
     seconds = time.perf_counter() - start  # the time of an attribution; the other captions belong to the evaluation alone
     decisions |= {"true": judge(true), "nearest": judge(_nearest(true)), "random": judge([*true[1:], true[0]])}
     race = {}
@@ -141,8 +152,9 @@ def evaluate(attributor: Attributor, *, probes: int, seed: int, probe_steps: int
         decisions[RACED], counts = judge.race(written)
         truth, prompt = np.array([probe.truth for probe in everything]), _numbered(true)
         race = {"race": racing.agreement(attributor, decisions[RACED], decisions["tagger"], counts, truth, prompt)}
+    degraded = {"robustness": [_degraded(attributor, judge, name, everything, len(known)) for name in degradations]} if degradations else {}
     return {
-        "protocol": "closed",
+        "protocol": "robustness" if degradations else "closed",
         "recipe": attributor.evidence.recipe,
         "dataset": "zoo:",
         "n": len(known),
@@ -156,6 +168,7 @@ def evaluate(attributor: Attributor, *, probes: int, seed: int, probe_steps: int
         **_accuracy(decisions, _labels(attributor, known)),
         **_unknown(decisions["tagger"], len(known)),
         **race,
+        **degraded,
         "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], true, strict=False)])),
         "seconds_per_probe": seconds / len(everything),
         "provenance": attributor.evidence.provenance(),
@@ -184,6 +197,21 @@ def _describe(attributor: Attributor, probes: Sequence[Probe]) -> list[Described
     changes = [perturbations.perturbation(name) for name in perturbations.MILD]
     copies = [list(attributor.space([change(picture) for change in changes])) for picture in pixels]
     return [DescribedProbe(*row) for row in zip(probes, written, points, copies, strict=True)]
+
+
+def _degraded(attributor: Attributor, judge: CaptionJudge, degradation: str, probes: Sequence[Probe], known_count: int) -> dict[str, Any]:
+    """Figures of the same probes after a degradation; those of candidates come first. Resyntheses of a caption are not made again."""
+    change = perturbations.perturbation(degradation)
+    described = _describe(attributor, [replace(probe, pixels=change(probe.pixels)) for probe in probes])
+    decisions = judge.judged(described)
+    summary = _summary(decisions[:known_count], _labels(attributor, probes[:known_count]))
+    unknown = _unknown(decisions, known_count)
+    return {
+        "degradation": degradation,
+        **{key: summary[key] for key in ("balanced", "ci95", "grouped", "top3", "nll", "ece", "status", "attributed_correct")},
+        "auroc": unknown["auroc_unknown"],
+        "unknown": unknown["unknown"],
+    }
 
 
 def _labels(attributor: Attributor, known: Sequence[Probe]) -> Labels:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load, save
 
-from .. import plugins
+from .. import files, plugins
 from ..bundle import Bundle
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
@@ -17,12 +16,12 @@ from ..errors import BundleError, ConfigError
 from ..scoring.calibration import UNCALIBRATED, Calibration
 from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior, no_gallery
-from ..scoring.whitening import Constants, Moment, Whitening, whitening_of
+from ..scoring.whitening import Constants, Moment, Whitening, check_orthonormal, whitening_of
 from ..types import Array, Doubles, Floats, Pixels
 from . import Extractor
 from .pixels import PixelRecipe
 
-NUISANCE = "nuisance."
+NUISANCE, LENGTH = "nuisance.", ".length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +116,31 @@ def pack(constants: Constants) -> bytes:
     for family, rows in constants.nuisance.items():
         lengths = np.linalg.norm(rows, axis=1)
         arrays |= {
-            f"{NUISANCE}{family}": (rows / lengths[:, None]).astype(np.float16),
-            f"{NUISANCE}{family}.length": lengths.astype(np.float32),
+            NUISANCE + family: (rows / lengths[:, None]).astype(np.float16),
+            NUISANCE + family + LENGTH: lengths.astype(np.float32),
         }
-    return save(arrays)
+    return files.pack_arrays(arrays)
+
+
+def unpack(content: bytes) -> Constants:
+    """The constants in the bytes that `pack` made. ValueError if an array is missing, not finite, or not what `pack` writes."""
+    arrays = {name: array.astype(np.float64) for name, array in files.unpack_arrays(content).items()}
+    if missing := {"mean", "scale", "vectors", "values"} - set(arrays):
+        raise ValueError(f"there is no array {', '.join(sorted(missing))}")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("a number is not finite")
+    nuisance = {}
+    for name in sorted(arrays):
+        if name.startswith(NUISANCE) and not name.endswith(LENGTH):
+            family, rows = name.removeprefix(NUISANCE), arrays[name]
+            check_orthonormal(rows, f"degradation {family!r}")
+            nuisance[family] = rows * arrays[name + LENGTH][:, None]
+    check_orthonormal(arrays["vectors"].T, "covariance within cells")
+    return Constants(arrays["mean"], arrays["scale"], Moment(arrays["vectors"], arrays["values"]), nuisance)
 
 
 def _constants(bundle: Bundle) -> Constants:
-    arrays = {name: array.astype(np.float64) for name, array in load(bundle.constants.read()).items()}
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise BundleError(f"{bundle.folder}: constants are not finite; export the extractor again")
-    families = [name.removeprefix(NUISANCE) for name in sorted(arrays) if name.startswith(NUISANCE) and not name.endswith(".length")]
     try:
-        nuisance = {f: arrays[NUISANCE + f] * arrays[f"{NUISANCE}{f}.length"][:, None] for f in families}
-        return Constants(arrays["mean"], arrays["scale"], Moment(arrays["vectors"], arrays["values"]), nuisance)
-    except KeyError as error:
-        raise BundleError(f"{bundle.folder}: constants lack {error}; export the extractor again") from error
+        return unpack(bundle.constants.read())
+    except (KeyError, ValueError) as error:
+        raise BundleError(f"{bundle.folder}: constants cannot be used ({error}); export the extractor again") from error

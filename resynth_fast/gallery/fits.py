@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from .. import files
 from ..errors import BundleError, ConfigError
@@ -44,8 +42,7 @@ def write(
     members = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
     # a single metadata entry: the order of several is not fixed, and would change the hash
     about = json.dumps({"snapshot": snapshot_sha256, "settings": dict(settings)}, sort_keys=True)
-    tensors = {_KEYS: members, **{name: np.ascontiguousarray(array) for name, array in arrays.items()}}
-    content = save(tensors, metadata={"fit": about})
+    content = files.pack_arrays({_KEYS: members, **arrays}, {"fit": about})
     sha256 = hashlib.sha256(content).hexdigest()
     with files.write_errors(folder / FOLDER):
         (folder / FOLDER).mkdir(exist_ok=True)
@@ -60,12 +57,12 @@ def read(folder: Path, sha256: str) -> StoredFit:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise BundleError(f"{path} was changed or cut short; fit again with `resynth gallery fit`")
-        arrays = load(content)
+        arrays = files.unpack_arrays(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         about = json.loads(header["__metadata__"]["fit"])
         keys = tuple(row.tobytes() for row in arrays.pop(_KEYS))
         return StoredFit(sha256, about["snapshot"], keys, arrays, about["settings"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path} cannot be read ({error}); fit again with `resynth gallery fit`") from error
 
 

@@ -13,8 +13,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import platformdirs
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from .. import files
 from ..errors import BundleError, ConfigError
@@ -132,7 +130,7 @@ def default_folder(name: str, sha256: str) -> Path:
 
 def write(folder: Path, layout: Layout) -> None:
     """Write the scaling, then the manifest: a folder is a gallery as soon as it has a manifest."""
-    scaling = save({"mean": layout.mean.astype(np.float64), "scale": layout.scale.astype(np.float64)})
+    scaling = files.pack_arrays({"mean": layout.mean.astype(np.float64), "scale": layout.scale.astype(np.float64)})
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "extractor": {"name": layout.name, "sha256": layout.sha256},
@@ -183,7 +181,7 @@ def _scaling(path: Path, sha256: str) -> tuple[Doubles, Doubles]:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise BundleError(f"{path} was changed or cut short; restore it from a copy")
-        arrays = load(content)
+        arrays = files.unpack_arrays(content)
         return arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
-    except (OSError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise BundleError(f"{path} cannot be read ({error}); restore it from a copy") from error

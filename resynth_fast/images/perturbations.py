@@ -38,6 +38,7 @@ ROBUSTNESS = (
     "rotate-3",
     "noise-8",
     "social-1080",
+    "screenshot-1.25",
 )
 """Conditions of the robustness protocol: only the probe is degraded."""
 
@@ -104,6 +105,12 @@ def _social(image: Image.Image, longest: float) -> Image.Image:
     return _jpeg(_resize(image, factor) if factor < 1 else image, 85)
 
 
+def _screenshot(image: Image.Image, scale: float) -> Image.Image:
+    """A lossless screenshot of the picture, shown enlarged by `scale`, and brought back to its size."""
+    shown = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    return shown.resize(image.size, Image.Resampling.BICUBIC)
+
+
 _FAMILIES: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "jpeg": _jpeg,
     "webp": _webp,
@@ -113,4 +120,5 @@ _FAMILIES: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "rotate": _rotate,
     "noise": _noise,
     "social": _social,
+    "screenshot": _screenshot,
 }

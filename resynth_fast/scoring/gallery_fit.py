@@ -13,7 +13,7 @@ from ..errors import BundleError
 from ..types import Doubles, Integers
 from .calibration import Calibration
 from .prior import INTERACTION, INTERACTION_KNOWN, Prior, gallery_prior
-from .whitening import SOLID_CELL, Constants, Moment, Whitening, gallery_weight, moment, whitening_of, within
+from .whitening import SOLID_CELL, Constants, Moment, Whitening, check_orthonormal, gallery_weight, moment, whitening_of, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,8 @@ class GalleryFit:
             if not all(np.isfinite(array).all() for array in values.values()):
                 raise ValueError("a number is not finite")
             own = Moment(values["own.vectors"], values["own.values"]) if "own.vectors" in values else None
+            if own is not None:
+                check_orthonormal(own.vectors.T, "covariance within the gallery's cells")
             calibration = Calibration.from_json(settings["calibration"], f"fit {sha256[:12]}…") if settings["calibration"] else None
             return cls(
                 sha256=sha256,

@@ -1,6 +1,7 @@
 """Atomic, durable files: a reader finds the old content, the new content or no file, also after a crash or a power cut.
 
-Also arrays as bytes: only this module writes and reads the safetensors format from NumPy.
+Also arrays as bytes (only this module writes and reads the safetensors format from NumPy), and the three folders of the user that
+files are kept in: everything else is written where the user says.
 """
 
 from __future__ import annotations
@@ -14,12 +15,29 @@ from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
+import platformdirs
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from .errors import ConfigError, DeviceError, ResynthError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+_APPLICATION = "resynth-fast"
+
+
+def user_cache() -> Path:
+    """What can be made again: features, pictures of images APIs, measured costs, plans. May be deleted at any time."""
+    return Path(platformdirs.user_cache_dir(_APPLICATION))
+
+
+def user_data() -> Path:
+    """What cannot be made again: galleries that were given no folder."""
+    return Path(platformdirs.user_data_dir(_APPLICATION))
+
+
+def user_config() -> Path:
+    """The user's settings; only read."""
+    return Path(platformdirs.user_config_dir(_APPLICATION))
 
 
 @contextmanager

@@ -129,8 +129,11 @@ def test_damage_in_a_manifest_never_raises(tmp_path: Path, signer: Any) -> None:
     assert "unreadable" in seen or "present" in seen
 
 
-def test_a_remote_manifest_is_not_fetched(tmp_path: Path, signer: Any) -> None:
+@pytest.mark.parametrize("on", [{}, {"remote_manifest_fetch": True}], ids=["as shipped", "by the list of hosts alone"])
+def test_a_remote_manifest_is_not_fetched(tmp_path: Path, signer: Any, monkeypatch: pytest.MonkeyPatch, on: dict[str, bool]) -> None:
+    """Unknown settings are ignored, so each that forbids the network has to show its effect."""
     asked = []
+    monkeypatch.setitem(metadata.OFFLINE, "verify", metadata.OFFLINE["verify"] | on)
 
     class Notes(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -18,7 +18,7 @@ from ..types import Floats
 from .onnx_model import OnnxModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-HELPERS = {"onnx_model"}
+HELPERS = {"onnx_model", "telemetry"}
 """Modules of this folder that are not backends. They are named, since a backend can be imported only where its library is."""
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
+from .. import files
 from ..devices import cuda_driver
 from ..devices.base import CPU, Device
 from ..devices.cuda import cuda_device
@@ -44,7 +44,7 @@ LIBRARIES = _libraries()
 
 def backend(variant: str) -> TensorRt:
     """Plans of the folder `variant`; DeviceError if there is no GPU."""
-    plans = Path(variant) if variant else Path(platformdirs.user_cache_dir("resynth-fast")) / "plans"
+    plans = Path(variant) if variant else files.user_cache() / "plans"
     return TensorRt(plans, cuda_driver.context(), LIBRARIES, cuda_device() or CPU)
 
 

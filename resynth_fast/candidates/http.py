@@ -17,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from .. import files, images
 from ..engines.pool import EnginePool
 from ..errors import InputError, SourceError
@@ -55,7 +53,7 @@ class HttpCandidate(GenerativeCandidate):
         self.warnings: tuple[str, ...] = (
             f"the pictures of {name} were made by {self.client.host}, whose generator may have changed since",
         )
-        self._store = store or Path(platformdirs.user_cache_dir("resynth-fast")) / "http"
+        self._store = store or files.user_cache() / "http"
 
     def make(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Pixels]:
         """See `GenerativeCandidate.make`. The server chooses the number of steps.

@@ -6,8 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from .. import files
 from ..errors import ConfigError
 
 PROJECT = Path("resynth.toml")
@@ -20,7 +19,7 @@ def defaults(config: Path | None) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for path, required in (
-        (Path(platformdirs.user_config_dir("resynth-fast")) / "config.toml", False),
+        (files.user_config() / "config.toml", False),
         (config or PROJECT, config is not None),
     ):
         for command, table in _read(path, required).items():

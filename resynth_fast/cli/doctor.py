@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from .. import __version__, kernels
+from .. import __version__, files, kernels
+from ..backends import telemetry
 from ..errors import ResynthError
 from .options import JsonOption
 
@@ -37,6 +38,8 @@ def examine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "kernels": kernels.isa(),
         "cuda": _cuda(),
+        "network": _network(),
+        "cache_folder": str(files.user_cache()),
         "backends": backends,
         "zoo": zoo,
         "ok": intact and usable,
@@ -61,6 +64,13 @@ def _cuda() -> str:
     if (cuda := kernels.cuda()) is None:
         return "not built"
     return f"{cuda.device_count()} device(s)" if cuda.device_count() else f"built, no device: {cuda.status()}"
+
+
+def _network() -> str:
+    """What this process may send, and whether a library was imported too early for its telemetry to be switched off."""
+    if early := telemetry.started():
+        return f"telemetry of {', '.join(early)} is on: imported before resynth_fast; import resynth_fast first"
+    return "only addresses that you name; telemetry of onnxruntime, openvino and huggingface_hub is off"
 
 
 def _zoo() -> tuple[bool, str]:

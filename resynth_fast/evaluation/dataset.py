@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from .. import __version__, files, images
 from ..errors import BundleError, ConfigError, InputError
@@ -162,7 +161,7 @@ def describe(
 
     `cache`: folder, by default in the user's cache; `backend`: name, version and precision of what runs the extractor.
     """
-    folder = cache or Path(platformdirs.user_cache_dir("resynth-fast")) / "features"
+    folder = cache or files.user_cache() / "features"
     stats = [_stat(file) for file in dataset.files]
     key = hashlib.sha256(repr((__version__, VERSION, space.sha256, backend, degradation, stats)).encode()).hexdigest()
     path = folder / f"{key}.npz"

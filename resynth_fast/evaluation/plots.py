@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import files
 from ..errors import ConfigError
 from ..images import printable
 
@@ -41,6 +43,8 @@ STYLE = {
 
 def draw(result: dict[str, Any]) -> dict[str, str]:
     """Name → SVG of every plot that the result has data for; ConfigError if matplotlib is not installed."""
+    # The cache of its fonts belongs to ours; it reads the variable when it is imported.
+    os.environ.setdefault("MPLCONFIGDIR", str(files.user_cache() / "matplotlib"))
     try:
         import matplotlib
         from matplotlib.figure import Figure

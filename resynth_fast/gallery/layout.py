@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from .. import files
 from ..errors import BundleError, ConfigError
@@ -125,7 +124,7 @@ class Layout:
 
 def default_folder(name: str, sha256: str) -> Path:
     """Default folder of the gallery of an extractor, in the user's data."""
-    return Path(platformdirs.user_data_dir("resynth-fast")) / "galleries" / f"{name}-{sha256[:12]}"
+    return files.user_data() / "galleries" / f"{name}-{sha256[:12]}"
 
 
 def write(folder: Path, layout: Layout) -> None:

@@ -68,6 +68,11 @@ class Credentials:
     """Validation codes of failed checks."""
 
 
+OFFLINE: Json = {
+    "core": {"allowed_network_hosts": [], "decode_identity_assertions": False},
+    "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+}
+"""c2pa's settings: a picture can name hosts of a manifest, of revocation lists and of identities (did:web), and none is asked."""
 NOT_EXAMINED: Json = {"parameters": {}, "generation": asdict(Generation()), "c2pa": asdict(Credentials()) | {"codes": []}}
 
 
@@ -114,7 +119,7 @@ def credentials(picture: Picture) -> Credentials:
     except ImportError:
         return Credentials()
     try:
-        context = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}})
+        context = c2pa.Context.from_dict(OFFLINE)
         reader = c2pa.Reader.try_create(_MIME[picture.format], io.BytesIO(picture.data), context=context)
         if reader is None:
             return Credentials(status="absent")

@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import platformdirs
-
 from .. import files
 from .residency import EngineRef
 
@@ -83,7 +81,7 @@ class CostTable:
 
 def stored() -> Path:
     """The file in which `resynth bench` stores its measurements."""
-    return Path(platformdirs.user_cache_dir("resynth-fast")) / "costs.json"
+    return files.user_cache() / "costs.json"
 
 
 def _blend(old: float, new: float, measured: bool) -> float:

@@ -18,6 +18,7 @@ from .captioners import Captioner
 from .engines.pool import EnginePool
 from .evidence import Evidence
 from .extractors.space import FeatureSpace, open_space
+from .images.copies import GivenPictures
 from .options import OptionFields, Options
 from .resynthesis.preparation import FeatureExtraction, Preparation, PreparedProbes
 from .resynthesis.references import ReferenceBuilder
@@ -46,12 +47,13 @@ class Attributor:
         pool: EnginePool,
         options: Options | None = None,
         cache: ResynthesisCache | None = None,
+        given: GivenPictures | None = None,
     ) -> None:
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self.captioner, self.space, self.pool, self.options = captioner, space, pool, options or Options()
         features = FeatureExtraction(space, pool)
         self.prepare = Preparation(captioner, features, pool, self.options)
-        self.references = ReferenceBuilder(self.candidates, captioner, features, pool, self.options, cache)
+        self.references = ReferenceBuilder(self.candidates, captioner, features, pool, self.options, cache, given)
         calibration = self.references.calibration
         identities = tuple(candidate.sha256 for candidate in candidates)
         self.judge = Judge(calibration, space.whitening.within_trace, space.prior(list(self.candidates)), self.options, identities)
@@ -93,12 +95,15 @@ class Attributor:
         pool = EnginePool(backend, threads=threads, budget_bytes=memory_budget, strict=strict_backend)
         pool.costs = CostTable.read(costs.stored(), pool.machine)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
-        sources, cache = find(candidates, pool), None
+        sources, cache, given = find(candidates, pool), None, None
         if gallery:
-            from .gallery.cache import open_cache  # here: it imports a database and file locks, which few runs need
+            from .gallery import Gallery  # here: it imports a database and file locks, which few runs need
+            from .gallery.cache import open_cache
 
             space, cache = open_cache(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
-        return cls(sources, captioners.find(captioner, pool), space, pool, chosen, cache)
+            with Gallery.open(gallery) as stored:
+                given = stored.given()
+        return cls(sources, captioners.find(captioner, pool), space, pool, chosen, cache, given)
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Attribute pictures. None affects the verdict of another, unless `together` or `same_source` is set.

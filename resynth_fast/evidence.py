@@ -78,7 +78,11 @@ class Evidence:
             probe=probe.picture,
             timing_ms=timing_ms,
             provenance=self.provenance() | self._references(references) | memory.provenance(self.pool.budget_bytes),
-            warnings=tuple(self._warnings(probe, references, memory)),
+            warnings=(
+                *_copy_warnings(references, first.name if status == "attributed" else None),
+                *self._warnings(probe, references, memory),
+            ),
+            known_copies=references.known_copies,
         )
 
     @property
@@ -148,3 +152,12 @@ class Evidence:
             yield from candidate.warnings
         yield from references.warnings
         yield from memory.warnings(self.pool.budget_bytes)
+
+
+def _copy_warnings(references: ProbeReferences, label: str | None) -> Iterator[str]:
+    """What the copies of a probe say against the answer `label`, or against each other."""
+    given = list(dict.fromkeys(copy.generator for copy in references.known_copies))
+    if given and label is not None and label not in given:
+        yield f"the pixels are attributed to {label}, but this picture was given as {' and as '.join(given)}; check how it was labelled"
+    if len(given) > 1:
+        yield f"this picture was given as {' and as '.join(given)}; at least one of the labels is wrong"

@@ -94,6 +94,8 @@ class PreparedProbe:
     """(d,) whitened features"""
     perturbed: Sequence[npt.NDArray[np.float64]]
     """Whitened features of its mildly perturbed copies, (d,) each."""
+    signatures: Bytes
+    """(n, `images.copies.SIGNATURE_BYTES`), by which near copies are found"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,21 @@ class Resynthesis:
 
     seed: int
     pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCopy:
+    """A picture given for a generator of which the probe is a copy. It says where the probe was seen, not what its pixels show."""
+
+    generator: str
+    """The generator, or other source, that the picture was given for."""
+    file: str
+    """The given picture: its path, or the gallery's entry."""
+    sha256: str
+    """Of the given file."""
+    kind: Literal["same file", "near copy"]
+    distance: int
+    """Bits of 256 in which the perceptual hashes differ (`images.copies`); 0 of the same file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +192,6 @@ class Verdict:
     """Versions, hashes and settings that the answer depends on."""
     warnings: tuple[str, ...] = field(default=())
     """Every reason, in plain English, to trust the answer less."""
+    known_copies: tuple[KnownCopy, ...] = ()
+    """Pictures of the candidates' folders and of the gallery of which the probe is a copy: the same file first, then the nearest.
+    They change neither `status` nor `label`, and are never compared with the probe."""

@@ -19,7 +19,7 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
     first, family = NAMES[0]
     attributed = status == "attributed"
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "input": {"path": "inbox/a.png", "sha256": sha256("a"), "format": "PNG", "size": [64, 48]},
         "verdict": {
             "label": first if attributed else None,
@@ -32,6 +32,7 @@ def answered(status: str = "attributed", probabilities: tuple[float, ...] = (0.9
             "summary": words or f"Most consistent with {first}",
             "reason": "" if attributed else "The first two candidates explain the picture equally well",
         },
+        "known_copies": [],
         "candidates": [
             {"name": name, "family": family, "bundle": sha256(name), "score": -4.0 - i, "probability": probability, "resyntheses": 2}
             for i, ((name, family), probability) in enumerate(zip(NAMES, probabilities, strict=True))
@@ -68,9 +69,10 @@ def failed() -> dict[str, Any]:
     empty = dict.fromkeys(("label", "family", "status", "probability", "margin", "consistency"))
     verdict = empty | {"credible_set": [], "summary": "", "reason": ""}
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "input": {"path": "inbox/broken.png", "sha256": None, "format": None, "size": None},
         "verdict": verdict,
+        "known_copies": [],
         "candidates": [],
         "evidence": {"caption": None, "captioner": None, "seeds": [], "steps": None, "extractor": None, "tap": None},
         "robustness": {"perturbations": 0, "flips": None},

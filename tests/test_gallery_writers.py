@@ -13,7 +13,7 @@ import pytest
 from galleries import BLOCKS, block_file, exemplar, features, nearest
 
 from resynth_fast.errors import DeviceError
-from resynth_fast.gallery import Gallery, store
+from resynth_fast.gallery import Gallery, lock
 
 CRASH = Path(__file__).with_name("gallery_crash.py")
 
@@ -42,8 +42,8 @@ def test_threads_may_share_a_gallery(gallery: Gallery) -> None:
 
 
 def test_a_writer_waits_for_another_and_then_raises(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "LOCK_WAIT_S", 0.05)
-    with store._locked(gallery.folder), pytest.raises(DeviceError, match="written by another process"):
+    monkeypatch.setattr(lock, "LOCK_WAIT_S", 0.05)
+    with lock.locked(gallery.folder), pytest.raises(DeviceError, match="written by another process"):
         gallery.add([exemplar(1)], features(1))
     assert gallery.add([exemplar(1)], features(1)).new == (True,)
 

@@ -12,6 +12,7 @@ import pytest
 from resynth_fast import Attributor, images
 from resynth_fast.errors import ConfigError
 from resynth_fast.gallery import Entry, Gallery, Layout
+from resynth_fast.images.copies import windows
 from resynth_fast.report import record
 from resynth_fast.resynthesis.executor import Executor
 from resynth_fast.types import Request
@@ -145,7 +146,8 @@ def test_without_generation_pictures_of_similar_content_are_the_references(
     assert gallery_of(verdict)["forecast_s"] > 0
     assert any("similar content" in warning for warning in verdict.warnings)
     features = asked.space.features([probes[0].pixels])[0]
-    [alike] = asked.references.cache.similar_content(features[None], 2, [probes[0].sha256])
+    own = asked.references.given(probes[0].sha256, windows(probes[0].pixels))
+    [alike] = asked.references.cache.similar_content(features[None], 2, [{match.row for match in own}])
     assert {len(found) for found in alike.values()} == {2}
     assert not any(np.array_equal(row, features) for found in alike.values() for row in found), "the probe stood for its own generator"
 

@@ -8,7 +8,7 @@ the probe's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from .. import images
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError, InputError
 from ..extractors.space import FeatureSpace
+from ..images.copies import GivenPicture, GivenPictures, signature
 from ..kernels.topk import nearest_rows
 from ..plugins import scheme
 from ..types import Doubles, Integers, Pixels
@@ -61,9 +62,23 @@ class FolderCandidate(ExemplarCandidate):
         """Its pictures in `space`; BundleError, naming the file, if one cannot be decoded."""
         files = list(self.files.values())
         chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
+        points: list[Doubles] = []
+        given: list[GivenPicture] = []
         with _faults(self.name):
-            points = [space([images.read(path).pixels for path in chunk]) for chunk in chunks]
-        return Exemplars(self.name, tuple(self.files.items()), np.concatenate(points))
+            for chunk in chunks:
+                pictures = [images.read(path) for path in chunk]
+                points.append(space([picture.pixels for picture in pictures]))
+                given += [
+                    GivenPicture(
+                        row=len(given) + i,
+                        generator=self.name,
+                        file=images.printable(str(path)),
+                        sha256=picture.sha256,
+                        signature=signature(picture.pixels),
+                    )
+                    for i, (path, picture) in enumerate(zip(chunk, pictures, strict=True))
+                ]
+        return Exemplars(self.name, tuple(self.files.items()), np.concatenate(points), GivenPictures(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +90,30 @@ class Exemplars:
     """SHA-256 and path of each."""
     points: Doubles
     """(n, d)"""
+    given: GivenPictures
+    """The same pictures, to find copies of a probe"""
 
-    def nearest(self, point: Doubles, count: int, sha256: str) -> SelectedExemplars:
-        """The `count` pictures whose content is nearest to the probe `point` (d,) with this hash, the nearest first.
+    def nearest(self, point: Doubles, count: int, left_out: Collection[int] = ()) -> SelectedExemplars:
+        """The `count` pictures whose content is nearest to the probe `point` (d,), the nearest first, without the rows `left_out`.
 
         They are compared by the cosine after the mean of the source's pictures is subtracted. The mean is what the pictures
-        have in common, which tells sources apart, so it must not decide which pictures are compared. The probe is never
-        its own reference. BundleError if there is no other picture.
+        have in common, which tells sources apart, so it must not decide which pictures are compared. `left_out` are copies
+        of the probe, which is never its own reference. BundleError if there is no other picture.
         """
-        others = self._others(sha256)
+        others = self._others(left_out)
         centre = self.points[others].mean(0)
         pictures, probe = self.points[others] - centre, point - centre
         directions = pictures / (np.linalg.norm(pictures, axis=1, keepdims=True) + 1e-300)
         return self._select(others[nearest_rows(probe[None], directions, count)[0, 0]])
 
-    def sample(self, sha256: str) -> SelectedExemplars:
-        """A fixed sample without the probe of this hash. It is ordered by hash, since file names may be ordered by content."""
-        return self._select(sorted(self._others(sha256), key=lambda i: self.files[i][0])[:SAMPLE])
+    def sample(self, left_out: Collection[int] = ()) -> SelectedExemplars:
+        """A fixed sample without the rows `left_out`. It is ordered by hash, since file names may be ordered by content."""
+        return self._select(sorted(self._others(left_out), key=lambda i: self.files[i][0])[:SAMPLE])
 
-    def holds(self, sha256: str) -> bool:
-        """Whether a file of this hash is among the pictures."""
-        return any(other == sha256 for other, _ in self.files)
-
-    def _others(self, sha256: str) -> Integers:
-        others = np.array([i for i, (other, _) in enumerate(self.files) if other != sha256], np.int64)
+    def _others(self, left_out: Collection[int]) -> Integers:
+        others = np.array([i for i in range(len(self.files)) if i not in left_out], np.int64)
         if not len(others):
-            raise BundleError(f"candidate {self.name} has no picture but the probe; add others to its folder")
+            raise BundleError(f"candidate {self.name} has no picture but copies of the probe; add others to its folder")
         return others
 
     def _select(self, rows: Sequence[int] | Integers) -> SelectedExemplars:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
 from .options import (
     BackendOption,
     CandidatesOption,
@@ -63,7 +64,12 @@ def attribute(
     format: Annotated[str, typer.Option(help="table, json, jsonl or csv.")] = "table",
     report: Annotated[Path | None, typer.Option(help="Write the evidence to this HTML page.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write results to this file instead of stdout.")] = None,
-    fail_on: Annotated[list[str], typer.Option(help="Exit with 1 if a verdict has this status; repeatable.")] = [],  # noqa: B006
+    fail_on: Annotated[
+        list[str],
+        typer.Option(
+            help="Exit with 1 if a verdict is attributed, inconclusive or unknown, or a picture is a known-copy of a given one; repeatable."
+        ),
+    ] = [],  # noqa: B006
     captioner: Annotated[
         str,
         typer.Option(
@@ -84,6 +90,9 @@ def attribute(
     from . import output as out
 
     out.check(format)
+    for status in fail_on:
+        if status not in out.FAIL_ON:
+            raise ConfigError(f"--fail-on is {status!r}; it must be {', '.join(out.FAIL_ON)}")
     attributor = Attributor.open(
         candidates,
         extractor=extractor,

@@ -165,6 +165,8 @@ class _Outcome:
 
 def _add(store: Gallery, space: FeatureSpace, name: str, files: Sequence[tuple[Path, str | None]], group: str, outcome: _Outcome) -> None:
     """Store the readable pictures with their features; the others go into `outcome`."""
+    from ..images import copies
+
     readable: list[tuple[Entry, Picture]] = []
     for path, prompt in files:
         try:
@@ -173,7 +175,9 @@ def _add(store: Gallery, space: FeatureSpace, name: str, files: Sequence[tuple[P
             outcome.fail(path, error)
     if not readable:
         return
-    added = store.add([entry for entry, _ in readable], space.features([picture.pixels for _, picture in readable]), group=group)
+    pixels = [picture.pixels for _, picture in readable]
+    entries, signatures = [entry for entry, _ in readable], [copies.signature(picture) for picture in pixels]
+    added = store.add(entries, space.features(pixels), group=group, signatures=signatures)
     outcome.added += sum(added.new)
     outcome.present += len(readable) - sum(added.new)
 

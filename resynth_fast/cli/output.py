@@ -14,6 +14,10 @@ from ..images import printable
 from ..report.record import Record
 from ..report.text import FORMATS, table_lines
 
+KNOWN_COPY = "known-copy"
+"""What `--fail-on` calls a picture that is a copy of a given one, whatever its status."""
+FAIL_ON = ("attributed", "inconclusive", "unknown", KNOWN_COPY)
+
 
 def check(format: str, allowed: Iterable[str] = FORMATS) -> None:
     """ConfigError unless `format` is allowed."""
@@ -41,14 +45,14 @@ def progress(task_name: str) -> Callable[[int, int], None]:
 
 
 def write(records: Iterable[Record], format: str, path: Path | None) -> tuple[bool, list[str]]:
-    """Print records, or write them to `path`; return whether one failed, and the statuses of all."""
+    """Print records, or write them to `path`; return whether one failed, and the statuses of all, with KNOWN_COPY for each copy."""
     failed, statuses = False, []
 
     def observed() -> Iterator[Record]:
         nonlocal failed
         for record in records:
             failed = failed or record["error"] is not None
-            statuses.append(record["verdict"]["status"])
+            statuses.extend([record["verdict"]["status"], *[KNOWN_COPY] * bool(record["known_copies"])])
             yield record
 
     lines = FORMATS[format](observed())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,18 +58,19 @@ class ResynthesisCache:
             entries = [Entry.resynthesis(request.candidate, pixels_sha256(pictures[request]), key) for request, key in keys.items()]
             self.gallery.add(entries, np.stack([rows[r] for r in keys]), group=CACHE_GROUP, pixels=[pictures[r] for r in keys])
 
-    def similar_content(self, queries: Floats, count: int, pictures: Sequence[str], device: Device[Any] = CPU) -> list[dict[str, Floats]]:
+    def similar_content(
+        self, queries: Floats, count: int, left_out: Sequence[Collection[int]], device: Device[Any] = CPU
+    ) -> list[dict[str, Floats]]:
         """For each of `queries` (n, d), by generator, the features (k, d) of the `count` pictures most similar in content.
 
-        `pictures`: the SHA-256 of each query's own picture, which is left out. The nearest are taken from every generator
-        separately, so that a generator's own style does not decide the choice.
+        `left_out`: for each query the rows that are none of its references, as copies of its picture. The nearest are taken
+        from every generator separately, so that a generator's own style does not decide the choice.
         """
-        own = [{entry.row for entry in self.gallery.contains(picture)} for picture in pictures]
-        wanted, blocks = count + max(map(len, own)), list(self.gallery.layout.blocks)
+        wanted, blocks = count + max(map(len, left_out)), list(self.gallery.layout.blocks)
         neighbours = self.gallery.nearest(queries, blocks, per_generator=wanted, rows=self.rows, device=device)
         rows = [
-            {name: [n.entry.row for n in near if n.entry.row not in left_out][:count] for name, near in of_query.items()}
-            for of_query, left_out in zip(neighbours, own, strict=True)
+            {name: [n.entry.row for n in near if n.entry.row not in copies][:count] for name, near in of_query.items()}
+            for of_query, copies in zip(neighbours, left_out, strict=True)
         ]
         return [{name: self.gallery.features(selected) for name, selected in of_query.items() if selected} for of_query in rows]
 

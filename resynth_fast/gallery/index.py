@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .. import files
 from ..errors import BundleError, DeviceError
+from ..images import copies
 from ..types import Floats, Integers
 from .entry import Entry, StoredEntry, origin_from_json, origin_to_json
 
@@ -42,6 +43,15 @@ CREATE INDEX entry_picture ON entry (picture);
 CREATE TABLE membership (row INTEGER NOT NULL, label TEXT NOT NULL, PRIMARY KEY (row, label)) WITHOUT ROWID;
 CREATE TABLE quarantine (row INTEGER PRIMARY KEY, record TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL);
 """
+_SIGNATURES = f"""
+CREATE TABLE IF NOT EXISTS signature (
+    row INTEGER PRIMARY KEY,
+    version INTEGER NOT NULL,
+    content BLOB NOT NULL CHECK (version != {copies.VERSION} OR length(content) = {copies.SIGNATURE_BYTES})
+)
+"""
+# A table of its own, created by the first writer that has signatures: an older index gets it where it is, without a new version of
+# what it holds, and an index on a read-only disk has none.
 _ENTRY = """
 SELECT e.row, g.name, e.prompt, e.origin, e.picture, e.added, e.key, e.checksum, e.norms
 FROM entry e JOIN generator g ON g.id = e.generator
@@ -127,7 +137,7 @@ class Index:
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(
-                    f"BEGIN; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; {_TABLES} COMMIT;"
+                    f"BEGIN; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; {_TABLES} {_SIGNATURES}; COMMIT;"
                 )
         except sqlite3.Error as error:
             raise DeviceError(f"{path} cannot be written ({error}); free space, or choose another folder") from error
@@ -198,6 +208,13 @@ class Index:
                 values.append(value)
         return [self._record(row) for row in self.run(f"{_ENTRY} WHERE {' AND '.join(conditions)} ORDER BY e.row", values)]
 
+    def given(self) -> list[tuple[int, str, str, bytes]]:
+        """(row, generator, SHA-256 of the file, signature) of every added picture; the signature is empty if it has none."""
+        tables = self.run("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'signature'")
+        stored = dict(self.run("SELECT row, content FROM signature WHERE version = ?", (copies.VERSION,))) if tables else {}
+        rows = self.run("SELECT e.row, g.name, e.picture FROM entry e JOIN generator g ON g.id = e.generator WHERE e.origin IS NULL")
+        return [(row, generator, picture, bytes(stored.get(row, b""))) for row, generator, picture in rows]
+
     def members(self, groups: Sequence[str] | None) -> list[tuple[int, bytes, bytes, str, str | None]]:
         """(row, key, checksum, generator, prompt) of all entries in any of `groups` (None: of all), ordered by key."""
         return self.run(
@@ -258,6 +275,16 @@ class Index:
             " VALUES (?, ?, (SELECT id FROM generator WHERE name = ?), ?, ?, ?, ?, ?, ?)",
             (row, entry.key, entry.generator, entry.prompt, origin_to_json(entry.origin), entry.picture_sha256, added, checksum, norms),
         )
+
+    def sign(self, signatures: Mapping[int, bytes]) -> None:
+        """Store signatures by row; those of the present version stay."""
+        if signatures:
+            self.run(_SIGNATURES)
+        for row, content in signatures.items():
+            self.run(
+                "INSERT INTO signature VALUES (?1, ?2, ?3) ON CONFLICT (row) DO UPDATE SET version = ?2, content = ?3 WHERE version != ?2",
+                (row, copies.VERSION, content),
+            )
 
     def join(self, rows: Iterable[int], group: str) -> None:
         """Put entries into a group; entries that are in it stay."""

@@ -12,23 +12,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
 from .. import files
 from ..devices.base import CPU, Device
-from ..errors import BundleError, ConfigError, DeviceError
+from ..errors import BundleError, ConfigError
+from ..images.copies import GivenPicture, GivenPictures
 from ..types import Floats, Integers, Pixels
 from . import fits, layout, nearest, pictures
 from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, key_of, pixels_sha256
 from .fits import StoredFit
 from .index import Facts, Index, Record
 from .layout import Layout
+from .lock import LOCK, locked
 from .nearest import Neighbour, Search
 from .vectors import Vectors
 
-LOCK = "write.lock"
-LOCK_WAIT_S = 120.0
-_POLL_S = 0.005
 _CHUNK = 256
 
 
@@ -120,7 +118,7 @@ class Gallery:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / layout.MANIFEST).exists():
                 _refuse_other_files(folder)
-                with _locked(folder):
+                with locked(folder):
                     if not (folder / layout.MANIFEST).exists():  # no other process has created it meanwhile
                         Vectors(folder, extractor).create()
                         Index.create(folder)
@@ -152,11 +150,13 @@ class Gallery:
         *,
         group: str = GENERAL,
         pixels: Sequence[Pixels | None] | None = None,
+        signatures: Sequence[bytes] | None = None,
     ) -> Added:
         """Store references with their features (n, d), unscaled: all of the call or, after a crash, none of it.
 
         An entry that the gallery has already stays as it is and only joins `group`. `pixels` of resyntheses, if given, are
-        stored as PNG. Everything is on the disk when this returns.
+        stored as PNG. `signatures` of pictures (`images.copies`), if given, are stored, also for entries that are there but
+        have none. Everything is on the disk when this returns.
         """
         if len(entries) != len(features):
             raise ConfigError(f"{len(entries)} entries, but {len(features)} rows of features; give one row for each entry")
@@ -180,6 +180,7 @@ class Gallery:
             rows = [*range(first, first + len(absent)), *(record.row for record in present.values())]
             self._index.join(rows, group)
             stored = self._index.by_key({entry.key for entry in entries})
+            self._index.sign({stored[e.key].row: s for e, s in zip(entries, signatures or (), strict=bool(signatures)) if s})
         new = set(absent)
         return Added(tuple(stored[entry.key].readable() for entry in entries), tuple(i in new for i in range(len(entries))))
 
@@ -197,6 +198,13 @@ class Gallery:
     def contains(self, picture_sha256: str) -> list[StoredEntry]:
         """The entries of one picture, by any generator."""
         return [record.readable() for record in self._index.select(None, None, None, picture_sha256)]
+
+    def given(self) -> GivenPictures:
+        """All added pictures, to find copies of probes; those added before signatures were stored are found by their hash alone."""
+        return GivenPictures(
+            GivenPicture(row=row, generator=generator, file=f"entry {row} of {self.folder.name}", sha256=sha256, signature=signature)
+            for row, generator, sha256, signature in self._index.given()
+        )
 
     def select(self, *, generator: str | None = None, prompt: str | None = None, group: str | None = None) -> list[StoredEntry]:
         """Entries that match all given arguments, the oldest first."""
@@ -364,7 +372,7 @@ class Gallery:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with _locked(self.folder), self._index.transaction():
+        with locked(self.folder), self._index.transaction():
             yield
 
 
@@ -377,22 +385,6 @@ def _refuse_other_files(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds {(others or [vectors[0].name])[0]!r} but no {layout.MANIFEST}; name an empty folder, or restore that file"
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / LOCK, timeout=LOCK_WAIT_S, poll_interval=_POLL_S)
-    with files.write_errors(folder):
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise DeviceError(
-                f"{folder} has been written by another process for {LOCK_WAIT_S:.0f} s; try again when it has ended"
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _now() -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 from .. import files
 from ..images import printable
 from ..types import Pixels
+from .record import copies_sentence
 
 TITLE = "Source attribution"
 MAX_SIDE_PX = 512
@@ -92,6 +93,7 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
         "name": PurePath(path).name or path,
         "record": record,
         "status": verdict["status"] or "error",
+        "mark": "copy" if record["known_copies"] else verdict["status"] or "error",
         "headline": headline,
         "detail": detail,
         "first": candidates[0]["name"] if candidates else None,
@@ -137,9 +139,14 @@ def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _headline(record: Mapping[str, Any]) -> tuple[str, str]:
-    """The verdict's sentence as a headline; of a long one the part after the colon follows as detail."""
+    """What the page says first: where the picture was seen before, else the verdict's sentence.
+
+    Of a long one the part after the colon follows as detail.
+    """
     if record["error"]:
         return "Could not be examined", ""
+    if seen := copies_sentence(record):
+        return seen, f"By its pixels: {record['verdict']['summary']}."
     sentence: str = record["verdict"]["summary"]
     if len(sentence) <= 60:
         return sentence, ""

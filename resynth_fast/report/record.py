@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
 from ..errors import ResynthError
 from ..images import metadata, printable
 from ..types import CandidateEvidence, Verdict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Record = dict[str, Any]
 
 
@@ -37,6 +39,7 @@ def of(path: str, verdict: Verdict, captioner: str, extractor: str, tap: str, st
             "summary": summary(verdict),
             "reason": verdict.reason,
         },
+        "known_copies": [asdict(copy) for copy in verdict.known_copies],
         "candidates": [_candidate(candidate) for candidate in verdict.candidates],
         "evidence": {
             "caption": verdict.caption,
@@ -66,6 +69,7 @@ def failed(path: str, error: ResynthError) -> Record:
             "summary": "",
             "reason": "",
         },
+        "known_copies": [],
         "candidates": [],
         "evidence": {"caption": None, "captioner": None, "seeds": [], "steps": None, "extractor": None, "tap": None},
         "robustness": {"perturbations": 0, "flips": None},
@@ -88,6 +92,17 @@ def summary(verdict: Verdict) -> str:
     if len(verdict.credible_set) < 2:
         return f"Inconclusive: {first} comes first, but may not be named"
     return f"Inconclusive: {' or '.join(verdict.credible_set)}"
+
+
+def copies_sentence(record: Mapping[str, Any]) -> str:
+    """Where the picture was seen before, as a sentence without its full stop; empty if nowhere."""
+    copies = record["known_copies"]
+    same = list(dict.fromkeys(copy["generator"] for copy in copies if copy["kind"] == "same file"))
+    near = {copy["generator"]: PurePath(copy["file"]).name for copy in reversed(copies) if copy["generator"] not in same}
+    parts = [f"this very file was given as {' and as '.join(same)}"] if same else []
+    parts += [f"a near copy of {file}, given as {generator}" for generator, file in reversed(near.items())]
+    sentence = "; ".join(parts)
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _candidate(candidate: CandidateEvidence) -> Record:

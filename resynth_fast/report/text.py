@@ -7,9 +7,22 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from .record import Record, document
+from .record import Record, copies_sentence, document
 
-_CSV_COLUMNS = ("path", "status", "label", "family", "probability", "margin", "consistency", "reason", "caption", "warnings", "error")
+_CSV_COLUMNS = (
+    "path",
+    "status",
+    "label",
+    "family",
+    "known_copies",
+    "probability",
+    "margin",
+    "consistency",
+    "reason",
+    "caption",
+    "warnings",
+    "error",
+)
 
 
 def table_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -47,6 +60,7 @@ def _csv(records: Iterable[Record]) -> Iterator[str]:
     for record in records:
         fields = record["verdict"] | {
             "path": record["input"]["path"],
+            "known_copies": copies_sentence(record),
             "caption": record["evidence"]["caption"],
             "warnings": "; ".join(record["warnings"]),
             "error": (record["error"] or {}).get("message"),
@@ -62,7 +76,9 @@ def _table(records: Iterable[Record]) -> Iterator[str]:
             rows.append([record["input"]["path"], "error", error["message"], ""])
         else:
             probabilities = ", ".join(f"{c['name']} {c['probability']:.2f}" for c in record["candidates"])
-            rows.append([record["input"]["path"], verdict["summary"], probabilities, verdict["reason"]])
+            seen = copies_sentence(record)
+            summary = f"{seen}. By its pixels: {verdict['summary']}" if seen else verdict["summary"]
+            rows.append([record["input"]["path"], summary, probabilities, verdict["reason"]])
     yield from table_lines(["picture", "verdict", "probabilities", "reason"], rows)
 
 

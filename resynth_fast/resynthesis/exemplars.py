@@ -8,7 +8,7 @@ generate, the exemplars nearest to the probe in content are the references.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..candidates.folder import SelectedExemplars
 from ..captioners import Captioner
 from ..errors import ConfigError
 from ..extractors.space import FeatureSpace
+from ..images.copies import Match
 from ..scoring.prior import Prior, gallery_prior
 from ..types import Pixels, PreparedProbe
 from .executor import Executor
@@ -37,45 +38,46 @@ class ExemplarReferences:
         }
         self._unreliable = bool(self.sources) and 0 < len(executor.candidates) < MIN_GENERATORS
         self._by_prior = bool(self.sources) and len(executor.candidates) >= MIN_GENERATORS
-        self._priors: dict[str, Prior] = {}
+        self._priors: dict[tuple[tuple[str, frozenset[int]], ...], Prior] = {}
         for name in self.sources:
             if space.fit and name not in space.fit.names:
                 raise ConfigError(f"the gallery's fit has no pictures of {name}; add them to the gallery, or leave the gallery out")
 
-    def prior(self, sha256: str) -> Prior:
-        """Prior of the candidates for the probe of this hash, in which the probe itself takes no part."""
+    def copies(self, probe: PreparedProbe) -> dict[str, list[Match]]:
+        """Copies of the probe among the exemplars of each source."""
+        return {name: source.given(probe.picture.sha256, probe.signatures) for name, source in self.sources.items()}
+
+    def prior(self, copies: Mapping[str, Sequence[Match]]) -> Prior:
+        """Prior of the candidates for the probe with these copies, which take no part in it."""
         if not self._by_prior or self._space.fit:
             return self._space.prior(self.names)
-        left_out = sha256 if self._holders(sha256) else ""
+        left_out = tuple((name, rows) for name in self.sources if (rows := _rows(copies, name)))
         if left_out not in self._priors:
-            self._priors[left_out] = self._fitted(left_out)
+            self._priors[left_out] = self._fitted(dict(left_out))
         return self._priors[left_out]
 
-    def select(self, probe: PreparedProbe, count: int) -> dict[str, SelectedExemplars]:
-        """The exemplars that represent each source beside `probe`: its `count` references, or a sample that has no points (0, d)."""
-        sha256 = probe.picture.sha256
-        if self._by_prior:
-            samples = {name: source.sample(sha256) for name, source in self.sources.items()}
-            return {name: replace(sample, points=sample.points[:0]) for name, sample in samples.items()}
-        return {name: source.nearest(probe.point, count, sha256) for name, source in self.sources.items()}
+    def select(self, probe: PreparedProbe, count: int, copies: Mapping[str, Sequence[Match]]) -> dict[str, SelectedExemplars]:
+        """The exemplars that represent each source beside `probe`, without copies of it.
 
-    def warnings(self, sha256: str) -> Iterator[str]:
-        """Reasons to trust the answer for the probe of this hash less."""
-        for name in self._holders(sha256):
-            yield f"the probe is one of the exemplars of {name}; it was not compared with itself"
+        They are its `count` references, or a sample that has no points (0, d).
+        """
+        if self._by_prior:
+            samples = {name: source.sample(_rows(copies, name)) for name, source in self.sources.items()}
+            return {name: replace(sample, points=sample.points[:0]) for name, sample in samples.items()}
+        return {name: source.nearest(probe.point, count, _rows(copies, name)) for name, source in self.sources.items()}
+
+    def warnings(self) -> Iterator[str]:
+        """Reasons to trust every answer less."""
         if self._unreliable:
             yield (
                 f"scores are unreliable: telling the source of an exemplar from its content takes {MIN_GENERATORS} candidates "
                 "that can generate, or none"
             )
 
-    def _holders(self, sha256: str) -> list[str]:
-        return [name for name, source in self.sources.items() if source.holds(sha256)]
-
-    def _fitted(self, left_out: str) -> Prior:
+    def _fitted(self, left_out: Mapping[str, Collection[int]]) -> Prior:
         pictures: list[tuple[Pixels, str, str]] = []
         for name, source in self.sources.items():
-            exemplars = source.sample(left_out).pixels()
+            exemplars = source.sample(left_out.get(name, ())).pixels()
             pictures += [(pixels, name, caption) for pixels, caption in zip(exemplars, self._captioner.caption(exemplars), strict=True)]
         captions = list(dict.fromkeys(caption for *_, caption in pictures))
         resyntheses = self._executor.make(captions, self._executor.options.seeds[:1])
@@ -84,3 +86,7 @@ class ExemplarReferences:
         generator = np.array([self.names.index(name) for _, name, _ in pictures])
         prompt = np.array([captions.index(caption) for *_, caption in pictures])
         return gallery_prior(points, generator, prompt, range(len(self.names)))
+
+
+def _rows(copies: Mapping[str, Sequence[Match]], name: str) -> frozenset[int]:
+    return frozenset(match.row for match in copies.get(name, ()))

@@ -13,7 +13,7 @@ from ..captioners import Captioner, choice
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..extractors.space import FeatureSpace
-from ..images import perturbations
+from ..images import copies, perturbations
 from ..options import Options
 from ..scheduler import EngineRef
 from ..types import Array, Caption, Doubles, Floats, Picture, Pixels, PreparedProbe
@@ -85,7 +85,7 @@ class Preparation:
         return PreparedProbes(prepared, timer, time.monotonic() - start)
 
     def _prepared(self, picture: Picture, caption: Caption) -> PreparedProbe:
-        copies = [perturbations.perturbation(name)(picture.pixels) for name in perturbations.MILD]
-        features = self._features([picture.pixels, *copies])
+        changed = [perturbations.perturbation(name)(picture.pixels) for name in perturbations.MILD]
+        features = self._features([picture.pixels, *changed])
         point, *perturbed = self._features.space.points(features)
-        return PreparedProbe(picture, caption, features[0], point, perturbed)
+        return PreparedProbe(picture, caption, features[0], point, perturbed, copies.windows(picture.pixels))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from ..candidates import Candidate, GenerativeCandidate
 from ..captioners import Captioner
 from ..engines.pool import EnginePool
 from ..errors import ConfigError
+from ..images.copies import GivenPictures, Match, named
 from ..options import GENERATE, LOOK_UP, Options
 from ..scoring.calibration import UNCALIBRATED
 from ..scoring.prior import Prior
-from ..types import Doubles, PreparedProbe, Request, Resynthesis
+from ..types import Doubles, KnownCopy, PreparedProbe, Request, Resynthesis
 from .executor import Executor
 from .exemplars import ExemplarReferences
 from .preparation import FeatureExtraction, PreparedProbes
@@ -53,6 +55,8 @@ class ProbeReferences:
     forecast_s: float | None = None
     """Forecast of generating all that the gallery lacks, in seconds, for all probes of the call; None without a gallery."""
     warnings: tuple[str, ...] = ()
+    known_copies: tuple[KnownCopy, ...] = ()
+    """Given pictures of which the probe is a copy, and which are no references."""
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -79,6 +83,7 @@ class ReferenceBuilder:
         pool: EnginePool,
         options: Options,
         cache: ResynthesisCache | None = None,
+        given: GivenPictures | None = None,
     ) -> None:
         generators = {name: candidate for name, candidate in candidates.items() if isinstance(candidate, GenerativeCandidate)}
         self.executor = Executor(generators, pool, options)
@@ -89,6 +94,8 @@ class ReferenceBuilder:
         self.cache = cache
         self.calibration = UNCALIBRATED if self.exemplars.sources else self.space.calibration
         """What scores by these references are judged by."""
+        self.given = given or GivenPictures(())
+        """The given pictures of the gallery in use."""
         _check(
             options,
             list(candidates),
@@ -101,16 +108,19 @@ class ReferenceBuilder:
     def __call__(self, prepared: PreparedProbes, deadline: Deadline) -> list[ProbeReferences]:
         """References of every probe, as many as can be generated before `deadline`. DeadlineError if a probe gets none in time."""
         probes, timer = prepared.probes, prepared.timer
-        with timer.stage("generate"):
-            priors = [self.exemplars.prior(probe.picture.sha256) for probe in probes]
         with timer.stage("features"):
-            exemplars = [self.exemplars.select(probe, self.options.references) for probe in probes]
+            copies = [self.exemplars.copies(probe) for probe in probes]
+            in_gallery = [self.given(probe.picture.sha256, probe.signatures) for probe in probes]
+            exemplars = [self.exemplars.select(probe, self.options.references, found) for probe, found in zip(probes, copies, strict=True)]
+        with timer.stage("generate"):
+            priors = [self.exemplars.prior(found) for found in copies]
         source = ReferenceSource(self.executor, self.features, self.cache, timer, deadline)
         requests, stopped_by = self._fetch(prepared, source)
         references = [self._collect(*row, source) for row in zip(requests, stopped_by, priors, exemplars, strict=True)]
+        references = self._fill_from_gallery(probes, references, in_gallery)
         return [
-            replace(filled, warnings=tuple(self._warnings(probe, filled)))
-            for probe, filled in zip(probes, self._fill_from_gallery(probes, references), strict=True)
+            replace(filled, warnings=tuple(self._warnings(filled, stored)), known_copies=named([*chain(*found.values()), *stored]))
+            for filled, found, stored in zip(references, copies, in_gallery, strict=True)
         ]
 
     def race(self) -> Race:
@@ -162,13 +172,18 @@ class ReferenceBuilder:
             forecast_s=source.forecast_s if self.cache else None,
         )
 
-    def _fill_from_gallery(self, probes: Sequence[PreparedProbe], references: list[ProbeReferences]) -> list[ProbeReferences]:
-        """Where nothing may be generated: gallery pictures most like each probe for the candidates without a resynthesis."""
+    def _fill_from_gallery(
+        self, probes: Sequence[PreparedProbe], references: list[ProbeReferences], copies: Sequence[Sequence[Match]]
+    ) -> list[ProbeReferences]:
+        """Where nothing may be generated: gallery pictures most like each probe for the candidates without a resynthesis.
+
+        `copies`: of each probe in the gallery, which are no references.
+        """
         incomplete = [i for i, found in enumerate(references) if not found.complete]
         if self.cache is None or self.options.policy != LOOK_UP or not incomplete:
             return references
-        queries, hashes = np.stack([probes[i].features for i in incomplete]), [probes[i].picture.sha256 for i in incomplete]
-        similar = self.cache.similar_content(queries, self.options.references, hashes, self.space.extractor.device)
+        queries, left_out = np.stack([probes[i].features for i in incomplete]), [{match.row for match in copies[i]} for i in incomplete]
+        similar = self.cache.similar_content(queries, self.options.references, left_out, self.space.extractor.device)
         filled = list(references)
         for i, by_name in zip(incomplete, similar, strict=True):
             lacking = [name for name, count in references[i].counts.items() if not count]
@@ -180,8 +195,10 @@ class ReferenceBuilder:
             filled[i] = replace(references[i], points={**references[i].points, **points}, similar_content=tuple(lacking))
         return filled
 
-    def _warnings(self, probe: PreparedProbe, references: ProbeReferences) -> Iterator[str]:
-        yield from self.exemplars.warnings(probe.picture.sha256)
+    def _warnings(self, references: ProbeReferences, in_gallery: Sequence[Match]) -> Iterator[str]:
+        yield from self.exemplars.warnings()
+        if in_gallery and self.space.fit:
+            yield "a copy of this picture is in the gallery, and the gallery's fit may rest on it"
         if references.similar_content:
             names = ", ".join(references.similar_content)
             yield f"no resynthesis of the caption by {names}: judged by gallery pictures of similar content, uncalibrated"

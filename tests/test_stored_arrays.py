@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis.extra.numpy as arrays
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from gaussian_pictures import CONSTANTS, world
 from hypothesis import given
+from PIL import Image
 
-from resynth_fast import files, zoo
+from resynth_fast import Attributor, files, zoo
 from resynth_fast.candidates import find
+from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError
 from resynth_fast.extractors.space import open_space, pack, unpack
@@ -103,3 +106,26 @@ def test_the_stored_constants_of_the_zoo_hold_what_degradations_change(zoo_pool:
         assert inside > 0.7, f"{family}: {inside:.3f} of the change lies in the stored directions"
         kept, without = ((whitening(change) ** 2).sum() for whitening in (space.whitening, whitening_of(space.constants, families=())))
         assert kept < 0.6 * without, f"{family}: whitening keeps {kept / without:.3f} of what stays without these directions"
+
+
+def test_the_stored_calibration_of_the_zoo_holds_on_fresh_pictures(zoo_pool: EnginePool, tmp_path: Path) -> None:
+    """The effect of temperature and thresholds, from the stored form, on captions and noise that nothing was fitted on."""
+    attributor, candidates = Attributor.open(threads=1), find(["zoo:"], zoo_pool)
+    prompts, seed = zoo.prompts()[200:228], 1 << 41
+    probes = [(c.name, pixels) for i, c in enumerate(candidates) for pixels in c.make(prompts[i:20:4], range(seed + i, seed + 20, 4), 20)]
+    [stranger] = [EngineCandidate(bundle, zoo_pool) for bundle in zoo.withheld()]
+    strangers = stranger.make(prompts[20:], range(seed + 20, seed + 28), 20)
+    paths = []
+    for k, pixels in enumerate([*(pixels for _, pixels in probes), *strangers]):
+        paths.append(tmp_path / f"{k:02}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    verdicts = attributor(paths)
+    known, unknown = verdicts[: len(probes)], verdicts[len(probes) :]
+    named = [(v.label, truth) for v, (truth, _) in zip(known, probes, strict=True) if v.status == "attributed"]
+    assert len(named) >= 0.4 * len(known)
+    assert sum(label != truth for label, truth in named) <= 0.15 * len(known)
+    assert sum(v.status == "unknown" for v in known) <= 0.2 * len(known)
+    assert sum(v.status == "attributed" for v in unknown) <= 0.25 * len(unknown)
+    assert sum(v.status == "unknown" for v in unknown) >= 0.5 * len(unknown)
+    own = [next(c.probability for c in v.candidates if c.name == truth) for v, (truth, _) in zip(known, probes, strict=True)]
+    assert -np.log(np.maximum(own, 1e-9)).mean() < 0.75 * np.log(len(candidates))  # a wrong temperature is worse than no answer

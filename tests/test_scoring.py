@@ -65,6 +65,22 @@ def test_whitening_shrinks_the_directions_of_noise() -> None:
     assert u[:, loud].std() < scaled[:, loud].std()
 
 
+def test_every_family_of_degradations_weighs_the_same_however_large_its_changes_are() -> None:
+    x, g, p = gaussian_features(1)
+    rng = np.random.default_rng(2)
+    changes = {family: np.zeros((50, x.shape[1])) for family in ("jpeg", "blur")}
+    for column, (family, size) in enumerate((("jpeg", 0.1), ("blur", 10.0))):
+        changes[family][:, column] = rng.normal(size=50) * size
+    constants = fit_constants(x, {"block": x.shape[1]}, g, p, changes)
+    moved = np.eye(2, x.shape[1])
+    kept = np.linalg.norm(whitening_of(constants)(moved), axis=1)
+    without = np.linalg.norm(whitening_of(constants, families=())(moved), axis=1)
+    assert (kept < 0.2 * without).all()
+    assert abs(kept[0] / kept[1] - 1) < 0.2
+    only = np.linalg.norm(whitening_of(constants, families=["blur"])(moved), axis=1)
+    assert abs(only[0] / without[0] - 1) < 0.01
+
+
 def test_centring_removes_the_mean_of_every_prompt() -> None:
     x, g, p = gaussian_features(3)
     y = centred(x.astype(float), g, p)

@@ -14,12 +14,16 @@ import numpy.typing as npt
 
 from ..types import Doubles, Integers
 
-RIDGE = 0.3
+RIDGE = 0.0015
+"""Variance that whitening halves; larger ones shrink more. The trace of the covariance within cells is 1."""
 RANK = 300
 NUISANCE_RANK = 60
 """Number of directions per family of degradations."""
-NUISANCE_SHARE = 0.5
-"""Trace of the degradations' second moment relative to that of the covariance within cells."""
+NUISANCE_SHARE = 4.0
+"""Trace of the degradations' second moment, in which every family has the same part, relative to that of the covariance within cells.
+
+On 320 zoo probes and four references, top-1 of clean, JPEG 70 and blurred ones by share: 0 .90 .50 .47, 1 .89 .77 .79, 2 .89 .77 .80,
+4 .89 .78 .81. On real people's pictures, which need no such directions while they are clean, 4 costs half a point."""
 GALLERY_WEIGHT = 0.8
 """Weight of the gallery's own covariance in the whitening, with three pictures per cell or more."""
 SOLID_CELL = 3
@@ -150,13 +154,10 @@ def whitening_of(
     clean = [np.sqrt(1 - share) * constants.foreign.rows]
     if own is not None and share:
         clean.append(np.sqrt(share) * own.rows)
-    degraded = [rows for family, rows in constants.nuisance.items() if families is None or family in families]
-    if degraded:
-        changes = np.concatenate(degraded)
-        degraded = [np.sqrt(NUISANCE_SHARE) * changes / np.sqrt((changes**2).sum())]
-    vectors, values = _eigen(np.concatenate([*clean, *degraded]), RANK * (len(clean) + len(degraded)))
-    ridge = RIDGE * (1 + NUISANCE_SHARE * len(degraded)) / 200
-    shrink = 1 - np.sqrt(ridge / (values + ridge))
+    degraded = [rows for family, rows in constants.nuisance.items() if (families is None or family in families) and rows.any()]
+    degraded = [np.sqrt(NUISANCE_SHARE / len(degraded) / (rows**2).sum()) * rows for rows in degraded]
+    vectors, values = _eigen(np.concatenate([*clean, *degraded]), RANK * (len(clean) + bool(degraded)))
+    shrink = 1 - np.sqrt(RIDGE / (values + RIDGE))
     rows = np.concatenate(clean)
     whole = float((rows**2).sum())
     lost = max(0.0, 1 - whole)  # directions beyond the leading eigenvectors are not shrunk

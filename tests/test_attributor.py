@@ -127,7 +127,7 @@ def test_the_command_line_prints_one_document_and_writes_a_page(probe_file: Any,
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     document = json.loads(done.stdout)
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     [record] = document["records"]
     assert record["verdict"]["status"] in ("attributed", "inconclusive", "unknown")
     assert len(record["candidates"]) == 4

@@ -200,8 +200,10 @@ def test_a_gallery_from_before_signatures_is_used_as_it_is_and_adding_again_comp
         return [[match.copy.kind for match in stored(hash_, windows(pixels))] for hash_ in ("none", images.digest(copy))]
 
     assert found() == [[], ["same file"]]
+    assert "near copies of 1 pictures cannot be found" in run("gallery", "list", "--gallery", folder)[1]
     assert "1 in the gallery already" in run("gallery", "add", "maker", source, "--gallery", folder)[1]
     assert found() == [["near copy"], ["same file"]]
+    assert "cannot be found" not in run("gallery", "list", "--gallery", folder)[1]
 
 
 def test_a_stored_signature_of_another_version_is_replaced(

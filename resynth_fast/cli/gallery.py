@@ -87,6 +87,7 @@ def list_(gallery: GalleryOption = None, extractor: ExtractorOption = None, form
     out.check(format, ("table", "json"))
     with _open(gallery, extractor) as store:
         rows, groups, layout = store.summary(), store.groups(), store.layout
+        unsigned = sum(not picture.signature for picture in store.given().pictures)
     if format == "json":
         extractor_fields = {"name": layout.name, "sha256": layout.sha256, "dimension": layout.dimension, "storage": layout.storage}
         print(json.dumps({"gallery": str(store.folder), "extractor": extractor_fields, "generators": rows, "groups": groups}, indent=2))
@@ -95,6 +96,8 @@ def list_(gallery: GalleryOption = None, extractor: ExtractorOption = None, form
     out.print_table(fields, [[str(row[name]) for name in fields] for row in rows])
     labels = ", ".join(f"{label} {count}" for label, count in groups.items())
     print(f"{store.folder}: extractor {layout.name} {layout.sha256[:12]}…; groups: {labels or 'none'}")
+    if unsigned:
+        print(f"near copies of {unsigned} pictures cannot be found: they are flat, or were added by an earlier version; add those again")
 
 
 @app.command()

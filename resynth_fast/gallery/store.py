@@ -201,8 +201,9 @@ class Gallery:
 
     def given(self) -> GivenPictures:
         """All added pictures, to find copies of probes; those added before signatures were stored are found by their hash alone."""
+        name = self.folder.name
         return GivenPictures(
-            GivenPicture(row=row, generator=generator, file=f"entry {row} of {self.folder.name}", sha256=sha256, signature=signature)
+            GivenPicture(row=row, generator=generator, file=f"entry {row} of {name}", sha256=sha256, signature=signature)
             for row, generator, sha256, signature in self._index.given()
         )
 

@@ -212,7 +212,7 @@ def _measure(contestants: Mapping[str, Any], probes: Sequence[Probe]) -> dict[st
 
 
 def _ours(size: Size, **options: Any) -> tuple[Callable[..., Ours], dict[str, Any]]:
-    common = {"references": size.references, "steps": size.steps, "threads": 1, "strict_backend": True}
+    common = {"references": size.references, "steps": size.steps, "guidance": (1,), "threads": 1, "strict_backend": True}
     return Ours, common | options
 
 

@@ -82,7 +82,11 @@ def main() -> None:
     shared = Attributor.open(threads=1)
     attributors = {
         steps: Attributor(
-            list(shared.candidates.values()), shared.captioner, shared.space, shared.pool, Options(references=max(COUNTS), steps=steps)
+            list(shared.candidates.values()),
+            shared.captioner,
+            shared.space,
+            shared.pool,
+            Options(references=max(COUNTS), steps=steps, guidance=(1,)),
         )
         for steps in dict.fromkeys([DEFAULT, *map(int, arguments.steps.split(","))])
     }
@@ -197,7 +201,7 @@ def seconds(attributors: Mapping[int, Attributor]) -> list[Row]:
     for text in zoo.prompts()[: 1 + TIMED]:
         for (steps, k), samples in times.items():
             start = time.perf_counter()
-            attributors[steps].references.executor.make([text], attributors[steps].options.seeds[:k])
+            attributors[steps].references.executor.make([text], k)
             samples.append(time.perf_counter() - start)
     median = {case: float(np.median(samples[1:])) for case, samples in times.items()}  # the first loads the engines
     return [

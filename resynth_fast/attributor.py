@@ -127,7 +127,8 @@ class Attributor:
         references = self.references(prepared, Deadline.after(self.options.deadline, len(prepared.probes), prepared.spent_s))
         with prepared.timer.stage("score"):
             points, priors = [list(one.points.values()) for one in references], [one.prior for one in references]
-            decisions = self.judge(prepared.captions, prepared.points, prepared.perturbed, points, priors)
+            guidance = [one.guidance for one in references]
+            decisions = self.judge(prepared.captions, prepared.points, prepared.perturbed, points, priors, guidance)
         return self.evidence(prepared, references, decisions, self.pool.account.since(before))
 
     @classmethod

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -160,6 +160,11 @@ class Guidance:
     def doubled(self) -> bool:
         """Whether the denoiser takes two rows a sample."""
         return self.mode in ("batch-2", "rescaled")
+
+    def scaled(self, multiple: float) -> Guidance:
+        """`multiple` times the scale; 0: without guidance. Unchanged where the scale is in the graph, or there is none."""
+        scaled = replace(self, scale=self.scale * multiple) if multiple else Guidance("none", 0.0)
+        return scaled if self.doubled else self
 
 
 class Bundle:
@@ -319,11 +324,8 @@ class Bundle:
     def files(self) -> Iterator[File] | list[File]:
         """Every file that the manifest lists, its path checked."""
         found = [file for component in self.components.values() for file in (component.file, *component.data)]
-        if self.manifest.get("tokenizers"):
-            found += [tokenizer.file for tokenizer in self.tokenizers]
-        if self.manifest.get("constants"):
-            found.append(self.constants)
-        return found
+        found += [tokenizer.file for tokenizer in self.tokenizers] if self.manifest.get("tokenizers") else []
+        return [*found, self.constants] if self.manifest.get("constants") else found
 
     def verify(self) -> None:
         """Read and hash every file (`resynth candidates list --verify`)."""

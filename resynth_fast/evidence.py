@@ -117,6 +117,7 @@ class Evidence:
             probability=float(decision.probabilities[index]),
             resyntheses=references.resyntheses.get(candidate.name, ()),
             exemplars=tuple(exemplars.pixels()) if exemplars else (),
+            best_guidance=decision.guidance[index],
         )
 
     def _references(self, references: ProbeReferences) -> dict[str, Any]:

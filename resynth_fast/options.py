@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -11,6 +12,8 @@ GENERATE, LOOK_UP, BOTH = GALLERY_POLICIES = ("generate", "look-up", "both")
 """Generate every resynthesis; generate none; look up the cached ones, generate and cache the rest."""
 TAGGER, METADATA, TEXT = "tagger", "metadata", "text:"
 """Sources of a caption: the captioner, the prompt recorded in the file, the user (text:WORDS)."""
+GUIDANCE = (1.0, 1.0, 0.0, 2.0, 0.0, 2.0)
+"""Default guidance of the references: the first two have the candidate's own, since a single picture of each would be too few."""
 
 
 class OptionFields(TypedDict, total=False):
@@ -18,6 +21,7 @@ class OptionFields(TypedDict, total=False):
 
     references: int
     steps: int
+    guidance: Sequence[float]
     seed: int
     together: bool
     same_source: bool
@@ -46,6 +50,9 @@ class Options:
     """Resyntheses of the probe's caption by each candidate, 1 … 64."""
     steps: int = 8
     """Denoising steps of a resynthesis, 1 … 1000. `benchmarks/bench_steps.py` measures what fewer steps cost in accuracy."""
+    guidance: Sequence[float] = GUIDANCE
+    """Guidance scales of the references, in turn, as multiples of each candidate's own, 0 … 10; 0: without guidance. The first is 1.
+    A probe may have been made with another guidance than the candidate's own. Candidates whose guidance cannot be changed keep theirs."""
     seed: int = 0
     """Seed of the first reference, from 0; the others have the seeds that follow."""
     together: bool = False
@@ -71,6 +78,11 @@ class Options:
         for name, low, high in (("references", 1, 64), ("steps", 1, 1000), ("seed", 0, 2**32 - 65)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} … {high}")
+        if not self.guidance or self.guidance[0] != 1 or not all(0 <= multiple <= 10 for multiple in self.guidance):
+            raise ConfigError(
+                f"guidance is {tuple(self.guidance)}; "
+                "it must be multiples of a candidate's own guidance scale, 0 … 10, and the first of them 1"
+            )
         if self.caption not in (TAGGER, METADATA) and not (self.caption.startswith(TEXT) and self.caption.removeprefix(TEXT).strip()):
             raise ConfigError(
                 f"caption is {self.caption[:80]!r}; it must be {TAGGER}, {METADATA} or {TEXT}WORDS, as in '{TEXT}a red bicycle'"
@@ -93,6 +105,10 @@ class Options:
     def seeds(self) -> range:
         """Seeds of the references, the same for every probe and candidate."""
         return range(self.seed, self.seed + self.references)
+
+    def multiple(self, index: int) -> float:
+        """Guidance scale of the reference `index`, as a multiple of the candidate's own."""
+        return self.guidance[index % len(self.guidance)]
 
     @property
     def joint(self) -> bool:

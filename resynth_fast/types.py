@@ -100,11 +100,13 @@ class PreparedProbe:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One picture to generate: the candidate, the prompt, and the seed of the noise."""
+    """One picture to generate: the candidate, the prompt, the seed of the noise, and the guidance."""
 
     candidate: str
     prompt: str
     seed: int
+    guidance: float = 1.0
+    """Guidance scale as a multiple of the candidate's own; 0: without guidance. 1 for a candidate whose guidance cannot be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Resynthesis:
 
     seed: int
     pixels: Pixels
+    guidance: float = 1.0
+    """As `Request.guidance`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class CandidateEvidence:
     """Pictures that it generated from the probe's caption."""
     exemplars: tuple[Pixels, ...] = ()
     """Of a candidate that cannot generate: its own pictures that represent it, (H, W, 3) uint8 each."""
+    best_guidance: str = ""
+    """weaker or stronger: the probe is closer to its resyntheses of weaker, or of stronger, guidance than its own; "" where neither is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,10 +61,10 @@ def _attributed(s: Setting, case: str, *, swapping: bool, goal: float) -> Iterat
     _compared(s, candidates, ours(Options(references=1, steps=1)), loop)
     races = [] if s.tiny and swapping else [(True, 2 if s.tiny else AT_MOST)]  # tiny pipelines test racing once, resident
     for racing, references in ((False, 1), *races):
-        options = Options(references=references, steps=1, race=racing)
+        options = Options(references=references, steps=1, guidance=(1,), race=racing)
         name = f"{len(candidates)} candidates, {case}"
         if racing:
-            name += f", racing ({_saved(ours(options), ours(Options(references=references, steps=1)))})"
+            name += f", racing ({_saved(ours(options), ours(Options(references=references, steps=1, guidance=(1,))))})"
         calls: dict[str, Any] = {"ours": functools.partial(ours, options), "diffusers": functools.partial(theirs, references)}
         yield from timed(
             s, "gpu attribution", name, calls, ["ours"], {"diffusers": goal * (1 + racing)}, rounds=s.few if swapping else s.rounds

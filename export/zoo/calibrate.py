@@ -31,7 +31,7 @@ from .. import bundles
 from .attributes import caption, draw, held_out
 
 PIXELS: dict[str, Any] = {"working_size": 64, "border": 0.0, "jpeg_quality": None}
-REFERENCES = (1, 2, 4, 8)
+REFERENCES = (1, 2, 4, 6, 8)
 STEPS = (4, 8)
 FIRST_SEED = 1 << 36
 
@@ -77,7 +77,9 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         resynthesised = reference_points(judge, list(dict.fromkeys(written)))
         for count in REFERENCES:
             references = [[resynthesised[text, candidate.name][:count] for candidate in candidates] for text in written]
-            scores, consistency = (values[:, 0] for values in score(own[:, None], references, within_trace=within_trace))
+            guidance = [[judge.references.executor.guidance(candidate.name)[:count] for candidate in candidates]] * len(references)
+            scored = score(own[:, None], references, within_trace=within_trace, guidance=guidance)
+            scores, consistency = (values[:, 0] for values in scored)
             points.append(fit_point(count, steps, scores, consistency, truth))
             hits[f"{count} references, {steps} steps"] = float(np.mean(scores.argmax(1) == truth))
     fitted = Calibration(tuple(points), f"{probes} zoo probes of training captions")

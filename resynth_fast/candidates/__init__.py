@@ -52,17 +52,22 @@ class ScheduledCandidate(GenerativeCandidate):
 
     bundle: Bundle
 
+    @property
+    def guided(self) -> bool:
+        """Whether its guidance scale can be changed; if not, `draw` and `work` are always asked for its own."""
+        return self.bundle.guidance.doubled
+
     @abstractmethod
     def work(self, steps: int) -> Work:
-        """The engines and model calls that its pictures take."""
+        """The engines and model calls that its pictures take, with its own guidance."""
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> None:
         """Encode prompts ahead of their pictures."""
 
     @abstractmethod
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device[Any], Any]:
-        """As `make`: the device of the pictures, and the pictures (b, H, W, 3) uint8 on it."""
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float = 1.0) -> tuple[Device[Any], Any]:
+        """As `make`, with `guidance` times the guidance scale: the device of the pictures, and the pictures (b, H, W, 3) uint8 on it."""
 
 
 class ExemplarCandidate(Candidate):

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..backends import Arrays, Engine
-from ..bundle import Bundle, StepTable
+from ..bundle import Bundle, Guidance, StepTable
 from ..devices.base import CPU, Device, transfer
 from ..engines.pool import EnginePool, engine_ref
 from ..errors import BundleError, ConfigError
@@ -54,16 +54,15 @@ class EngineCandidate(ScheduledCandidate):
         device, levels = self.draw(prompts, seeds, steps)
         return list(device.to_host(levels))
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> tuple[Device[Any], Array]:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float = 1.0) -> tuple[Device[Any], Array]:
         """See `ScheduledCandidate.draw`."""
-        table = self._table(steps)
-        conditions = self._encode(prompts)
-        guidance = self.bundle.guidance
-        scale = guidance.scale if guidance.mode == "batch-2" else None
-        calls = len(seeds) * len(table.rows) * (2 if guidance.doubled else 1)
+        table, scaled = self._table(steps), self.bundle.guidance.scaled(guidance)
+        conditions = self._encode(prompts, scaled)
+        scale = scaled.scale if scaled.mode == "batch-2" else None
+        calls = len(seeds) * len(table.rows) * (2 if scaled.doubled else 1)
         with self._pool.hold(self.bundle.components["denoiser"], rows=calls) as engine:
             device = engine.device
-            denoise = self._denoiser(engine, device, conditions)
+            denoise = self._denoiser(engine, device, conditions, scaled)
             latents = walk(table, lambda call: device.normal_rows(seeds, [call] * len(seeds), self.bundle.latents), denoise, scale, device)
             self._check(
                 device.all_finite(latents), "denoiser"
@@ -76,7 +75,7 @@ class EngineCandidate(ScheduledCandidate):
 
     def encode(self, prompts: Sequence[str]) -> None:
         """See `ScheduledCandidate.encode`; the pool's text cache keeps the states, and each distinct prompt is encoded once."""
-        self._encode(list(dict.fromkeys(prompts)))
+        self._encode(list(dict.fromkeys(prompts)), self.bundle.guidance)
 
     def work(self, steps: int) -> Work:
         """See `ScheduledCandidate.work`."""
@@ -98,7 +97,7 @@ class EngineCandidate(ScheduledCandidate):
         return self._tables[steps]
 
     def _denoiser(
-        self, engine: Engine, device: Device[Any], conditions: tuple[Conditions, Conditions | None]
+        self, engine: Engine, device: Device[Any], conditions: tuple[Conditions, Conditions | None], guidance: Guidance
     ) -> Callable[[Any, float], Any]:
         conditional, unconditional = conditions
         component = self.bundle.components["denoiser"]
@@ -111,15 +110,14 @@ class EngineCandidate(ScheduledCandidate):
         def denoise(latents: Any, timestep: float) -> Any:
             rows = latents if unconditional is None else device.concatenate([latents, latents])
             output = engine.run({"latents": rows, "timestep": device.full(len(rows), timestep), **inputs})["model_output"]
-            return rescaled(output, self.bundle.guidance, device) if self.bundle.guidance.mode == "rescaled" else output
+            return rescaled(output, guidance, device) if guidance.mode == "rescaled" else output
 
         return denoise
 
-    def _encode(self, prompts: Sequence[str]) -> tuple[Conditions, Conditions | None]:
+    def _encode(self, prompts: Sequence[str], guidance: Guidance) -> tuple[Conditions, Conditions | None]:
         """Text states of `prompts`, and of the empty prompt if guidance needs them. Each distinct text is encoded once."""
         distinct = list(dict.fromkeys(prompts))
         rows = [distinct.index(prompt) for prompt in prompts]
-        guidance = self.bundle.guidance
         zeros = guidance.unconditional == "zeros"
         text = self.bundle.components["text"]
         states = self._pool.text_cache(text.file.sha256, self._tokens(distinct, empty_too=guidance.doubled and not zeros), self._run_text)

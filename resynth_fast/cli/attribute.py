@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
+from ..options import GUIDANCE
 from .options import (
     BackendOption,
     CandidatesOption,
     ExtractorOption,
+    GuidanceOption,
     MemoryOption,
     ReferencesOption,
     SeedOption,
@@ -26,6 +28,7 @@ def attribute(
     candidates: CandidatesOption = ["zoo:"],  # noqa: B006
     references: ReferencesOption = 2,
     steps: StepsOption = 8,
+    guidance: GuidanceOption = list(GUIDANCE),  # noqa: B006
     seed: SeedOption = 0,
     together: Annotated[
         bool, typer.Option("--together", help="Score each picture with the resyntheses of the others too, as if they were a gallery.")
@@ -102,6 +105,7 @@ def attribute(
         threads=threads or None,
         references=references,
         steps=steps,
+        guidance=guidance,
         seed=seed,
         together=together,
         same_source=same_source,

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
-from .options import BackendOption, ExtractorOption, ReferencesOption, StepsOption, ThreadsOption
+from ..options import GUIDANCE
+from .options import BackendOption, ExtractorOption, GuidanceOption, ReferencesOption, StepsOption, ThreadsOption
 
 
 def evaluate(
@@ -40,7 +41,11 @@ def evaluate(
     ] = [],  # noqa: B006
     probes: Annotated[int, typer.Option(help="zoo: number of probes, spread evenly over the candidates.")] = 400,
     steps: StepsOption = 8,
+    guidance: GuidanceOption = list(GUIDANCE),  # noqa: B006
     probe_steps: Annotated[int, typer.Option(help="zoo: denoising steps of a probe.")] = 20,
+    probe_guidance: Annotated[
+        float, typer.Option(help="zoo: guidance scale of a probe as a multiple of its generator's own (3); 0: without guidance.")
+    ] = 1.0,
     race: Annotated[bool, typer.Option("--race", help="zoo: judge with racing too, and report how far the two agree.")] = False,
     format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write result.json, result.csv, plots and a page into this folder.")] = None,
@@ -71,7 +76,9 @@ def evaluate(
             recipe or "one-shot",
             probes=probes,
             steps=steps,
+            guidance=guidance,
             probe_steps=probe_steps,
+            probe_guidance=probe_guidance,
             race=race,
             degradations=(degradation or ROBUSTNESS) if protocol == "robustness" else (),
             extractor=extractor,

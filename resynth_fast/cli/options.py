@@ -33,6 +33,13 @@ CandidatesOption = Annotated[
 ]
 ReferencesOption = Annotated[int, typer.Option("--references", "-k", help="Resyntheses per candidate.")]
 StepsOption = Annotated[int, typer.Option(help="Denoising steps of a resynthesis.")]
+GuidanceOption = Annotated[
+    list[float],
+    typer.Option(
+        help="Guidance scale of a reference as a multiple of the candidate's own, 0: without guidance; repeatable, the references take "
+        "them in turn, and the first is 1."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of the first reference.")]
 ExtractorOption = Annotated[
     Path | None, typer.Option(help="Folder of an extractor bundle; default: the zoo's extractor, which has no weights.")

@@ -22,6 +22,8 @@ def of_zoo(
     probes: int,
     steps: int,
     probe_steps: int,
+    probe_guidance: float,
+    guidance: Sequence[float],
     extractor: Path | None,
     references: int,
     seed: int,
@@ -53,11 +55,20 @@ def of_zoo(
         threads=threads or None,
         references=references,
         steps=steps,
+        guidance=guidance,
         seed=0,
         together=recipe == "together",
         race=race,
     )
-    return zoo.evaluate(attributor, probes=probes, seed=seed, probe_steps=probe_steps, degradations=degradations, progress=progress)
+    return zoo.evaluate(
+        attributor,
+        probes=probes,
+        seed=seed,
+        probe_steps=probe_steps,
+        probe_guidance=probe_guidance,
+        degradations=degradations,
+        progress=progress,
+    )
 
 
 def of_folder(

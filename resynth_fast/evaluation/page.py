@@ -21,6 +21,8 @@ TITLES = {
     "reliability": "Share of correct attributions by stated probability",
     "confusion": "Confusion of the candidates",
 }
+OF_ZOO = ("references", "steps", "guidance", "probe_steps", "probe_guidance", "seed")
+"""Settings that are shown of an evaluation on the zoo."""
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
@@ -58,7 +60,9 @@ def view(result: dict[str, Any], svgs: dict[str, str]) -> dict[str, Any]:
     """The fields of the result as the template uses them."""
     names, table = plots.names_of(result), plots.confusion_of(result)
     shares = [[count / max(1, sum(row)) for count in row] for row in table]
-    setting = result.get("setting") or {key: result[key] for key in ("references", "steps", "probe_steps", "seed")}
+    setting = result.get("setting") or {
+        key: result[key] for key in ("references", "steps", "guidance", "probe_steps", "probe_guidance", "seed")
+    }
     return {
         "result": result,
         "names": names,

@@ -10,7 +10,7 @@ import numpy as np
 from ..attributor import Attributor
 from ..candidates import ScheduledCandidate
 from ..scoring.decision import Decision
-from ..types import Doubles, Integers, Request
+from ..types import Doubles, Integers
 from . import metrics
 
 Counts = Integers
@@ -23,18 +23,25 @@ def race(attributor: Attributor, captions: Sequence[str], points: Sequence[Doubl
 
     They are the pictures that `resynth attribute --race` generates.
     """
-    names, seeds = list(attributor.candidates), attributor.options.seeds
+    names, executor = list(attributor.candidates), attributor.references.executor
     by_request = {
-        Request(name, caption, seed): point
+        request: point
         for caption, each in zip(captions, references, strict=True)
         for name, rows in zip(names, each, strict=True)
-        for seed, point in zip(seeds, rows, strict=True)
+        for request, point in zip(executor.references(name, caption), rows, strict=True)
     }
     priors = [attributor.space.prior(names)] * len(points)
     standings = attributor.references.race()(
         captions, points, priors, lambda requests: {request: by_request[request] for request in requests}
     )
     return np.stack([standing.counts for standing in standings])
+
+
+def reference_rows(attributor: Attributor) -> Integers:
+    """(C, K) denoiser rows of each reference of each candidate."""
+    executor, steps = attributor.references.executor, attributor.options.steps
+    works = {name: c.work(steps) for name, c in attributor.candidates.items() if isinstance(c, ScheduledCandidate)}
+    return np.array([[work.calls * work.at(multiple).rows for multiple in executor.guidance(name)] for name, work in works.items()])
 
 
 def judged(
@@ -46,8 +53,10 @@ def judged(
     counts: Counts,
 ) -> list[Decision]:
     """Decisions on the first `counts` (n, C) references."""
+    executor = attributor.references.executor
     raced = [[rows[:n] for rows, n in zip(each, row, strict=True)] for each, row in zip(references, counts.tolist(), strict=True)]
-    return attributor.judge(captions, points, copies, raced)
+    guidance = [[executor.guidance(name)[:n] for name, n in zip(attributor.candidates, row, strict=True)] for row in counts.tolist()]
+    return attributor.judge(captions, points, copies, raced, guidance=guidance)
 
 
 def agreement(
@@ -63,17 +72,17 @@ def agreement(
     `truth` (n,) is -1 for probes whose generator is not a candidate; `prompt` (n,) is the unit of the bootstrap. The agreement
     is that of the first candidates, among probes that the exhaustive run attributes; None if it attributes none.
     """
-    works = [c.work(attributor.options.steps) for c in attributor.candidates.values() if isinstance(c, ScheduledCandidate)]
-    rows = np.array([work.calls * work.rows for work in works])
+    rows = reference_rows(attributor)
+    raced_rows = sum(np.cumsum([0, *of_one])[of_counts] for of_one, of_counts in zip(rows, counts.T, strict=True))
     first, expected = (np.array([d.order[0] for d in decisions]) for decisions in (raced, exhaustive))
     attributed, known = np.array([d.status == "attributed" for d in exhaustive]), truth >= 0
     same = first == expected
     hits, all_hits = ((labels == truth)[known] for labels in (first, expected))
     return {
         "pictures": float(counts.sum(1).mean()),
-        "of_pictures": len(rows) * attributor.options.references,
-        "denoiser_rows": float((counts * rows).sum(1).mean()),
-        "of_denoiser_rows": int(rows.sum() * attributor.options.references),
+        "of_pictures": rows.size,
+        "denoiser_rows": float(np.mean(raced_rows)),
+        "of_denoiser_rows": int(rows.sum()),
         "attributed": int(attributed.sum()),
         "differ": int((~same & attributed).sum()),
         "agreement": float(same[attributed].mean()) if attributed.any() else None,

@@ -16,7 +16,7 @@ from ..candidates.engine import EngineCandidate
 from ..errors import ConfigError
 from ..images import perturbations
 from ..scoring.decision import Decision
-from ..types import Doubles, Integers, Pixels, Request
+from ..types import Doubles, Integers, Pixels
 from . import metrics, racing
 from .dataset import Progress, silent
 
@@ -64,16 +64,21 @@ class Labels:
 
 
 def generate_probes(
-    candidates: Sequence[ScheduledCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int
+    candidates: Sequence[ScheduledCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int, guidance: float = 1.0
 ) -> list[Probe]:
-    """One probe per caption, by the candidate `truth` gives for it, with its own noise. Probes come in another order than captions."""
+    """One probe per caption, by the candidate `truth` gives for it, with its own noise. Probes come in another order than captions.
+
+    `guidance`: multiple of the guidance scale of the candidates that have one.
+    """
     probes: list[Probe] = []
     for start in range(0, len(captions), CHUNK):
         rows = range(start, min(start + CHUNK, len(captions)))
         for generator in sorted({truth[row] for row in rows}):
             own = [row for row in rows if truth[row] == generator]
             seeds = [PROBE_SEEDS + (seed << 20) + row for row in own]
-            pictures = candidates[generator].make([captions[row] for row in own], seeds, steps)
+            candidate = candidates[generator]
+            device, drawn = candidate.draw([captions[row] for row in own], seeds, steps, guidance if candidate.guided else 1.0)
+            pictures = device.to_host(drawn)
             probes += [Probe(generator, captions[row], pixels) for row, pixels in zip(own, pictures, strict=True)]
     return probes
 
@@ -81,14 +86,15 @@ def generate_probes(
 def reference_points(attributor: Attributor, captions: Sequence[str], progress: Progress = silent) -> dict[tuple[str, str], Doubles]:
     """(caption, candidate) → points (K, d) of the candidate's resyntheses of the caption."""
     points: dict[tuple[str, str], Doubles] = {}
+    executor = attributor.references.executor
     for start in range(0, len(captions), CHUNK):
         progress(start, len(captions))
         chunk = captions[start : start + CHUNK]
-        pictures = attributor.references.executor.make(chunk)
+        pictures = executor.make(chunk)
         by_request = dict(zip(pictures, attributor.space(list(pictures.values())), strict=True))
         for text in chunk:
             for name in attributor.candidates:
-                points[text, name] = np.stack([by_request[Request(name, text, seed)] for seed in attributor.options.seeds])
+                points[text, name] = np.stack([by_request[request] for request in executor.references(name, text)])
     progress(len(captions), len(captions))
     return points
 
@@ -125,11 +131,19 @@ class CaptionJudge:
 
     def _judge(self, probes: Sequence[DescribedProbe], captions: Sequence[str]) -> list[Decision]:
         points, copies = [probe.point for probe in probes], [probe.copies for probe in probes]
-        return self.attributor.judge(captions, points, copies, self.references(captions))
+        guidance = [[self.attributor.references.executor.guidance(name) for name in self.attributor.candidates]] * len(captions)
+        return self.attributor.judge(captions, points, copies, self.references(captions), guidance=guidance)
 
 
 def evaluate(
-    attributor: Attributor, *, probes: int, seed: int, probe_steps: int, degradations: Sequence[str] = (), progress: Progress = silent
+    attributor: Attributor,
+    *,
+    probes: int,
+    seed: int,
+    probe_steps: int,
+    probe_guidance: float = 1.0,
+    degradations: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Generate `probes` pictures by the candidates (and a quarter as many by the withheld generators) and attribute them.
 
@@ -138,7 +152,7 @@ def evaluate(
     without caption). An attributor that races is judged without and with racing, on the same pictures. With `degradations`
     (protocol robustness) the same probes are also judged after each of them, by the caption of the degraded picture.
     """
-    known, unknown = _generate(attributor, probes, seed, probe_steps)
+    known, unknown = _generate(attributor, probes, seed, probe_steps, probe_guidance)
     everything = [*known, *unknown]
     start = time.perf_counter()
     described = _describe(attributor, everything)
@@ -162,7 +176,10 @@ def evaluate(
         "candidates": list(attributor.candidates),
         "references": attributor.options.references,
         "steps": attributor.options.steps,
+        "guidance": list(attributor.options.guidance),
+        "denoiser_rows": int(racing.reference_rows(attributor).sum()),
         "probe_steps": probe_steps,
+        "probe_guidance": probe_guidance,
         "gallery_per_candidate": 0,
         "chance": 1 / len(attributor.candidates),
         **_accuracy(decisions, _labels(attributor, known)),
@@ -175,7 +192,7 @@ def evaluate(
     }
 
 
-def _generate(attributor: Attributor, count: int, seed: int, steps: int) -> tuple[list[Probe], list[Probe]]:
+def _generate(attributor: Attributor, count: int, seed: int, steps: int, guidance: float) -> tuple[list[Probe], list[Probe]]:
     """`count` probes of held-out captions by the candidates in turn, and a quarter as many by the withheld generators."""
     candidates = [c for c in attributor.candidates.values() if isinstance(c, ScheduledCandidate)]
     if count < len(attributor.candidates):
@@ -183,11 +200,12 @@ def _generate(attributor: Attributor, count: int, seed: int, steps: int) -> tupl
     unknown_count, prompts = max(1, count // 4), zoo.prompts()
     rng = np.random.default_rng([seed, 0x5EED])
     captions = rng.choice(np.array(prompts), count + unknown_count, replace=count + unknown_count > len(prompts)).tolist()
-    known = generate_probes(candidates, captions[:count], [i % len(candidates) for i in range(count)], seed=seed, steps=steps)
+    truth = [i % len(candidates) for i in range(count)]
+    known = generate_probes(candidates, captions[:count], truth, seed=seed, steps=steps, guidance=guidance)
     withheld = [EngineCandidate(bundle, attributor.pool) for bundle in zoo.withheld()]
     if not withheld:
         return known, []
-    unknown = generate_probes(withheld, captions[count:], [0] * unknown_count, seed=seed + 1, steps=steps)
+    unknown = generate_probes(withheld, captions[count:], [0] * unknown_count, seed=seed + 1, steps=steps, guidance=guidance)
     return known, [replace(probe, truth=-1) for probe in unknown]
 
 

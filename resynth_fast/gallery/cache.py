@@ -40,7 +40,7 @@ class ResynthesisCache:
 
     gallery: Gallery
     origins: Mapping[str, ResynthesisKey]
-    """By candidate, the key of its pictures without prompt and seed. Pictures of other candidates are not cached."""
+    """By candidate, the key of its pictures with its own guidance, without prompt and seed. Others' pictures are not cached."""
     rows: Integers | None = None
     """Rows that are searched for similar content, those of a fit's snapshot; None: all."""
 
@@ -76,9 +76,9 @@ class ResynthesisCache:
 
     def _keys(self, requests: Iterable[Request]) -> dict[Request, ResynthesisKey]:
         return {
-            request: replace(self.origins[request.candidate], prompt=request.prompt, seed=request.seed)
+            request: replace(origin, prompt=request.prompt, seed=request.seed, guidance_scale=origin.guidance_scale * request.guidance)
             for request in requests
-            if request.candidate in self.origins
+            if (origin := self.origins.get(request.candidate))
         }
 
 

@@ -103,6 +103,8 @@ def _probe(number: int, record: Mapping[str, Any], images: Mapping[str, Any]) ->
         "thumbnail": None if pixels is None else _picture(pixels, THUMBNAIL_PX),
         "candidates": [
             {
+                "guidance": (),
+                "best_guidance": None,
                 **candidate,
                 "relatives": [name for name in families[candidate["family"]] if name != candidate["name"]],
                 "in_set": candidate["name"] in verdict["credible_set"],

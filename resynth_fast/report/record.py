@@ -114,4 +114,6 @@ def _candidate(candidate: CandidateEvidence) -> Record:
         "probability": candidate.probability,
         "resyntheses": len(candidate.resyntheses),
         "references": len(candidate.resyntheses) + len(candidate.exemplars),
+        "guidance": [resynthesis.guidance for resynthesis in candidate.resyntheses],
+        "best_guidance": candidate.best_guidance or None,
     }

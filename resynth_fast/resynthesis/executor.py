@@ -83,10 +83,20 @@ class Executor:
         self.pool.expect([], plan.pinned)
         return {request: run.generated[request] for request in wanted if request in run.generated}
 
-    def make(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> dict[Request, Pixels]:
-        """Every candidate's picture of every prompt and seed (the references' seeds by default), each distinct one generated once."""
-        seeds = self.options.seeds if seeds is None else seeds
-        generated = self([Request(name, prompt, seed) for prompt in prompts for name in self.candidates for seed in seeds])
+    def guidance(self, name: str) -> tuple[float, ...]:
+        """Guidance of a candidate's references, as `Request.guidance`, in their order."""
+        guided = name in self._scheduled and self._scheduled[name].guided
+        return tuple(float(self.options.multiple(i)) if guided else 1.0 for i in range(self.options.references))
+
+    def references(self, name: str, prompt: str) -> list[Request]:
+        """Requests of a candidate's references for `prompt`, in their order."""
+        return [Request(name, prompt, *of_one) for of_one in zip(self.options.seeds, self.guidance(name), strict=True)]
+
+    def make(self, prompts: Sequence[str], references: int | None = None) -> dict[Request, Pixels]:
+        """Every candidate's first references (by default all) for every prompt, each distinct picture generated once."""
+        generated = self(
+            [request for prompt in prompts for name in self.candidates for request in self.references(name, prompt)[:references]]
+        )
         return {request: picture.pixels for request, picture in generated.items()}
 
     def forecast_s(self, requests: Iterable[Request]) -> float:
@@ -138,7 +148,9 @@ class Executor:
         device: Device[Any]
         pictures: Any
         if scheduled := self._scheduled.get(wave.candidate):
-            device, pictures = scheduled.draw(prompts, seeds, self.options.steps)
+            # A plug-in whose guidance cannot be changed need not know the argument.
+            guidance = {"guidance": wave.requests[0].guidance} if scheduled.guided else {}
+            device, pictures = scheduled.draw(prompts, seeds, self.options.steps, **guidance)
         else:
             device, pictures = CPU, self.candidates[wave.candidate].make(prompts, seeds, self.options.steps)
         features = np.empty((len(pictures), 0), np.float32)

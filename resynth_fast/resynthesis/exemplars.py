@@ -80,7 +80,7 @@ class ExemplarReferences:
             exemplars = source.sample(left_out.get(name, ())).pixels()
             pictures += [(pixels, name, caption) for pixels, caption in zip(exemplars, self._captioner.caption(exemplars), strict=True)]
         captions = list(dict.fromkeys(caption for *_, caption in pictures))
-        resyntheses = self._executor.make(captions, self._executor.options.seeds[:1])
+        resyntheses = self._executor.make(captions, 1)
         pictures += [(pixels, request.candidate, request.prompt) for request, pixels in resyntheses.items()]
         points = self._space([pixels for pixels, *_ in pictures])
         generator = np.array([self.names.index(name) for _, name, _ in pictures])

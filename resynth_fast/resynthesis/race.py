@@ -58,6 +58,8 @@ class Race:
     names: tuple[str, ...]
     seeds: range
     """Seeds of a candidate's references, as many as it may generate."""
+    guidance: Sequence[Sequence[float]] = ()
+    """C rows: guidance of a candidate's references, as many as seeds. Empty: each candidate's own."""
     within_trace: float
     calibrated: Callable[[int], CalibrationPoint]
     """From the number of references to the calibration that holds for it."""
@@ -95,7 +97,8 @@ class Race:
         if not races or not all(race.counts.any() for race in races):
             return [(np.zeros(0), 0.0)] * len(races)
         references = [race.references(len(probe)) for race, probe in zip(races, probes, strict=True)]
-        scores, consistency = score(np.stack(probes)[:, None], references, priors, self.within_trace)
+        guidance = [[row[:n] for row, n in zip(self.guidance, race.counts, strict=True)] for race in races] if self.guidance else None
+        scores, consistency = score(np.stack(probes)[:, None], references, priors, self.within_trace, guidance)
         return list(zip(scores[:, 0], consistency[:, 0].tolist(), strict=True))
 
     def _next_round(self, caption: str, prior: Prior, race: Standing, scores: Doubles, consistency: float) -> list[Request]:
@@ -108,7 +111,11 @@ class Race:
             chosen = chosen[:left]
             if not chosen:
                 race.stopped_by = f"{self.max_pictures} pictures"
-        return [Request(self.names[i], caption, self.seeds[int(race.counts[i])]) for i in chosen]
+        return [self._request(i, caption, int(race.counts[i])) for i in chosen]
+
+    def _request(self, candidate: int, caption: str, reference: int) -> Request:
+        guidance = self.guidance[candidate][reference] if self.guidance else 1.0
+        return Request(self.names[candidate], caption, self.seeds[reference], guidance)
 
     def _contenders(self, prior: Prior, race: Standing, scores: Doubles, consistency: float) -> Integers:
         """The leader and the challenger with the highest upper bound, if it reaches the leader; everyone if the reach is infinite."""

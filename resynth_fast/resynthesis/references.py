@@ -59,6 +59,12 @@ class ProbeReferences:
     """Given pictures of which the probe is a copy, and which are no references."""
 
     @property
+    def guidance(self) -> list[tuple[float, ...]]:
+        """Guidance of the references of each candidate, in the candidates' order; 1 for pictures that were not generated for the probe."""
+        made = {name: tuple(picture.guidance for picture in pictures) for name, pictures in self.resyntheses.items() if pictures}
+        return [made.get(name, (1.0,) * len(rows)) for name, rows in self.points.items()]
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """Number of references of each generative candidate."""
         return {name: len(self.points[name]) for name in self.resyntheses}
@@ -129,6 +135,7 @@ class ReferenceBuilder:
         return Race(
             names=tuple(costs),
             seeds=self.options.seeds,
+            guidance=tuple(self.executor.guidance(name) for name in costs),
             within_trace=self.space.whitening.within_trace,
             calibrated=lambda count: self.calibration.at(count, self.options.steps),
             costs=np.array(list(costs.values())),
@@ -138,15 +145,15 @@ class ReferenceBuilder:
 
     def _fetch(self, prepared: PreparedProbes, source: ReferenceSource) -> tuple[list[dict[str, list[Request]]], list[str]]:
         """Fetch each probe's resyntheses: the requests by candidate, and the limit that stopped each probe ("" for none)."""
-        names, seeds, captions = tuple(self.executor.candidates), self.options.seeds, prepared.captions
+        names, captions = tuple(self.executor.candidates), prepared.captions
+        requests = [{name: self.executor.references(name, caption) for name in names} for caption in captions]
         if not self.options.limited:
-            requests = [{name: [Request(name, caption, seed) for seed in seeds] for name in names} for caption in captions]
             source([request for by_name in requests for part in by_name.values() for request in part])
             return requests, [""] * len(captions)
         races = self.race()(captions, prepared.points, [self.space.prior(names)] * len(captions), source)
         requests = [
-            {name: [Request(name, caption, seed) for seed in seeds[:count]] for name, count in zip(names, race.counts, strict=True)}
-            for caption, race in zip(captions, races, strict=True)
+            {name: part[:count] for (name, part), count in zip(by_name.items(), race.counts, strict=True)}
+            for by_name, race in zip(requests, races, strict=True)
         ]
         return requests, [race.stopped_by for race in races]
 
@@ -165,7 +172,7 @@ class ReferenceBuilder:
         return ProbeReferences(
             points={name: points[name] for name in self.exemplars.names},
             prior=prior,
-            resyntheses={name: tuple(Resynthesis(r.seed, source.pictures[r]) for r in part) for name, part in present.items()},
+            resyntheses={name: tuple(Resynthesis(r.seed, source.pictures[r], r.guidance) for r in part) for name, part in present.items()},
             exemplars=exemplars,
             stopped_by=stopped_by,
             looked_up=sum(request in source.looked_up for part in present.values() for request in part),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -46,6 +46,11 @@ class Work:
     """Denoiser rows per sample: 2 if guidance doubles them, else 1."""
     in_lane: bool = False
     """Whether its waves run on one thread each, side by side with others."""
+
+    def at(self, guidance: float) -> Work:
+        """The work with `guidance` times the guidance scale."""
+        scaled = self.key.guidance.scaled(guidance)
+        return replace(self, key=replace(self.key, guidance=scaled), rows=self.rows if scaled.doubled == self.key.guidance.doubled else 1)
 
     def uses(self, pictures: int, costs: CostTable) -> tuple[Use, Use]:
         """Denoising and decoding of `pictures` pictures."""
@@ -193,8 +198,9 @@ class _Jobs:
                 sharing = tuple(n for n in order if self.works[n].text == work.text)
                 prompts = tuple(dict.fromkeys(r.prompt for n in sharing for r in self.requests[n]))
                 yield TextWave(sharing, prompts, (self._text_use(work.text, len(prompts)),))
-            for part in _parts(self.requests[name], size):
-                yield Wave(name, tuple(part), work.key, work.uses(len(part), self.costs), work.in_lane and self.lanes > 1)
+            for scaled, requests in self._by_guidance(name):
+                for part in _parts(requests, size):
+                    yield Wave(name, tuple(part), scaled.key, scaled.uses(len(part), self.costs), work.in_lane and self.lanes > 1)
 
     def pinned(self) -> frozenset[str]:
         """Pin graphs with the lowest compute-to-load ratio first: their loading cannot be overlapped."""
@@ -203,7 +209,7 @@ class _Jobs:
         computing: dict[EngineRef, float] = {}
         for name, rows in self.requests.items():
             work = self.works[name]
-            for use in (*work.uses(len(rows), self.costs), self._text_use(work.text, len(rows))):
+            for use in (*self._uses(name), self._text_use(work.text, len(rows))):
                 computing[use.graph] = computing.get(use.graph, 0.0) + use.seconds
         sizes = sorted((graph.size_bytes for graph in computing), reverse=True)
         room = self.budget_bytes - sum(sizes[:2])  # one computes while the next one loads
@@ -239,7 +245,19 @@ class _Jobs:
 
     def _computing(self) -> dict[str, float]:
         """Seconds of each candidate's denoising and decoding."""
-        return {name: sum(use.seconds for use in self.works[name].uses(len(rows), self.costs)) for name, rows in self.requests.items()}
+        return {name: sum(use.seconds for use in self._uses(name)) for name in self.requests}
+
+    def _uses(self, name: str) -> list[Use]:
+        """All denoising and decoding of a candidate."""
+        return [use for work, requests in self._by_guidance(name) for use in work.uses(len(requests), self.costs)]
+
+    def _by_guidance(self, name: str) -> Iterator[tuple[Work, Sequence[Request]]]:
+        """A candidate's requests with equal guidance, and their work."""
+        by_guidance: dict[float, list[Request]] = {}
+        for request in self.requests[name]:
+            by_guidance.setdefault(request.guidance, []).append(request)
+        for guidance, requests in by_guidance.items():
+            yield self.works[name].at(guidance), requests
 
     def _text_use(self, text: EngineRef, prompts: int) -> Use:
         return Use(text, prompts * self.costs.of(text).row_s)

@@ -33,6 +33,8 @@ class Decision:
     flips: int
     reason: str
     """Why no candidate is named, as one sentence; "" if one is."""
+    guidance: tuple[str, ...] = ()
+    """For each candidate, whether the probe fits its references of weaker or of stronger guidance better; "" where they fit equally."""
 
 
 def decide(judged: Scores, calibration: CalibrationPoint, *, measured: bool = True, identities: Sequence[str] = ()) -> Decision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..types import Doubles
 from .calibration import Calibration
 from .decision import Decision, decide
 from .prior import Prior, batch_priors
-from .score import score
+from .score import Guidance, best, best_guidance, score_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,23 @@ class Judge:
         perturbed: Sequence[Sequence[Doubles]],
         references: Sequence[Sequence[Doubles]],
         priors: Sequence[Prior] | None = None,
+        guidance: Guidance | None = None,
     ) -> list[Decision]:
         """One decision per probe; with `same_source` the same one for all.
 
         `points` (d,) and `perturbed` (d,) each, `references` C arrays (K, d) per probe: all whitened. If candidates have
-        unequal numbers of references, the calibration of the largest number holds.
+        unequal numbers of references, the calibration of the largest number holds. `guidance`: of the references, as of `score`.
         """
         priors = batch_priors(captions, references) if self.options.together else priors or [self.prior] * len(points)
         whitened = np.array([[point, *copies] for point, copies in zip(points, perturbed, strict=True)])
-        scored = score(whitened, references, priors, self.within_trace)
+        parts = score_parts(whitened, references, priors, self.within_trace, guidance)
         if self.options.same_source:
-            return [self._decide(scored, references[0])] * len(points)
-        rows = [Scores(scored.scores[i : i + 1], scored.consistency[i : i + 1]) for i in range(len(points))]
+            return [self._decide(parts, references[0])] * len(points)
+        rows = [[Scores(scores[i : i + 1], consistency[i : i + 1]) for scores, consistency in parts] for i in range(len(points))]
         return [self._decide(row, own) for row, own in zip(rows, references, strict=True)]
 
-    def _decide(self, judged: Scores, references: Sequence[Doubles]) -> Decision:
+    def _decide(self, parts: Sequence[Scores], references: Sequence[Doubles]) -> Decision:
+        judged = best(parts)
         point = self.calibration.at(max(map(len, references)), self.options.steps)
-        return decide(judged, point, measured=self.calibration.measured, identities=self.identities)
+        decision = decide(judged, point, measured=self.calibration.measured, identities=self.identities)
+        return replace(decision, guidance=best_guidance(parts))

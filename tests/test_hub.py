@@ -35,6 +35,7 @@ class Hub(BaseHTTPRequestHandler):
     """As much of a hub as fetching takes: what there is of a revision, and files with their tags."""
 
     asked: list[str]
+    agents: list[str]
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -44,6 +45,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         self.asked.append(self.path)
+        self.agents.append(self.headers["User-Agent"])
         path = self.path.partition("?")[0]
         name = path.removeprefix(f"/org/model/resolve/{COMMIT}/").removeprefix("/org/model/resolve/main/")
         if path.startswith("/api/models/org/model/revision/"):
@@ -76,7 +78,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     found = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    Hub.asked = []
+    Hub.asked, Hub.agents = [], []
     thread = threading.Thread(target=found.serve_forever, daemon=True)
     thread.start()
     yield found
@@ -102,6 +104,8 @@ def test_only_files_that_the_exporter_reads_are_fetched_and_no_pickle(server: Th
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     wanted = {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt"}
     assert found == {name: PIPELINE[name] for name in wanted}
+    assert Hub.agents
+    assert not [agent for agent in Hub.agents if "torch/" in agent], "the request describes the machine"
     from resynth_fast.export import checkpoints
 
     assert checkpoints._roots(folder)[1].name == "blobs", "links into the cache's own store would be refused"

@@ -11,17 +11,21 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from resynth_fast import backends
+from resynth_fast.backends import telemetry
+from resynth_fast.cli.doctor import _network
 
 ROOT = Path(__file__).parents[1]
 KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG")
@@ -142,6 +146,14 @@ def test_the_guard_sees_python_code(tmp_path: Path) -> None:
     assert found.strays == ["note"]
 
 
+def test_the_suite_is_guarded_too() -> None:
+    """So no test needs the network, and the exporter and its libraries are watched wherever a test exports."""
+    with pytest.raises(ConnectionRefusedError, match="network guard"):
+        socket.getaddrinfo("name.invalid", 80)
+    with socket.socket() as client, pytest.raises(ConnectionRefusedError, match="network guard"):
+        client.connect(("192.0.2.1", 9))
+
+
 def test_the_trace_sees_other_code(tmp_path: Path) -> None:
     if reason := why_not_traced():
         pytest.skip(f"{reason}: connections and files of libraries' own code are not watched")
@@ -176,6 +188,17 @@ def test_doctor_stays_on_the_machine_and_says_so(tmp_path: Path) -> None:
     findings = json.loads(found.done.stdout)
     assert findings["network"].startswith("only addresses that you name; telemetry of onnxruntime")
     assert findings["cache_folder"] == str(tmp_path / "home" / ".cache" / "resynth-fast")
+
+
+def test_a_library_that_was_imported_too_early_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "_started", [])
+    for library in ("onnxruntime", "openvino_telemetry"):
+        monkeypatch.setitem(sys.modules, library, ModuleType(library))
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    telemetry.switch_off()
+    assert telemetry.started() == ("onnxruntime", "openvino")
+    assert _network() == "telemetry of onnxruntime, openvino is on: imported before resynth_fast; import resynth_fast first"
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1", "whatever the environment said"
 
 
 @pytest.mark.slow

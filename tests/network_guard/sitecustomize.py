@@ -1,20 +1,32 @@
-"""Run by Python at its start, from PYTHONPATH: refuses every look-up and connection of Python code, and writes it down."""
+"""Refuses look-ups and connections of Python code. Imported by conftest for the whole suite, which may talk to itself.
+
+With NETWORK_GUARD_LOG in the environment nothing at all is allowed, and what is refused is written into that file. Python
+imports this file at its start if its folder is on PYTHONPATH.
+"""
 
 import os
-import socket
 import sys
 
-_FORBIDDEN = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
+LOOK_UPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
+CONNECTIONS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 
 
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:
-    if event not in _FORBIDDEN:
+    if event in LOOK_UPS:
+        host = arguments[0]
+    elif event in CONNECTIONS:
+        address = arguments[1]
+        if not isinstance(address, tuple):  # a name of this machine, or none: the socket is connected
+            return
+        host = address[0]
+    else:
         return
-    if isinstance(arguments[0], socket.socket) and arguments[0].family == socket.AF_UNIX:
+    if log := os.environ.get("NETWORK_GUARD_LOG"):
+        with open(log, "a") as file:
+            file.write(f"{event} {host!r}\n")
+    elif host is None or str(host).startswith(("127.", "::1", "localhost")):
         return
-    with open(os.environ["NETWORK_GUARD_LOG"], "a") as log:
-        log.write(f"{event} {arguments[-1] if event.endswith(('connect', 'sendto', 'sendmsg')) else arguments}\n")
-    raise ConnectionRefusedError(f"the network guard refuses {event}")
+    raise ConnectionRefusedError(f"the network guard refuses {event} {host!r}")
 
 
 sys.addaudithook(_refuse)

@@ -11,7 +11,7 @@ import numpy as np
 
 from resynth_fast.kernels import isa
 from resynth_fast.kernels.similarity import GalleryPrior, Scores, score
-from resynth_fast.scoring.prior import Prior
+from resynth_fast.scoring.prior import ADVANTAGE, Prior
 from resynth_fast.types import Doubles, Integers
 
 CANDIDATES, REFERENCES, DIMENSION = 4, 4, 3840
@@ -46,8 +46,8 @@ class Problem:
 def problem(count: int, points: int, gallery: bool) -> Problem:
     rng, groups = np.random.default_rng(0), count * CANDIDATES
     means = rng.standard_normal((CANDIDATES, DIMENSION)) * (0.5 if gallery else 0.0)
-    prior = Prior(means, np.full(CANDIDATES, 12.0 if gallery else 0.0), 4.0)
-    stacked = GalleryPrior(means[None] if gallery else None, prior.weights[None], prior.variance[None], np.array([prior.unknown]))
+    prior = Prior(means, np.full(CANDIDATES, 12.0 if gallery else 0.0), 4.0, advantage=ADVANTAGE if gallery else 0.0)
+    stacked = GalleryPrior(means[None] if gallery else None, prior.weights[None], prior.variance[None], np.array([prior.advantage]))
     return Problem(
         rng.standard_normal((count, points, DIMENSION)),
         rng.standard_normal((groups * REFERENCES, DIMENSION)),
@@ -93,7 +93,8 @@ def by_numpy(made: Problem) -> Scores:
     return found
 
 
-def scores(point: Doubles, references: Sequence[Doubles], prior: Prior) -> Doubles:
+def posterior(references: Sequence[Doubles], prior: Prior) -> tuple[Doubles, Doubles, Doubles]:
+    """Content (d,), each candidate's expected picture with the content removed (C, d), and its variance (C,)."""
     means = [r.mean(0) for r in references]
     content: Doubles = np.mean(means, axis=0)
     centre = prior.weights[:, None] * prior.means
@@ -102,8 +103,12 @@ def scores(point: Doubles, references: Sequence[Doubles], prior: Prior) -> Doubl
     gain = prior.variance * counts / (prior.variance * counts + 1)
     shifts = np.stack([m - content - c for m, c in zip(means, centre, strict=True)])
     variance = 1 + prior.variance * (1 - gain)
-    distance = ((point - content - centre - gain[:, None] * shifts) ** 2).sum(1)
-    values: Doubles = -distance / (WITHIN_TRACE * variance) - np.log(variance)
+    return content, centre + gain[:, None] * shifts, variance
+
+
+def scores(point: Doubles, references: Sequence[Doubles], prior: Prior) -> Doubles:
+    content, expected, variance = posterior(references, prior)
+    values: Doubles = -((point - content - expected) ** 2).sum(1) / (WITHIN_TRACE * variance) - np.log(variance)
     return values
 
 
@@ -115,10 +120,10 @@ def consistency(point: Doubles, references: Sequence[Doubles], prior: Prior) -> 
         others = (r.sum(0) - r) / (len(r) - 1)
         found += list((others * r).sum(1) / (np.linalg.norm(others, axis=1) * np.linalg.norm(r, axis=1) + 1e-300))
     value -= 0.5 * float(np.mean(found))
-    if prior.unknown:
-        spread = 1 + prior.unknown
-        background = -((point - means.mean(0)) ** 2).sum() / (WITHIN_TRACE * spread) - np.log(spread)
-        value += float(scores(point, references, prior).max() - 0.75 * background)
+    if prior.advantage:
+        content, expected, _ = posterior(references, prior)
+        rest = point - content
+        value += prior.advantage * float((expected @ rest / (np.linalg.norm(expected, axis=1) * np.linalg.norm(rest) + 1e-300)).max())
     return value
 
 

@@ -28,6 +28,8 @@ def test_the_closed_protocol_reports_accuracy_calibration_and_cost(picture_folde
     assert result["generator_runs_per_probe"] == 6
     assert result["seconds_per_probe"] > 0
     assert 0.5 < result["auroc_unknown"] <= 1
+    assert 0 <= result["fpr_at_tpr95_unknown"] < 1
+    assert 0.5 < result["oscr_unknown"] <= result["auroc_unknown"]
     assert result["no_gallery"]["gallery_per_candidate"] == 0
     assert 1 / 3 < result["no_gallery"]["balanced"] <= result["accuracy"]["balanced"]
     assert sorted(Path(text.split(":")[0]).name for text in result["skipped"]) == ["broken.png", "link.png"]
@@ -117,11 +119,13 @@ def test_the_curve_protocol_reports_each_number_of_references(
 def test_the_open_protocol_leaves_each_generator_out_once(picture_folder: Path, cache_folder: Path) -> None:
     result = evaluate(picture_folder, cache_folder, "--protocol", "open", "--recipe", "one-shot")
     assert [row["unknown"] for row in result["open"]["by_generator"]] == list(NAMES)
-    assert (
-        result["open"]["auroc"] == result["auroc_unknown"] == pytest.approx(np.mean([r["auroc"] for r in result["open"]["by_generator"]]))
-    )
+    of_generators = result["open"]["by_generator"]
     text = evaluate(picture_folder, cache_folder, "--protocol", "open", "--recipe", "one-shot", format="csv")
-    assert [row["condition"] for row in csv.DictReader(text.splitlines())][1:] == [f"unknown: {name}" for name in NAMES]
+    mean, *rows = csv.DictReader(text.splitlines())
+    assert [row["condition"] for row in rows] == [f"unknown: {name}" for name in NAMES]
+    for key in ("auroc", "fpr_at_tpr95", "oscr"):
+        assert result["open"][key] == result[f"{key}_unknown"] == pytest.approx(np.mean([row[key] for row in of_generators]))
+        assert [float(row[key]) for row in (mean, *rows)] == pytest.approx([result[f"{key}_unknown"], *(row[key] for row in of_generators)])
 
 
 def test_the_folder_layout_of_the_papers_authors_is_read(picture_folder: Path, cache_folder: Path, tmp_path: Path) -> None:
@@ -215,7 +219,7 @@ def test_zoo_probes_are_judged_after_each_degradation(cache_folder: Path) -> Non
     clean, (jpeg, noise) = result["accuracy"]["balanced"], result["robustness"]
     assert [jpeg["degradation"], noise["degradation"]] == ["jpeg-50", "noise-200"]
     assert noise["balanced"] < min(clean, jpeg["balanced"])  # nothing is left of the pictures
-    assert {"auroc", "ci95", "nll", "status"} <= set(jpeg)
+    assert {"auroc", "fpr_at_tpr95", "oscr", "ci95", "nll", "status"} <= set(jpeg)
 
 
 def test_racing_is_reported_beside_the_exhaustive_run(cache_folder: Path, tmp_path: Path) -> None:

@@ -67,6 +67,22 @@ def test_oscr_by_hand() -> None:
     assert value == pytest.approx(0.5 * 1 / 3 + 0.5 * 2 / 3)
 
 
+@pytest.mark.parametrize("grid", [0.01, 0.5])
+@pytest.mark.parametrize("size", [1, 19, 30, 100])
+def test_open_set_measures_follow_their_definitions(size: int, grid: float) -> None:
+    """A threshold at every value, from which probes are accepted; ties and few probes included."""
+    rng = np.random.default_rng(size)
+    known, unknown = (np.round(rng.normal(shift, size=count) / grid) * grid for shift, count in ((1, size), (0, 40)))
+    hit = rng.random(size) < 0.7
+    thresholds = np.unique(np.concatenate([known, unknown]))[::-1]
+    rates = [((known >= t).mean(), (unknown >= t).mean(), (hit & (known >= t)).mean()) for t in thresholds]
+    found = metrics.open_set(hit, known, unknown)
+    assert found["fpr_at_tpr95"] == pytest.approx(next(fpr for tpr, fpr, _ in rates if tpr >= 0.95))
+    ccr, fpr = [0.0, *(row[2] for row in rates)], [0.0, *(row[1] for row in rates)]
+    assert found["oscr"] == pytest.approx(sum((a + b) / 2 * (y - x) for a, b, x, y in zip(ccr, ccr[1:], fpr, fpr[1:], strict=False)))
+    assert set(metrics.OPEN_SET) < set(found)
+
+
 def test_ccr_and_fpr_at_given_rates() -> None:
     unknown = np.arange(100) / 100
     assert metrics.ccr_at_fpr(np.ones(4, bool), np.array([0.2, 0.93, 0.96, 2.0]), unknown) == 0.5

@@ -99,8 +99,20 @@ def test_probes_of_unknown_generators_have_lower_consistency() -> None:
     assert found["auroc"] > 0.8
     assert found["oscr"] > 0.75
     assert [row["unknown"] for row in found["by_generator"]] == ["g0", "g1", "g2", "g3"]
+    assert found["fpr_at_tpr95"] == pytest.approx(np.mean([row["fpr_at_tpr95"] for row in found["by_generator"]]))
     assert harness.strict(runner(dataset_features(*world(1, generators=2)))) is None
     assert harness.strict(runner(far, references=0)) is None
+
+
+def test_a_gallery_tells_unknown_generators_better_apart() -> None:
+    worlds = [dataset_features(*world(seed, spread=0.5)) for seed in range(3)]
+    found = {
+        recipe: np.mean([[harness.strict(runner(w, recipe=recipe))[key] for key in ("auroc", "fpr_at_tpr95")] for w in worlds], axis=0)
+        for recipe in ("default", "one-shot")
+    }
+    (auroc, rate), (auroc_alone, rate_alone) = found["default"], found["one-shot"]
+    assert auroc > auroc_alone + 0.05
+    assert rate < rate_alone - 0.05
 
 
 def test_cells_may_have_any_number_of_pictures() -> None:

@@ -42,7 +42,7 @@ class Problem:
         candidates = self.prior.weights.shape[1]
         offsets = self.offsets[p * candidates : (p + 1) * candidates + 1]
         own = self.rows[offsets[0] : offsets[-1]]
-        prior = self.prior if len(self.prior.unknown) == 1 else GalleryPrior(*(None if a is None else a[p : p + 1] for a in self.prior))
+        prior = self.prior if len(self.prior.advantage) == 1 else GalleryPrior(*(None if a is None else a[p : p + 1] for a in self.prior))
         return replace(
             self,
             points=self.points[p : p + 1],
@@ -59,13 +59,13 @@ def prior_of(rng: np.random.Generator, kind: str, probes: int, candidates: int, 
     if kind == "none":
         return GalleryPrior(None, np.zeros((1, candidates)), np.full((1, candidates), 0.4), np.zeros(1))
     count = 1 if kind == "one" else probes
-    unknown = np.full(count, 0.33)
-    unknown[1::2] = 0.0
+    advantage = np.full(count, 2.0)
+    advantage[1::2] = 0.0
     return GalleryPrior(
         rng.standard_normal((count, candidates, dimension)),
         rng.random((count, candidates)),
         0.05 + rng.random((count, candidates)),
-        unknown,
+        advantage,
     )
 
 
@@ -163,6 +163,32 @@ def test_consistency_falls_when_no_candidate_makes_such_pictures() -> None:
     assert like > unlike + 0.5
 
 
+def test_the_advantage_is_twice_the_cosine_with_what_the_gallery_expects() -> None:
+    """References at the content; the gallery expects candidates at 1 and -1 of the first column from it."""
+    content = 5 * np.random.default_rng(3).standard_normal(9)
+    first, second = np.eye(9)[:2]
+    points = (content + np.stack([first, first + second, second, 3 * first - 4 * second, -first]))[None]
+    arrays = (np.stack([first, -first])[None], np.ones((1, 2)), np.full((1, 2), 0.1))
+    told, untold = (
+        score(points, np.stack([content, content]), np.arange(2), np.arange(3), GalleryPrior(*arrays, np.full(1, weight)), 1.0)
+        for weight in (2.0, 0.0)
+    )
+    np.testing.assert_array_equal(told.scores, untold.scores)
+    np.testing.assert_allclose((told.consistency - untold.consistency)[0], [2, 2**0.5, 0, 1.2, 2], atol=1e-12)
+
+
+def test_what_no_candidate_explains_does_not_make_a_known_picture_a_stranger() -> None:
+    """A degraded picture of a candidate, far from all that the gallery holds, beside a stranger's clean one."""
+    rng = np.random.default_rng(4)
+    content, offset, other, stranger, degradation = rng.standard_normal((5, 400))
+    means = np.stack([offset, other])[None]
+    references = content + means[0] + 0.5 * rng.standard_normal((2, 400))
+    points = content + np.stack([offset + 2 * degradation, stranger])[None]
+    prior = GalleryPrior(means - means.mean(1), np.ones((1, 2)), np.full((1, 2), 0.1), np.full(1, 2.0))
+    [[degraded, clean]] = score(points, references, np.arange(2), np.arange(3), prior, 100.0).consistency
+    assert degraded > clean + 0.25
+
+
 def test_a_candidate_without_references_is_judged_by_the_gallery() -> None:
     rng = np.random.default_rng(2)
     means = rng.standard_normal((1, 3, 200))
@@ -217,7 +243,7 @@ def zeros(*shape: int) -> Doubles:
         ({"energy": 0.0}, "energy is 0; it must be more than 0"),
         (
             {"prior": GalleryPrior(None, zeros(3, 2), zeros(3, 2), zeros(3))},
-            "unknown has length 3; it must have 1, or 2, one for each probe",
+            "advantage has length 3; it must have 1, or 2, one for each probe",
         ),
         (
             {"prior": GalleryPrior(None, zeros(1, 3), zeros(1, 2), zeros(1))},
@@ -274,7 +300,7 @@ def launch_emulated(library: Emulation, problem: Problem) -> tuple[int, Scores]:
     candidates = problem.prior.weights.shape[1]
     found = Scores(np.empty((probes, points, candidates)), np.empty((probes, points)))
     arrays = (problem.points, problem.references, problem.rows, problem.offsets, problem.content, *problem.prior)
-    shape = (probes, points, candidates, len(problem.references), len(problem.rows), len(problem.prior.unknown), dimension)
+    shape = (probes, points, candidates, len(problem.references), len(problem.rows), len(problem.prior.advantage), dimension)
 
     class Arguments(ctypes.Structure):
         _fields_ = [

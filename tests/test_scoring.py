@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from resynth_fast.scoring.gallery_fit import GalleryFit
+from resynth_fast.scoring.prior import ADVANTAGE, batch_priors
 from resynth_fast.scoring.score import fit_temperature, probabilities, score
 from resynth_fast.scoring.whitening import centred, fit_constants, whitening_of
 
@@ -52,6 +54,17 @@ def test_a_score_without_the_content_is_better_than_the_nearest_cosine() -> None
     ours, paper = accuracy((u, g, p), without_content), accuracy((x.astype(float), g, p), cosine)
     assert ours > paper + 0.1
     assert ours > 0.6
+
+
+def test_a_gallery_has_an_advantage_only_over_candidates_that_it_knows() -> None:
+    """The unknown threshold of a fit was measured with all its generators, that of a batch of captions with none."""
+    x, g, p = gaussian_features(0)
+    constants = fit_constants(x, {"block": x.shape[1]}, g, p)
+    fit = GalleryFit.of(constants.scaled(x), g, p, ["a", "b", "c", "d"])
+    white = fit.whitening(constants)
+    assert [fit.prior(white, names).advantage for names in (["d", "a"], ["a", "elsewhere"])] == [ADVANTAGE, 0.0]
+    references = [[white(constants.scaled(x[(p == q) & (g == c)])) for c in range(2)] for q in range(3)]
+    assert [prior.advantage for prior in batch_priors(["p", "q", "r"], references)] == [0.0] * 3
 
 
 def test_whitening_shrinks_the_directions_of_noise() -> None:

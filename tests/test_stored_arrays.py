@@ -92,6 +92,16 @@ def test_a_fit_whose_directions_were_scrambled_is_refused() -> None:
         GalleryFit.restored({**fit.arrays(), "own.vectors": vectors.reshape(vectors.shape[::-1]).T}, fit.settings(), **stored)
 
 
+def test_a_fit_whose_threshold_measures_something_else_is_refused() -> None:
+    """A fit of before the version was stored looks like one of now; its threshold would call known pictures unknown, or the reverse."""
+    x, generator, prompt = world(3, prompts=3, copies=3)
+    fit = GalleryFit.of(CONSTANTS.scaled(x), generator, prompt, ["a", "b", "c", "d"])
+    for version in ({}, {"version": 1}):
+        settings = {key: value for key, value in fit.settings().items() if key != "version"} | version
+        with pytest.raises(BundleError, match="another version"):
+            GalleryFit.restored(fit.arrays(), settings, sha256="0" * 64, snapshot="1" * 64)
+
+
 def test_the_stored_constants_of_the_zoo_hold_what_degradations_change(zoo_pool: EnginePool) -> None:
     """The effect: most of a real change lies in the stored directions, little of another family's, and whitening removes it."""
     space = open_space(zoo.bundle(zoo.TEXTURE))

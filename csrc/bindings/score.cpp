@@ -27,8 +27,8 @@ void check_rows(const ScoreArgs& args) {
 
 void run(Doubles<3> points, Doubles<2> references, Array<const int64_t, 1> rows, Array<const int64_t, 1> offsets,
          std::optional<Doubles<2>> content, std::optional<Doubles<3>> means, Doubles<2> weights, Doubles<2> spreads,
-         Doubles<1> unknown, double energy, Array<double, 3> scores, Array<double, 2> consistency) {
-    const ScoreArgs args = score_args(points, references, rows, offsets, content, means, weights, spreads, unknown,
+         Doubles<1> advantage, double energy, Array<double, 3> scores, Array<double, 2> consistency) {
+    const ScoreArgs args = score_args(points, references, rows, offsets, content, means, weights, spreads, advantage,
                                       energy, scores, consistency);
     check_offsets(args.offsets, args.probe_count * args.candidate_count, args.row_count, "rows");
     check_rows(args);
@@ -41,8 +41,8 @@ void run(Doubles<3> points, Doubles<2> references, Array<const int64_t, 1> rows,
 void bind_score(nb::module_& m) {
     m.def("score", &run, "points"_a.noconvert(), "references"_a.noconvert(), "rows"_a.noconvert(),
           "offsets"_a.noconvert(), "content"_a.noconvert().none(), "means"_a.noconvert().none(),
-          "weights"_a.noconvert(), "spreads"_a.noconvert(), "unknown"_a.noconvert(), "energy"_a, "scores"_a.noconvert(),
-          "consistency"_a.noconvert(),
+          "weights"_a.noconvert(), "spreads"_a.noconvert(), "advantage"_a.noconvert(), "energy"_a,
+          "scores"_a.noconvert(), "consistency"_a.noconvert(),
           "Writes scores (P, n, C) and consistency (P, n); see resynth_fast.kernels.similarity.score.");
 }
 

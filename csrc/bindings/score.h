@@ -15,13 +15,13 @@ void check_prior(const char* name, const Array& array, long long priors, long lo
 }
 
 // Shapes only: reads no element, so it serves arrays on any device. Matrix and Cube are of double, of 2 and 3 axes.
-template <class Cube, class Matrix, class Indices, class Means, class Unknown, class Scores, class Consistency>
+template <class Cube, class Matrix, class Indices, class Means, class Advantage, class Scores, class Consistency>
 ScoreArgs score_args(const Cube& points, const Matrix& references, const Indices& rows, const Indices& offsets,
                      const std::optional<Matrix>& content, const std::optional<Means>& means, const Matrix& weights,
-                     const Matrix& spreads, const Unknown& unknown, double energy, const Scores& scores,
+                     const Matrix& spreads, const Advantage& advantage, double energy, const Scores& scores,
                      const Consistency& consistency) {
     const long long probes = extent(points, 0), each = extent(points, 1), dimension = extent(points, 2);
-    const long long groups = extent(offsets, 0) - 1, priors = extent(unknown, 0);
+    const long long groups = extent(offsets, 0) - 1, priors = extent(advantage, 0);
     if (probes < 1 || each < 1 || dimension < 1)
         fail("points has shape (%lld, %lld, %lld); it must have at least one probe, point and column", probes, each,
              dimension);
@@ -32,7 +32,7 @@ ScoreArgs score_args(const Cube& points, const Matrix& references, const Indices
     const long long candidates = groups / probes;
     if (content) check_shape("content", *content, probes, dimension);
     if (priors != 1 && priors != probes)
-        fail("unknown has length %lld; it must have 1, or %lld, one for each probe", priors, probes);
+        fail("advantage has length %lld; it must have 1, or %lld, one for each probe", priors, probes);
     check_prior("weights", weights, priors, candidates);
     check_prior("spreads", spreads, priors, candidates);
     if (means) {
@@ -53,7 +53,7 @@ ScoreArgs score_args(const Cube& points, const Matrix& references, const Indices
             .means = means ? means->data() : nullptr,
             .weights = weights.data(),
             .spreads = spreads.data(),
-            .unknown = unknown.data(),
+            .advantage = advantage.data(),
             .probe_count = probes,
             .point_count = each,
             .candidate_count = candidates,

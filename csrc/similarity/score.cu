@@ -40,19 +40,21 @@ __device__ double reference_at(const ScoreArgs& args, int64_t k, int64_t i) {
     return row < 0 || row >= args.reference_count ? NAN : args.references[row * args.dimension + i];
 }
 
-// What the kernels hand on: a probe's mean references (C, d), content (d), base of the posteriors (d), cosines (n, C).
+// What the kernels hand on: a probe's mean references (C, d), content (d), base of the posteriors (d), cosines with
+// them (n, C), and cosines with the posteriors, content removed (n, C).
 struct Between {
-    double *means, *content, *base, *cosines;
+    double *means, *content, *base, *cosines, *centred;
 };
 
 __host__ __device__ int64_t numbers_of_probe(int64_t points, int64_t candidates, int64_t dimension) {
-    return (candidates + 2) * dimension + points * candidates;
+    return (candidates + 2) * dimension + 2 * points * candidates;
 }
 
 __device__ Between between_of(const ScoreArgs& args, double* workspace, int64_t p) {
     const int64_t d = args.dimension, c = args.candidate_count;
     double* const means = workspace + p * numbers_of_probe(args.point_count, c, d);
-    return {means, means + c * d, means + (c + 1) * d, means + (c + 2) * d};
+    double* const cosines = means + (c + 2) * d;
+    return {means, means + c * d, means + (c + 1) * d, cosines, cosines + args.point_count * c};
 }
 
 __device__ int64_t prior_of(const ScoreArgs& args, int64_t p) { return args.prior_count == 1 ? 0 : p; }
@@ -113,35 +115,39 @@ __device__ void judge(const ScoreArgs& args, const Between& between, int64_t p, 
     const Group group = group_of(args, p, c);
     const double spread = args.spreads[prior], gain = gain_of(spread, group.size()), weight = args.weights[prior];
     const double *const x = args.points + (p * args.point_count + j) * d, *const mean = between.means + c * d;
-    double distance = 0.0, dot = 0.0, xx = 0.0, yy = 0.0;
+    double distance = 0.0, dot = 0.0, xx = 0.0, yy = 0.0, towards = 0.0, about = 0.0, square = 0.0;
     for (int64_t i = lane; i < d; i += warp_size) {
         const double base = between.base[i], mean_i = group.size() > 0 ? mean[i] : base;
-        const double away = x[i] - posterior(base, weight, expected_at(args, p, c, i), gain, mean_i);
+        const double next = posterior(base, weight, expected_at(args, p, c, i), gain, mean_i), away = x[i] - next;
+        const double own = x[i] - between.content[i], centred = next - between.content[i];
         distance += away * away;
+        towards += own * centred;
+        about += own * own;
+        square += centred * centred;
         dot += x[i] * mean_i;
         xx += x[i] * x[i];
         yy += mean_i * mean_i;
     }
     distance = warp_sum(distance), dot = warp_sum(dot), xx = warp_sum(xx), yy = warp_sum(yy);
+    towards = warp_sum(towards), about = warp_sum(about), square = warp_sum(square);
     if (lane != 0) return;
     args.scores[at] = group.valid ? log_likelihood(distance, 1.0 + spread * (1.0 - gain), args.energy) : NAN;
     between.cosines[j * args.candidate_count + c] = group.size() > 0 ? cosine_of(dot, xx, yy) : -INFINITY;
+    between.centred[j * args.candidate_count + c] = cosine_of(towards, about, square);
 }
 
 __device__ void judge_all(const ScoreArgs& args, const Between& between, const ReferenceSums& sums, int64_t p,
                           int64_t j, int lane) {
-    const double* const x = args.points + (p * args.point_count + j) * args.dimension;
-    double about = 0.0, best = -INFINITY, cosine = -INFINITY;
-    for (int64_t i = lane; i < args.dimension; i += warp_size)
-        about += (x[i] - between.content[i]) * (x[i] - between.content[i]);
+    double best = -INFINITY, cosine = -INFINITY, centred = -INFINITY;
     for (int64_t c = lane; c < args.candidate_count; c += warp_size) {
         best = higher(best, args.scores[(p * args.point_count + j) * args.candidate_count + c]);
         cosine = higher(cosine, between.cosines[j * args.candidate_count + c]);
+        centred = higher(centred, between.centred[j * args.candidate_count + c]);
     }
-    about = warp_sum(about), best = warp_highest(best), cosine = warp_highest(cosine);
-    const double unknown = args.unknown[prior_of(args, p)];
+    best = warp_highest(best), cosine = warp_highest(cosine), centred = warp_highest(centred);
+    const int64_t prior = prior_of(args, p);
     double consistency = isnan(best) ? NAN : consistency_of(cosine, sums);
-    if (unknown > 0.0 && !args.content) consistency += advantage(best, about, unknown, args.energy);
+    if (has_advantage(args, prior)) consistency += args.advantage[prior] * centred;
     if (lane == 0) args.consistency[p * args.point_count + j] = consistency;
 }
 

@@ -11,7 +11,7 @@ constexpr int64_t score_block = 256;  // columns at a time: a probe's references
 // Numbers of scratch memory for a probe with so many references, cleared by the kernel.
 inline int64_t score_scratch(const ScoreArgs& args, int64_t references) {
     const int64_t c = args.candidate_count, n = args.point_count;
-    return score_lanes * (3 * references + c + 2 * n * c + 2 * n) + score_block * (c + 3);
+    return score_lanes * (3 * references + 2 * c + 3 * n * c + 2 * n) + score_block * (c + 3);
 }
 
 // The results of probe p.

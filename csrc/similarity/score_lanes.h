@@ -91,8 +91,8 @@ class ProbeScore {
         const int64_t c = args.candidate_count, n = args.point_count, references = offsets_[c] - offsets_[0];
         const auto take = [&scratch](int64_t numbers) { return scratch += numbers, scratch - numbers; };
         agreement_ = take(3 * score_lanes * references);
-        squares_ = take(score_lanes * c);
-        by_candidate_ = take(2 * score_lanes * n * c);
+        squares_ = take(2 * score_lanes * c);
+        by_candidate_ = take(3 * score_lanes * n * c);
         by_point_ = take(2 * score_lanes * n);
         std::memset(agreement_, 0, (scratch - agreement_) * sizeof(double));
         mean_ = take(score_block * c);
@@ -119,6 +119,7 @@ class ProbeScore {
     }
     double weight(int64_t c) const { return args_.weights[g_ * args_.candidate_count + c]; }
     double spread(int64_t c) const { return args_.spreads[g_ * args_.candidate_count + c]; }
+    bool advantage() const { return has_advantage(args_, g_); }
 
     void add_block(int64_t first, int64_t count) {
         for (int64_t c = 0; c < args_.candidate_count; ++c)
@@ -153,7 +154,7 @@ class ProbeScore {
             });
         }
         double* const mean = mean_ + c * score_block;
-        Running<Vector, 1> running(squares_ + score_lanes * c);
+        Running<Vector, 1> running(squares_ + 2 * score_lanes * c);
         for_columns<Vector>(count, [&](int64_t i, auto) {
             const Columns columns = Columns::load(sum + i) * share;
             running.sum[0] = running.sum[0] + columns * columns;
@@ -194,20 +195,29 @@ class ProbeScore {
     void add_candidate(int64_t c, int64_t first, int64_t count) {
         const double *const mean = mean_ + c * score_block, *const means = expected(c);
         const double gain = gain_of(spread(c), size(c)), trust = weight(c);
-        const bool any = size(c) > 0;
-        for_columns<Vector>(count, [&](int64_t i, auto load) {
-            const Columns base = Columns::load(base_ + i);
-            posterior(base, trust, means ? load(means + first + i) : Columns{}, gain,
-                      any ? Columns::load(mean + i) : base)
-                .store(next_ + i);
-        });
+        const bool any = size(c) > 0, centred = advantage();
+        {
+            Running<Vector, 1> running(squares_ + score_lanes * (2 * c + 1));
+            for_columns<Vector>(count, [&](int64_t i, auto load) {
+                const Columns base = Columns::load(base_ + i),
+                              next = posterior(base, trust, means ? load(means + first + i) : Columns{}, gain,
+                                               any ? Columns::load(mean + i) : base);
+                next.store(next_ + i);
+                if (!centred) return;
+                const Columns towards = next - Columns::load(content_ + i);
+                running.sum[0] = running.sum[0] + towards * towards;
+            });
+        }
         for (int64_t j = 0; j < args_.point_count; ++j) {
             const double* const x = point(j) + first;
-            Running<Vector, 2> running(by_candidate_ + 2 * score_lanes * (j * args_.candidate_count + c));
+            Running<Vector, 3> running(by_candidate_ + 3 * score_lanes * (j * args_.candidate_count + c));
             for_columns<Vector>(count, [&](int64_t i, auto load) {
-                const Columns own = load(x + i), away = own - Columns::load(next_ + i);
+                const Columns own = load(x + i), next = Columns::load(next_ + i), away = own - next;
                 running.sum[0] = running.sum[0] + away * away;
                 if (any) running.sum[1] = running.sum[1] + own * Columns::load(mean + i);
+                if (!centred) return;
+                const Columns content = Columns::load(content_ + i);
+                running.sum[2] = running.sum[2] + (own - content) * (next - content);
             });
         }
     }
@@ -218,18 +228,19 @@ class ProbeScore {
         for (int64_t j = 0; j < args_.point_count; ++j) {
             double* const scores = args_.scores + (p_ * args_.point_count + j) * candidates;
             const double *const about = by_point_ + 2 * score_lanes * j, xx = total(about);
-            double best = -INFINITY, cosine = -INFINITY;
+            double cosine = -INFINITY, centred = -INFINITY;
             for (int64_t c = 0; c < candidates; ++c) {
-                const double* const sum = by_candidate_ + 2 * score_lanes * (j * candidates + c);
+                const double* const sum = by_candidate_ + 3 * score_lanes * (j * candidates + c);
+                const double* const squares = squares_ + 2 * score_lanes * c;
                 const double variance = 1.0 + spread(c) * (1.0 - gain_of(spread(c), size(c)));
                 scores[c] = log_likelihood(total(sum), variance, args_.energy);
-                best = higher(best, scores[c]);
-                if (size(c) > 0)
-                    cosine = higher(cosine, cosine_of(total(sum + score_lanes), xx, total(squares_ + score_lanes * c)));
+                if (size(c) > 0) cosine = higher(cosine, cosine_of(total(sum + score_lanes), xx, total(squares)));
+                if (advantage())
+                    centred = higher(centred, cosine_of(total(sum + 2 * score_lanes), total(about + score_lanes),
+                                                        total(squares + score_lanes)));
             }
             double consistency = consistency_of(cosine, sums);
-            if (args_.unknown[g_] > 0.0 && !args_.content)
-                consistency += advantage(best, total(about + score_lanes), args_.unknown[g_], args_.energy);
+            if (advantage()) consistency += args_.advantage[g_] * centred;
             args_.consistency[p_ * args_.point_count + j] = consistency;
         }
     }

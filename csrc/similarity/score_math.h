@@ -45,10 +45,9 @@ RESYNTH_HD double consistency_of(double cosine, const ReferenceSums& sums) {
     return cosine - 0.5 * (sums.compared ? sums.agreement / static_cast<double>(sums.compared) : 0.0);
 }
 
-// Twice how much better the best candidate explains a point than an unknown generator would, at `squared_distance` of
-// the content.
-RESYNTH_HD double advantage(double best, double squared_distance, double unknown, double energy) {
-    return best - 0.75 * log_likelihood(squared_distance, 1.0 + unknown, energy);
+// Whether prior g adds its advantage: a candidate without another one lies at the content, in no direction of it.
+RESYNTH_HD bool has_advantage(const ScoreArgs& args, int64_t g) {
+    return args.advantage[g] > 0.0 && !args.content && args.candidate_count > 1;
 }
 
 }  // namespace resynth

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +75,7 @@ def evaluate(run: Run, protocol: str) -> dict[str, Any]:
         "protocol": protocol,
         "recipe": run.config.recipe,
         **closed(runner, judged),
-        "auroc_unknown": None,
+        **_summarised(None),
         "seconds_per_probe": run.data.seconds_per_picture + scoring,
         "generator_runs_per_probe": run.config.references * len(runner.candidates),
         "captions_together": runner.captions_together(),
@@ -96,12 +96,17 @@ def _unknown(runner: ProtocolRunner, judged: Judgements, protocol: str) -> dict[
     figures: dict[str, Any] = {}
     if protocol == "open" or (protocol == "closed" and len(runner.candidates) <= OPEN_AT_MOST):
         left_out = strict(runner)
-        figures["auroc_unknown"] = left_out["auroc"] if left_out else None
+        figures |= _summarised(left_out)
         if protocol == "open":
             figures["open"] = left_out
     if outsiders := outside(runner, judged):
         figures["outside"] = outsiders
     return figures
+
+
+def _summarised(separation: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """The figures of unknown generators that stand beside the accuracy; None where they were not measured."""
+    return {f"{key}_unknown": separation[key] if separation else None for key in metrics.OPEN_SET}
 
 
 def _description(run: Run, candidates: list[str]) -> dict[str, Any]:
@@ -214,15 +219,9 @@ def outside(runner: ProtocolRunner, judged: Judgements) -> list[dict[str, Any]]:
     return rows
 
 
-def _separation(judged: Judgements, known: Booleans, foreign: Booleans) -> dict[str, Any]:
+def _separation(judged: Judgements, known: Booleans, foreign: Booleans) -> dict[str, float]:
     hit = (judged.scores.argmax(1) == judged.truth)[known]
-    inside, outside = judged.consistency[known], judged.consistency[foreign]
-    return {
-        "auroc": metrics.auroc(inside, outside),
-        "oscr": metrics.oscr(hit, inside, outside),
-        "ccr_at_fpr5": metrics.ccr_at_fpr(hit, inside, outside),
-        "fpr_at_tpr95": metrics.fpr_at_tpr(inside, outside),
-    }
+    return metrics.open_set(hit, judged.consistency[known], judged.consistency[foreign])
 
 
 def robustness(run: Run) -> list[dict[str, Any]]:

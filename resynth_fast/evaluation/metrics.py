@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..types import Booleans, Doubles, Integers
+
+OPEN_SET = ("auroc", "fpr_at_tpr95", "oscr")
+"""Figures of `open_set` that stand beside the accuracy; a result has them under these names and `_unknown`."""
 
 
 def balanced_accuracy(hit: Booleans, truth: Integers) -> float:
@@ -143,8 +148,19 @@ def ccr_at_fpr(hit: Booleans, known: Doubles, unknown: Doubles, rate: float = 0.
 
 
 def fpr_at_tpr(known: Doubles, unknown: Doubles, rate: float = 0.95) -> float:
-    """Share of unknown probes accepted by the threshold that accepts `rate` of the known probes."""
-    return float((unknown >= np.quantile(known, 1 - rate)).mean())
+    """Share of unknown probes accepted by the highest threshold that accepts at least `rate` of the known probes."""
+    threshold = np.sort(known)[math.floor(len(known) * (1 - rate) + 1e-9)]
+    return float((unknown >= threshold).mean())
+
+
+def open_set(hit: Booleans, known: Doubles, unknown: Doubles) -> dict[str, float]:
+    """How well scores separate known probes from unknown ones; arguments as of `oscr`."""
+    return {
+        "auroc": auroc(known, unknown),
+        "oscr": oscr(hit, known, unknown),
+        "ccr_at_fpr5": ccr_at_fpr(hit, known, unknown),
+        "fpr_at_tpr95": fpr_at_tpr(known, unknown),
+    }
 
 
 def conformal(

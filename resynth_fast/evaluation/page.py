@@ -95,13 +95,20 @@ def _figures(result: dict[str, Any]) -> list[dict[str, Any]]:
         ("Top-3", result["top3"], "share", "Probes whose generator is among the first three candidates"),
         ("Macro F1", result["macro_f1"], "share", "Mean over candidates of the harmonic mean of precision and recall"),
         ("Families as one", result["accuracy"].get("grouped"), "share", "Accuracy if candidates with the same autoencoder count as one"),
-        ("Unknown generators", result["auroc_unknown"], "number", "AUROC of the consistency; fit and gallery lack the unknown generator"),
+        ("Unknown generators", result["auroc_unknown"], "number", _unknown_note(result)),
         ("Calibration error", result["ece"], "number", "Expected (ECE), debiased" + _range(result.get("ece_ci95"))),
         (stated, conformal.get("size"), "count", _conformal_note(conformal)),
         ("Pictures when racing", race.get("pictures"), "count", _race_note(race)),
         ("Time per probe", result["seconds_per_probe"], "seconds", time),
     )
     return [dict(zip(("label", "value", "as", "note"), figure, strict=True)) for figure in figures if figure[1] is not None]
+
+
+def _unknown_note(result: dict[str, Any]) -> str:
+    if result["auroc_unknown"] is None:
+        return ""
+    rate, oscr = (result[f"{name}_unknown"] for name in ("fpr_at_tpr95", "oscr"))
+    return f"AUROC of the consistency; FPR at 95 % TPR {rate:.3f}, OSCR {oscr:.3f}; fit and gallery lack the unknown generator"
 
 
 def _conformal_note(conformal: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..images import printable
 from ..report.text import csv_line, table_lines
+from .metrics import OPEN_SET
 
 Row = dict[str, Any]
 
@@ -23,13 +24,13 @@ def of(result: dict[str, Any]) -> list[Row]:
             "balanced": figures.get("balanced"),
             "low": low,
             "high": high,
-        } | {name: figures.get(name) for name in ("top3", "nll", "ece", "gain_per_picture", "auroc")}
+        } | {name: figures.get(name) for name in ("top3", "nll", "ece", "gain_per_picture", *OPEN_SET)}
 
     if "conditions" in result:
         rows = [row(f"captions: {name}", figures) for name, figures in result["conditions"].items()]
         return rows + [row(figures["degradation"], figures) for figures in result.get("robustness", ())]
     rows = [row("one-shot, no gallery", result["no_gallery"])] if "no_gallery" in result else []
-    rows += [row(result["recipe"], {**result, **result["accuracy"], "auroc": result["auroc_unknown"]})]
+    rows += [row(result["recipe"], {**result, **result["accuracy"], **{name: result[f"{name}_unknown"] for name in OPEN_SET}})]
     for figures in result.get("robustness", ()):
         rows.append(row(figures["degradation"], figures))
         if "left_out" in figures:
@@ -49,7 +50,10 @@ def text_lines(result: dict[str, Any]) -> Iterator[str]:
     rows = of(result)
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     yield from table_lines(columns, [[_cell(row[name]) for name in columns] for row in rows])
-    unknown = "" if result["auroc_unknown"] is None else f"; unknown generators: AUROC {result['auroc_unknown']:.3f}"
+    unknown = ""
+    if result["auroc_unknown"] is not None:
+        auroc, rate, oscr = (result[f"{name}_unknown"] for name in OPEN_SET)
+        unknown = f"; unknown generators: AUROC {auroc:.3f}, FPR at 95 % TPR {rate:.3f}, OSCR {oscr:.3f}"
     yield f"{result['n']} probes, chance {result['chance']:.3f}{unknown}; {result['seconds_per_probe']:.2f} s per probe"
     if race := result.get("race"):
         yield _race_sentence(race)

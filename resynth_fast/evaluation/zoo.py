@@ -161,7 +161,7 @@ def evaluate(
     decisions = {"tagger": judge.judged(described)}
     seconds = time.perf_counter() - start  # the time of an attribution; the other captions belong to the evaluation alone
     decisions |= {"true": judge(true), "nearest": judge(_nearest(true)), "random": judge([*true[1:], true[0]])}
-    race = {}
+    labels, race = _labels(attributor, known), {}
     if attributor.options.race:
         decisions[RACED], counts = judge.race(written)
         truth, prompt = np.array([probe.truth for probe in everything]), _numbered(true)
@@ -182,8 +182,8 @@ def evaluate(
         "probe_guidance": probe_guidance,
         "gallery_per_candidate": 0,
         "chance": 1 / len(attributor.candidates),
-        **_accuracy(decisions, _labels(attributor, known)),
-        **_unknown(decisions["tagger"], len(known)),
+        **_accuracy(decisions, labels),
+        **_unknown(decisions["tagger"], labels.truth),
         **race,
         **degraded,
         "caption_agreement": float(np.mean([a == b for a, b in zip(written[: len(known)], true, strict=False)])),
@@ -222,12 +222,12 @@ def _degraded(attributor: Attributor, judge: CaptionJudge, degradation: str, pro
     change = perturbations.perturbation(degradation)
     described = _describe(attributor, [replace(probe, pixels=change(probe.pixels)) for probe in probes])
     decisions = judge.judged(described)
-    summary = _summary(decisions[:known_count], _labels(attributor, probes[:known_count]))
-    unknown = _unknown(decisions, known_count)
+    labels = _labels(attributor, probes[:known_count])
+    summary, unknown = _summary(decisions[:known_count], labels), _unknown(decisions, labels.truth)
     return {
         "degradation": degradation,
         **{key: summary[key] for key in ("balanced", "ci95", "grouped", "top3", "nll", "ece", "status", "attributed_correct")},
-        "auroc": unknown["auroc_unknown"],
+        **{key: unknown[f"{key}_unknown"] for key in metrics.OPEN_SET},
         "unknown": unknown["unknown"],
     }
 
@@ -272,17 +272,19 @@ def _accuracy(decisions: Mapping[str, Sequence[Decision]], labels: Labels) -> di
     }
 
 
-def _unknown(decisions: Sequence[Decision], known_count: int) -> dict[str, Any]:
-    """How well probes by withheld generators, which come last, are separated from those by candidates."""
-    known, unknown = decisions[:known_count], decisions[known_count:]
+def _unknown(decisions: Sequence[Decision], truth: Integers) -> dict[str, Any]:
+    """How well probes by withheld generators, which come last, are separated from those by the candidates `truth`, which come first."""
+    known, unknown = decisions[: len(truth)], decisions[len(truth) :]
     inside, outside = (np.array([decision.consistency for decision in part]) for part in (known, unknown))
+    hit = np.array([decision.order[0] for decision in known]) == truth
+    separation = metrics.open_set(hit, inside, outside) if unknown else {}
     return {
         "unknown": {
             "n": len(unknown),
             "answered_unknown": _unknown_rate(unknown),
             "known_answered_unknown": _unknown_rate(known),
         },
-        "auroc_unknown": metrics.auroc(inside, outside) if unknown else None,
+        **{f"{key}_unknown": separation.get(key) for key in metrics.OPEN_SET},
     }
 
 

@@ -29,7 +29,7 @@ def score(
     means: DeviceArray | None,
     weights: DeviceArray,
     spreads: DeviceArray,
-    unknown: DeviceArray,
+    advantage: DeviceArray,
     energy: float,
     scores: DeviceArray,
     consistency: DeviceArray,

@@ -28,7 +28,7 @@ def score(
     means: NDArray[np.float64] | None,
     weights: NDArray[np.float64],
     spreads: NDArray[np.float64],
-    unknown: NDArray[np.float64],
+    advantage: NDArray[np.float64],
     energy: float,
     scores: NDArray[np.float64],
     consistency: NDArray[np.float64],

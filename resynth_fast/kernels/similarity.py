@@ -73,8 +73,9 @@ def score(
 
     Consistency is the highest cosine of the point with a mean reference, content not removed. With two references or
     more, half of their mean cosine with the other references of their candidate is subtracted, because captions differ in
-    how much they determine a picture. If `prior.unknown` is u > 0 and `content` is None, the best score less 0.75 times the
-    score of an unknown generator is added. The unknown generator lies at the content with variance 1 + u.
+    how much they determine a picture. If `prior.advantage` is a > 0, `content` is None and there are two candidates or
+    more, a times the highest cosine of q − content with posterior − content is added. What no candidate explains of a probe
+    (content, degradation, another generator's offset) is nearly orthogonal to all of them, and lowers this cosine alike.
 
     A probe's result does not depend on the other probes or on the instruction set, bit for bit. A value that is not
     finite gives NaN.

@@ -12,8 +12,11 @@ import numpy.typing as npt
 from ..errors import BundleError
 from ..types import Doubles, Integers
 from .calibration import Calibration
-from .prior import INTERACTION, INTERACTION_KNOWN, Prior, gallery_prior
+from .prior import ADVANTAGE, INTERACTION, INTERACTION_KNOWN, Prior, gallery_prior
 from .whitening import SOLID_CELL, Constants, Moment, Whitening, check_orthonormal, gallery_weight, moment, whitening_of, within
+
+VERSION = 2
+"""Of the consistency whose threshold a fit stores: 1 compared the best score with an unknown generator's, 2 adds a cosine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +70,10 @@ class GalleryFit:
         """The prior of `candidates`; a candidate that is not in the gallery has zero pictures."""
         rows = [self.names.index(name) if name in self.names else -1 for name in candidates]
         means = np.stack([self.means[r] if r >= 0 else np.zeros(self.means.shape[1]) for r in rows])
+        prompts = np.array([self.prompts[r] if r >= 0 else 0.0 for r in rows])
         interaction = INTERACTION_KNOWN if self.pictures_per_cell >= SOLID_CELL else INTERACTION
-        return Prior(whitening(means), np.array([self.prompts[r] if r >= 0 else 0.0 for r in rows]), self.pictures_per_cell, interaction)
+        advantage = ADVANTAGE if prompts.all() else 0.0
+        return Prior(whitening(means), prompts, self.pictures_per_cell, interaction, advantage)
 
     def pictures_of(self, candidates: Sequence[str]) -> list[int]:
         """Number of gallery pictures of each candidate."""
@@ -84,11 +89,19 @@ class GalleryFit:
     def settings(self) -> dict[str, Any]:
         """The settings that a gallery stores, as JSON."""
         calibration = None if self.calibration is None else self.calibration.to_json()
-        return {"extractor": self.extractor, "names": list(self.names), "cell": self.pictures_per_cell, "calibration": calibration}
+        return {
+            "version": VERSION,
+            "extractor": self.extractor,
+            "names": list(self.names),
+            "cell": self.pictures_per_cell,
+            "calibration": calibration,
+        }
 
     @classmethod
     def restored(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any], *, sha256: str, snapshot: str) -> GalleryFit:
-        """The fit with these `arrays` and `settings`; BundleError if they are invalid."""
+        """The fit with these `arrays` and `settings`; BundleError if they are invalid, or of another version."""
+        if settings.get("version") != VERSION:
+            raise BundleError(f"fit {sha256[:12]}… was made by another version of resynth-fast; make it again with `resynth gallery fit`")
         try:
             values = {name: array.astype(np.float64) for name, array in arrays.items()}
             if not all(np.isfinite(array).all() for array in values.values()):

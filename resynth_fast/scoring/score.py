@@ -114,7 +114,7 @@ def _stacked(priors: Sequence[Prior]) -> GalleryPrior:
     distinct = priors[:1] if all(prior is priors[0] for prior in priors) else priors
     means = np.stack([prior.means for prior in distinct]) if any(prior.prompts.any() for prior in distinct) else None
     weights, spreads = (np.stack(rows) for rows in ([p.weights for p in distinct], [p.variance for p in distinct]))
-    return GalleryPrior(means, weights, spreads, np.array([prior.unknown for prior in distinct]))
+    return GalleryPrior(means, weights, spreads, np.array([prior.advantage for prior in distinct]))
 
 
 def probabilities(values: Doubles, temperature: float) -> Doubles:

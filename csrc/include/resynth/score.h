@@ -16,10 +16,10 @@ struct ScoreArgs {
     const double* content;     // (P, d) subtracted from the points; null: the mean of the candidates' mean references
 
     // The gallery's prior for the candidates: one for each probe (G = P), or one for all (G = 1).
-    const double* means;    // (G, C, d) mean picture of a candidate, content removed; null: zero
-    const double* weights;  // (G, C) how far a candidate's mean is trusted, 0 … 1
-    const double* spreads;  // (G, C) variance of a candidate's pictures about what is expected, within a cell 1
-    const double* unknown;  // (G) variance of the mean of a generator that no gallery knows; 0: no advantage over one
+    const double* means;      // (G, C, d) mean picture of a candidate, content removed; null: zero
+    const double* weights;    // (G, C) how far a candidate's mean is trusted, 0 … 1
+    const double* spreads;    // (G, C) variance of a candidate's pictures about what is expected, within a cell 1
+    const double* advantage;  // (G) weight in the consistency of the cosine with a candidate's expected picture
 
     int64_t probe_count;      // P >= 1
     int64_t point_count;      // n >= 1

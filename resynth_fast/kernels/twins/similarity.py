@@ -86,8 +86,8 @@ class GalleryPrior(NamedTuple):
     """(G, C), how far a mean is trusted, 0 … 1."""
     spreads: Doubles
     """(G, C), variance of a candidate's pictures of one prompt about what is expected, in units of that within a cell."""
-    unknown: Doubles
-    """(G,), variance of the mean of a generator that no gallery knows; 0 where consistency is not compared with one."""
+    advantage: Doubles
+    """(G,), weight in the consistency of the cosine with a candidate's expected picture; 0 where a candidate is outside the gallery."""
 
 
 class Scores(NamedTuple):
@@ -114,15 +114,16 @@ def score(
     result = Scores(np.empty((*points.shape[:2], candidates)), np.empty(points.shape[:2]))
     for p, own in enumerate(points):
         groups = [references[rows[begin:end]] for begin, end in pairwise(offsets[p * candidates : (p + 1) * candidates + 1])]
-        g = p if len(prior.unknown) > 1 else 0
+        g = p if len(prior.advantage) > 1 else 0
         expected = np.zeros((candidates, points.shape[2])) if prior.means is None else prior.means[g]
-        own_prior = GalleryPrior(expected, prior.weights[g], prior.spreads[g], prior.unknown[g])
+        own_prior = GalleryPrior(expected, prior.weights[g], prior.spreads[g], prior.advantage[g])
         for j, point in enumerate(own):
             centre = _content(groups) if content is None else content[p]
-            result.scores[p, j] = _log_likelihoods(point, groups, own_prior, energy, centre)
+            posterior, variance = _posterior(groups, own_prior, centre)
+            result.scores[p, j] = -((point - posterior) ** 2).sum(1) / (energy * variance) - np.log(variance)
             result.consistency[p, j] = _consistency(point, groups)
-            if own_prior.unknown > 0 and content is None:
-                result.consistency[p, j] += _advantage(point, groups, own_prior, energy, result.scores[p, j])
+            if own_prior.advantage > 0 and content is None and candidates > 1:
+                result.consistency[p, j] += own_prior.advantage * np.max([_cosine(row - centre, point - centre) for row in posterior])
     return result
 
 
@@ -136,8 +137,8 @@ def _content(groups: Groups) -> Doubles:
     return content
 
 
-def _log_likelihoods(point: Doubles, groups: Groups, prior: GalleryPrior, energy: float, content: Doubles) -> Doubles:
-    """−|q − posterior|² / (energy · variance) − log variance, (C,)."""
+def _posterior(groups: Groups, prior: GalleryPrior, content: Doubles) -> tuple[Doubles, Doubles]:
+    """Each candidate's expected picture (C, d), and the variance of its pictures about it (C,)."""
     assert prior.means is not None  # `score` replaces None by zeros
     centre = prior.weights[:, None] * prior.means
     centre = content + centre - centre.mean(0)
@@ -146,8 +147,7 @@ def _log_likelihoods(point: Doubles, groups: Groups, prior: GalleryPrior, energy
     means = np.stack([r.mean(0) if len(r) else c for r, c in zip(groups, centre, strict=True)])
     posterior = centre + gain[:, None] * (means - centre)
     variance = 1 + prior.spreads * (1 - gain)
-    values: Doubles = -((point - posterior) ** 2).sum(1) / (energy * variance) - np.log(variance)
-    return values
+    return posterior, variance
 
 
 def _consistency(point: Doubles, groups: Groups) -> float:
@@ -158,13 +158,6 @@ def _consistency(point: Doubles, groups: Groups) -> float:
     highest = float(np.max([_cosine(r.mean(0), point) for r in present]))
     common = [_cosine(r.sum(0) - own, own) for r in present if len(r) > 1 for own in r]
     return highest - 0.5 * float(np.mean(common)) if common else highest
-
-
-def _advantage(point: Doubles, groups: Groups, prior: GalleryPrior, energy: float, scores: Doubles) -> float:
-    """Twice how much better the best candidate explains the point than an unknown generator would."""
-    variance = 1 + prior.unknown
-    background = -((point - _content(groups)) ** 2).sum() / (energy * variance) - np.log(variance)
-    return float(scores.max() - 0.75 * background)
 
 
 def _cosine(x: Doubles, y: Doubles) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resynth_fast import files
 from resynth_fast.backends.onnx_model import OnnxModel
 from resynth_fast.bundle import MANIFEST, OBJECTS, SCHEMA_VERSION, Bundle
 
@@ -19,6 +20,8 @@ from . import graphs, verify
 from .canonical import TextInput
 from .graphs import Network
 from .verify import Parity
+
+DOMAIN = "domain.safetensors"
 
 
 def write(
@@ -28,14 +31,16 @@ def write(
     text_inputs: Sequence[TextInput] = (),
     check: Callable[[Bundle], None] = lambda bundle: None,
     constants: bytes | None = None,
+    domain: bytes | None = None,
     precision: str = "float16-stored",
     parity: Parity | None = None,
 ) -> Bundle:
     """Export `networks` (or copy finished graphs), compare them with torch and publish the bundle as `to / fields["name"]`.
 
     Nothing is published unless the comparison and `check` succeed. `fields` are those of the manifest, without the ones that
-    follow from the networks and the tokenizers. `constants` is a safetensors file of fitted arrays. Measured differences are
-    written to `parity`. Files are stored in `to / "objects"` under their hash. A bundle of the same name is replaced.
+    follow from the networks and the tokenizers. `constants` is a safetensors file of fitted arrays, `domain` one of a
+    `Domain`. Measured differences are written to `parity`. Files are stored in `to / "objects"` under their hash. A bundle of the
+    same name is replaced.
     """
     name, parity = fields["name"], parity or Parity()
     draft = to / f".{name}.{os.getpid()}"
@@ -50,6 +55,8 @@ def write(
             manifest["tokenizers"] = [_tokenizer(draft, i, text_input) for i, text_input in enumerate(text_inputs)]
         if constants is not None:
             manifest["constants"] = _file(draft, "constants.safetensors", constants)
+        if domain is not None:
+            manifest["domain"] = _file(draft, DOMAIN, domain)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         bundle = Bundle.open(draft)
         errors = verify.components(bundle, {key: network for key, network in networks.items() if isinstance(network, Network)})
@@ -60,6 +67,15 @@ def write(
         return _publish(draft, to / name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def set_domain(bundle: Bundle, domain: bytes, **fields: Any) -> Bundle:
+    """Give a finished bundle another `domain`, a safetensors file, with `fields` beside it in the manifest. All else stays."""
+    sha256 = hashlib.sha256(domain).hexdigest()
+    manifest = {**bundle.manifest, "domain": {"file": DOMAIN, "sha256": sha256, **fields}}
+    files.write(bundle.folder.parent / OBJECTS / f"{sha256}.safetensors", domain)
+    files.write(bundle.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    return Bundle.open(bundle.folder)
 
 
 def prune(to: Path) -> None:

@@ -16,11 +16,13 @@ from resynth_fast.candidates import ScheduledCandidate, find
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError
 from resynth_fast.evaluation import calibrate
-from resynth_fast.evaluation.dataset import Dataset, describe, read
+from resynth_fast.evaluation.dataset import Dataset, DatasetFeatures, describe, read
 from resynth_fast.extractors.network import LAST
 from resynth_fast.extractors.space import FeatureSpace, open_space, pack
+from resynth_fast.files import pack_arrays
 from resynth_fast.images import perturbations
 from resynth_fast.scoring.calibration import UNCALIBRATED, Calibration
+from resynth_fast.scoring.domain import Domain
 from resynth_fast.scoring.whitening import Constants, Moment, fit_constants
 
 from . import bundles
@@ -65,9 +67,10 @@ def write(
         draft = bundles.write(work, {**fields, "calibration": UNCALIBRATED.to_json()}, features, constants=pack(neutral))
         unfitted = open_space(draft, EnginePool(threads=threads))
         _verify(unfitted)
-        constants, calibration, text = fit(unfitted, pictures or zoo_pictures(work / "zoo-pictures"), work / "features")
+        constants, domain, calibration, text = fit(unfitted, pictures or zoo_pictures(work / "zoo-pictures"), work / "features")
         card = {**({"description": description} if description else {}), "fitted_on": text}
-        return bundles.write(to, {**fields, "calibration": calibration.to_json(), "card": card}, networks, constants=pack(constants))
+        filled = {**fields, "calibration": calibration.to_json(), "card": card}
+        return bundles.write(to, filled, networks, constants=pack(constants), domain=pack_arrays(domain.arrays()) if domain else None)
 
 
 def _verify(space: FeatureSpace) -> None:
@@ -83,34 +86,59 @@ def _verify(space: FeatureSpace) -> None:
         )
 
 
-def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Calibration, str]:
-    """Constants, calibration and a description of the pictures they were fitted on, from the dataset in `root`."""
+def fit(unfitted: FeatureSpace, root: Path, cache: Path) -> tuple[Constants, Domain | None, Calibration, str]:
+    """Constants, domain, calibration and a description of the pictures they were fitted on, from the dataset in `root`.
+
+    There is no domain if the dataset has fewer than PROMPTS_TO_CALIBRATE prompts.
+    """
     dataset = _thinned(read(root), PICTURES)
     data = describe(dataset, unfitted, cache=cache)
     some = _thinned(data.dataset, DEGRADED)
+    changed = {
+        name: describe(some, unfitted, degradation=name, cache=cache)
+        for name in dict.fromkeys([*perturbations.DOMAIN, *(name for names in perturbations.NUISANCE.values() for name in names)])
+    }
     clean = describe(some, unfitted, cache=cache).features
     degraded = {
-        family: np.concatenate([describe(some, unfitted, degradation=name, cache=cache).features - clean for name in names])
-        for family, names in perturbations.NUISANCE.items()
+        family: np.concatenate([changed[name].features - clean for name in names]) for family, names in perturbations.NUISANCE.items()
     }
+    domain = _domain({"clean": data, **{name: changed[name] for name in perturbations.DOMAIN}})
     dataset = data.dataset
     constants = fit_constants(data.features, unfitted.extractor.block_sizes, dataset.generator, dataset.prompt, degraded)
     text = f"{len(dataset)} pictures by {len(dataset.generators)} generators of {len(np.unique(dataset.group))} prompts, {root.name}"
     smallest = int(dataset.cell_sizes().min())
     if smallest < 2 or len(np.unique(dataset.group)) < calibrate.PROMPTS_TO_CALIBRATE:
-        return constants, replace(UNCALIBRATED, source=f"{UNCALIBRATED.source}; {text} are too few per cell, or of too few prompts"), text
+        return (
+            constants,
+            domain,
+            replace(UNCALIBRATED, source=f"{UNCALIBRATED.source}; {text} are too few per cell, or of too few prompts"),
+            text,
+        )
     block_sizes = list(unfitted.extractor.block_sizes.values())
     points = calibrate.on_dataset(data, constants, block_sizes, "one-shot", [count for count in REFERENCES if count < smallest])
-    return constants, Calibration(points, text), text
+    return constants, domain, Calibration(points, text), text
+
+
+def _domain(pictures: Mapping[str, DatasetFeatures]) -> Domain | None:
+    """The domain of pictures by degradation: every third prompt says where it ends. None if there are too few prompts."""
+    prompts = np.unique(pictures["clean"].dataset.group)
+    if len(prompts) < calibrate.PROMPTS_TO_CALIBRATE:
+        return None
+    fitted, held_out = {}, {}
+    for name, described in pictures.items():
+        out = np.isin(described.dataset.group, prompts[::3])
+        fitted[name], held_out[name] = described.features[~out], described.features[out]
+    present = [name for name in pictures if len(fitted[name]) > 1 and len(held_out[name])]
+    return Domain.fit({name: fitted[name] for name in present}, {name: held_out[name] for name in present})
 
 
 def zoo_pictures(folder: Path, prompts: int = 24, copies: int = 2) -> Path:
     """Write pictures by the embedded zoo as a dataset <prompt>/<generator>/<pictures>, for use without another dataset."""
-    from .zoo.calibrate import captions
+    from .zoo.attributes import training_captions
 
     pool = EnginePool(threads=1)
     for candidate in (c for c in find(["zoo:"], pool) if isinstance(c, ScheduledCandidate)):
-        for i, text in enumerate(captions(prompts)):
+        for i, text in enumerate(training_captions(prompts)):
             cell = folder / f"prompt-{i}" / candidate.name
             cell.mkdir(parents=True)
             for k, pixels in enumerate(candidate.make([text] * copies, list(range(copies)), 8)):

@@ -20,10 +20,12 @@ from .evidence import Evidence
 from .extractors.space import FeatureSpace, open_space
 from .images.copies import GivenPictures
 from .options import OptionFields, Options
+from .resynthesis import advice, own_calibration
 from .resynthesis.preparation import FeatureExtraction, Preparation, PreparedProbes
 from .resynthesis.references import ReferenceBuilder
 from .resynthesis.timing import Deadline
 from .scheduler import CostTable, costs
+from .scoring.calibration import Calibration
 from .scoring.judge import Judge
 from .types import Picture, Verdict
 
@@ -48,12 +50,14 @@ class Attributor:
         options: Options | None = None,
         cache: ResynthesisCache | None = None,
         given: GivenPictures | None = None,
+        measured: Calibration | None = None,
     ) -> None:
+        """`measured`: a calibration measured with these candidates by `resynth calibrate`; without one the extractor's holds, if it may."""
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self.captioner, self.space, self.pool, self.options = captioner, space, pool, options or Options()
         features = FeatureExtraction(space, pool)
         self.prepare = Preparation(captioner, features, pool, self.options)
-        self.references = ReferenceBuilder(self.candidates, captioner, features, pool, self.options, cache, given)
+        self.references = ReferenceBuilder(self.candidates, captioner, features, pool, self.options, cache, given, measured)
         calibration = self.references.calibration
         identities = tuple(candidate.sha256 for candidate in candidates)
         self.judge = Judge(calibration, space.whitening.within_trace, space.prior(list(self.candidates)), self.options, identities)
@@ -103,7 +107,13 @@ class Attributor:
             space, cache = open_cache(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
             with Gallery.open(gallery) as stored:
                 given = stored.given()
-        return cls(sources, captioners.find(captioner, pool), space, pool, chosen, cache, given)
+        describer = captioners.find(captioner, pool)
+        measured = own_calibration.find([source.sha256 for source in sources], describer, space, chosen)
+        return cls(sources, describer, space, pool, chosen, cache, given, measured)
+
+    def notices(self) -> list[str]:
+        """What to know before the first verdict: which parts were made for other candidates, or do not say what they know."""
+        return [*self.evidence.mismatches, *advice.ignorance(self.captioner, self.space)]
 
     def __call__(self, probes: Iterable[str | Path | Picture]) -> list[Verdict]:
         """Attribute pictures. None affects the verdict of another, unless `together` or `same_source` is set.

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -168,9 +168,7 @@ class Guidance:
 
 
 class Bundle:
-    """A bundle whose manifest was checked.
-
-    Graphs and weights are read and verified when an engine is loaded.
+    """A bundle whose manifest was checked; graphs and weights are read and verified when an engine is loaded.
 
     Args:
         folder: the bundle's folder.
@@ -180,8 +178,7 @@ class Bundle:
         BundleError: a field is missing, has another type, or a value that this runtime does not know; the message names it.
 
     Example:
-        >>> bundle = Bundle.open(Path("bundles/my-model"))
-        >>> bundle.kind, bundle.name, bundle.resolution_px
+        >>> Bundle.open(Path("bundles/my-model")).resolution_px
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -206,10 +203,8 @@ class Bundle:
         """Read `folder/bundle.json` and check it and the paths of its files. Raises BundleError."""
         path = folder / MANIFEST
         try:
-            if path.stat().st_size > MAX_MANIFEST_BYTES:
-                raise BundleError(
-                    f"{path}: {path.stat().st_size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}; export the bundle again"
-                )
+            if (size := path.stat().st_size) > MAX_MANIFEST_BYTES:
+                raise BundleError(f"{path}: {size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}; export the bundle again")
             manifest = json.loads(path.read_bytes())
         except OSError as error:
             raise BundleError(
@@ -261,6 +256,11 @@ class Bundle:
     def constants(self) -> File:
         """The file of fitted arrays (safetensors), for example an extractor's scaling."""
         return self._file(self._get("constants", dict), "constants")
+
+    @cached_property
+    def domain(self) -> File | None:
+        """The file of a `Domain` (safetensors), the pictures that it was fitted on; None if the bundle does not say."""
+        return self._file(self._get("domain", dict), "domain") if "domain" in self.manifest else None
 
     @cached_property
     def latents(self) -> tuple[int, int, int]:
@@ -321,11 +321,11 @@ class Bundle:
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{self.folder}: {where} is broken ({error!r}); export the bundle again") from error
 
-    def files(self) -> Iterator[File] | list[File]:
+    def files(self) -> list[File]:
         """Every file that the manifest lists, its path checked."""
         found = [file for component in self.components.values() for file in (component.file, *component.data)]
         found += [tokenizer.file for tokenizer in self.tokenizers] if self.manifest.get("tokenizers") else []
-        return [*found, self.constants] if self.manifest.get("constants") else found
+        return found + [self._file(self._get(name, dict), name) for name in ("constants", "domain") if self.manifest.get(name)]
 
     def verify(self) -> None:
         """Read and hash every file (`resynth candidates list --verify`)."""

@@ -12,13 +12,14 @@ from .engines.pool import Account, EnginePool
 from .extractors.space import FeatureSpace
 from .kernels import isa, noise
 from .options import Options
+from .resynthesis import advice
 from .resynthesis.preparation import PreparedProbes
 from .resynthesis.race import REACH
 from .resynthesis.references import ProbeReferences
 from .scoring import calibration
 from .scoring.calibration import Calibration
-from .scoring.decision import Decision
-from .types import CandidateEvidence, PreparedProbe, Verdict
+from .scoring.decision import NOT_CALIBRATED, Decision
+from .types import CandidateEvidence, Part, PreparedProbe, Verdict
 
 
 class Evidence:
@@ -39,6 +40,9 @@ class Evidence:
         self.calibration = calibration
         self.pool = pool
         self.options = options
+        self.mismatches = tuple(advice.mismatches(list(candidates.values()), captioner, space, calibration))
+        """Warnings of every verdict: the parts were not made for these candidates."""
+        self._names: dict[Part, str] = {"captioner": captioner.name, "extractor": space.name}
 
     def __call__(
         self, prepared: PreparedProbes, references: Sequence[ProbeReferences], decisions: Sequence[Decision], memory: Account
@@ -46,16 +50,40 @@ class Evidence:
         """One verdict per probe, in their order; `memory`: loads and evictions of the call."""
         count = len(prepared.probes)
         timing_ms = prepared.timer.per_probe(count) | {"weights_wait": memory.waited_ms / count}
-        rows = zip(prepared.probes, references, decisions, strict=True)
+        foreign = [tuple(self._foreign(*row)) for row in zip(prepared.probes, references, strict=True)]
+        if self.options.same_source:  # one answer rests on all pictures
+            foreign = [max(foreign, key=len)] * count
+        rows = zip(prepared.probes, references, decisions, foreign, strict=True)
         return [self._verdict(*row, timing_ms, memory) for row in rows]
 
+    def _foreign(self, probe: PreparedProbe, references: ProbeReferences) -> Iterator[Part]:
+        """The parts that do not know the probe, and on which its answer rests.
+
+        Without resyntheses no candidate depends on the caption. A calibration that was measured on the candidates' own pictures
+        holds for these, wherever the extractor's constants come from.
+        """
+        if "captioner" in probe.foreign_to and any(references.resyntheses.values()):
+            yield "captioner"
+        if "extractor" in probe.foreign_to and self.space.fit is None and self.calibration is self.space.calibration:
+            yield "extractor"
+
     def _verdict(
-        self, probe: PreparedProbe, references: ProbeReferences, decision: Decision, timing_ms: Mapping[str, float], memory: Account
+        self,
+        probe: PreparedProbe,
+        references: ProbeReferences,
+        decision: Decision,
+        foreign: Sequence[Part],
+        timing_ms: Mapping[str, float],
+        memory: Account,
     ) -> Verdict:
         # A candidate without references can be neither named nor excluded, so no other one is named either.
         candidates = tuple(self._candidate(i, references, decision) for i in decision.order)
         first = candidates[0]
         reason = decision.reason
+        if foreign and decision.status != "unknown":  # which names nobody, and is as true of a picture that no part knows
+            reason = advice.foreign(foreign, self._names)
+        elif reason == NOT_CALIBRATED and references.resyntheses and not references.exemplars:
+            reason = f"{reason}; {advice.CALIBRATE}"
         if references.similar_content:
             reason = reason or "Gallery pictures of similar content were the references, for which nothing is calibrated"
         if missing := [name for name, count in references.counts.items() if not count]:
@@ -147,6 +175,9 @@ class Evidence:
         if self.options.same_source:
             yield "one answer for all pictures of this call, which were declared to come from one generator"
         yield from self.pool.fallbacks
+        yield from self.mismatches
+        for part in probe.foreign_to:
+            yield f"the picture is unlike those that {part} {self._names[part]} was fitted on; {advice.BRING[part]}"
         most = max(references.counts.values(), default=0) or self.options.references
         yield from calibration.warnings(self.calibration, most, self.options.steps)
         for candidate in self.candidates.values():

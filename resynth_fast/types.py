@@ -48,6 +48,7 @@ A = TypeVar("A", bound=Array)
 
 Pixels = npt.NDArray[np.uint8]
 Status = Literal["attributed", "inconclusive", "unknown"]
+Part = Literal["captioner", "extractor"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -96,6 +97,8 @@ class PreparedProbe:
     """Whitened features of its mildly perturbed copies, (d,) each."""
     signatures: Bytes
     """(n, `images.copies.SIGNATURE_BYTES`), by which near copies are found"""
+    foreign_to: Sequence[Part] = ()
+    """The parts that were fitted on pictures unlike this one."""
 
 
 @dataclass(frozen=True, slots=True)

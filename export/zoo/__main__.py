@@ -13,12 +13,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from resynth_fast import zoo
 
 from .. import bundles
-from . import assemble, autoencoder, calibrate, denoiser, examples, faces, quality, recipes, restore, tagger, text
+from . import assemble, autoencoder, calibrate, denoiser, domain, examples, faces, quality, recipes, restore, tagger, text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="resynth_fast.export.zoo", description=__doc__)
-    parser.add_argument("--work", type=Path, help="folder for pictures, checkpoints and trained models; all stages but restore need it")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for pictures, checkpoints and trained models; not for restore, calibrate and domain",
+    )
     parser.add_argument("--threads", type=int, default=1)
     stages = parser.add_subparsers(dest="stage", required=True)
     stage = stages.add_parser("faces", help="draw the training pictures (needs Node.js and three npm packages, see faces.mjs)")
@@ -45,7 +49,11 @@ def main() -> None:
     stage = stages.add_parser("quality", help="print the quality of the zoo, and write contact sheets into the work folder")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
     stage.add_argument("--count", type=int, default=200)
-    stage = stages.add_parser("calibrate", help="fit the extractor's constants and calibrate the verdict (after the captioner)")
+    stage = stages.add_parser(
+        "calibrate", help="fit the extractor's constants, what it and the captioner know, and calibrate the verdict (after the captioner)"
+    )
+    stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
+    stage = stages.add_parser("domain", help="fit what extractor and captioner know (a part of calibrate)")
     stage.add_argument("--to", type=Path, required=True, help="folder of bundles")
     stage = stages.add_parser("examples", help="write the example pictures (after the generators' export)")
     stage.add_argument("--to", type=Path, required=True, help="folder of pictures")
@@ -54,6 +62,9 @@ def main() -> None:
     if arguments.stage == "restore":
         for name in arguments.names:
             print(restore.save(zoo.bundle(name), arguments.to))
+        return
+    if arguments.stage in ("calibrate", "domain"):
+        print(json.dumps((calibrate.calibrate if arguments.stage == "calibrate" else domain.fit)(arguments.to), indent=1))
         return
     if arguments.work is None:
         parser.error(f"{arguments.stage} needs --work")
@@ -97,8 +108,6 @@ def main() -> None:
         quality.table(work, arguments.to, arguments.count)
     elif arguments.stage == "prompts":
         (arguments.to / "prompts.txt").write_text("\n".join(assemble.prompts(arguments.count)) + "\n")
-    elif arguments.stage == "calibrate":
-        print(json.dumps(calibrate.calibrate(arguments.to), indent=1))
     elif arguments.stage == "examples":
         examples.write(arguments.to, pictures)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -66,3 +67,9 @@ def draw(rng: np.random.Generator) -> Iterator[dict[str, str]]:
             )
             face[name] = labels[rng.choice(len(labels), p=weights / weights.sum())]
         yield face
+
+
+def training_captions(count: int) -> list[str]:
+    """Distinct captions that are not held out; always the same ones."""
+    texts = (caption(face) for face in draw(np.random.default_rng(3)))
+    return list(islice(dict.fromkeys(text for text in islice(texts, 4 * count) if not held_out(text)), count))

@@ -1,11 +1,10 @@
-"""Fit the constants of the zoo's texture extractor and calibrate the verdict, on captions that the models were trained on.
+"""Fit the constants of the zoo's texture extractor, what it and the captioner know, and calibrate the verdict, on training captions.
 
 Held-out captions, probes of an evaluation and the withheld generator are not used here.
 """
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ from resynth_fast.scoring.whitening import fit_constants
 from resynth_fast.types import Doubles, Pixels
 
 from .. import bundles
-from .attributes import caption, draw, held_out
+from . import domain
+from .attributes import training_captions
 
 PIXELS: dict[str, Any] = {"working_size": 64, "border": 0.0, "jpeg_quality": None}
 REFERENCES = (1, 2, 4, 6, 8)
@@ -36,18 +36,12 @@ STEPS = (4, 8)
 FIRST_SEED = 1 << 36
 
 
-def captions(count: int) -> list[str]:
-    """Distinct captions that are not held out; always the same ones."""
-    texts = (caption(face) for face in draw(np.random.default_rng(3)))
-    return list(islice(dict.fromkeys(text for text in islice(texts, 4 * count) if not held_out(text)), count))
-
-
 def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any]:
-    """Write the `texture` bundle into `to`; returns accuracy and calibration on the calibration probes."""
+    """Write the `texture` bundle into `to`, and the domain of the captioner there; returns accuracy and calibration on the probes."""
     pool = EnginePool(threads=2)
     candidates = [c for c in find(["zoo:"], pool) if isinstance(c, ScheduledCandidate)]
     recipe_pixels, extractor = PixelRecipe(**PIXELS), TextureExtractor(PIXELS["working_size"])
-    texts = captions(fit_on + probes)
+    texts = training_captions(fit_on + probes)
 
     def features(pictures: list[Pixels]) -> Doubles:
         return extractor.extract(np.stack([recipe_pixels.normalise(picture) for picture in pictures])).astype(np.float64)
@@ -82,7 +76,9 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
             scores, consistency = (values[:, 0] for values in scored)
             points.append(fit_point(count, steps, scores, consistency, truth))
             hits[f"{count} references, {steps} steps"] = float(np.mean(scores.argmax(1) == truth))
-    fitted = Calibration(tuple(points), f"{probes} zoo probes of training captions")
+    fitted = Calibration(
+        tuple(points), f"{probes} zoo probes of training captions", candidates=tuple(sorted(candidate.sha256 for candidate in candidates))
+    )
     fields = {
         "kind": "extractor",
         "name": "texture",
@@ -93,7 +89,7 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         "card": {"fitted_on": f"{fit_on} training captions × {len(candidates)} zoo candidates × 4 pictures"},
     }
     bundles.write(to, fields, {}, constants=pack(constants))
-    return {"top1": hits, **fitted.to_json()}
+    return {"top1": hits, "domain": domain.fit(to), **fitted.to_json()}
 
 
 def degraded(pictures: list[Pixels], clean: Doubles, features: Any) -> dict[str, Doubles]:

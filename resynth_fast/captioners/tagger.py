@@ -55,6 +55,12 @@ class Tagger:
                 tag[name] = labels[int(row.argmax())]
         return tags
 
+    def sentences(self, count: int) -> list[str]:
+        """`count` different captions that it could write, at most; always the same ones."""
+        rng = np.random.default_rng(0)
+        labels = ({name: values[rng.integers(len(values))] for name, values in self._attributes.items()} for _ in range(4 * count))
+        return list(dict.fromkeys(map(self._write, labels)))[:count]
+
     def _write(self, labels: dict[str, str]) -> str:
         words = dict(labels)
         for name, phrases in self._phrases.items():

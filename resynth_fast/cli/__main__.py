@@ -15,6 +15,7 @@ from ..export.cli import app as export_app
 from . import candidates, gallery
 from .attribute import attribute
 from .bench import bench
+from .calibrate import calibrate
 from .config_file import defaults
 from .doctor import doctor
 from .evaluate import evaluate
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(attribute)
 app.command()(evaluate)
+app.command()(calibrate)
 app.command()(bench)
 app.command()(doctor)
 app.add_typer(candidates.app, name="candidates")

@@ -120,6 +120,8 @@ def attribute(
     )
     if notice := captioners.notice(captioner):
         print(f"resynth: {notice}", file=sys.stderr)
+    for notice in attributor.notices():
+        print(f"resynth: {notice}", file=sys.stderr)
     results = batch.run(attributor, inputs, progress=out.progress("attributing"))
     if report:
         from ..report import page

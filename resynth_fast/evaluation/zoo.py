@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import zoo
 from ..attributor import Attributor
-from ..candidates import ScheduledCandidate
+from ..candidates import GenerativeCandidate, ScheduledCandidate
 from ..candidates.engine import EngineCandidate
 from ..errors import ConfigError
 from ..images import perturbations
@@ -64,7 +64,13 @@ class Labels:
 
 
 def generate_probes(
-    candidates: Sequence[ScheduledCandidate], captions: Sequence[str], truth: Sequence[int], *, seed: int, steps: int, guidance: float = 1.0
+    candidates: Sequence[GenerativeCandidate],
+    captions: Sequence[str],
+    truth: Sequence[int],
+    *,
+    seed: int,
+    steps: int,
+    guidance: float = 1.0,
 ) -> list[Probe]:
     """One probe per caption, by the candidate `truth` gives for it, with its own noise. Probes come in another order than captions.
 
@@ -77,8 +83,11 @@ def generate_probes(
             own = [row for row in rows if truth[row] == generator]
             seeds = [PROBE_SEEDS + (seed << 20) + row for row in own]
             candidate = candidates[generator]
-            device, drawn = candidate.draw([captions[row] for row in own], seeds, steps, guidance if candidate.guided else 1.0)
-            pictures = device.to_host(drawn)
+            if isinstance(candidate, ScheduledCandidate):
+                device, drawn = candidate.draw([captions[row] for row in own], seeds, steps, guidance if candidate.guided else 1.0)
+                pictures: Sequence[Pixels] = list(device.to_host(drawn))
+            else:
+                pictures = candidate.make([captions[row] for row in own], seeds, steps)
             probes += [Probe(generator, captions[row], pixels) for row, pixels in zip(own, pictures, strict=True)]
     return probes
 

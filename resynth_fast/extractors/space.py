@@ -14,11 +14,13 @@ from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..errors import BundleError, ConfigError
 from ..scoring.calibration import UNCALIBRATED, Calibration
+from ..scoring.domain import Domain
 from ..scoring.gallery_fit import GalleryFit
 from ..scoring.prior import Prior, no_gallery
 from ..scoring.whitening import Constants, Moment, Whitening, check_orthonormal, whitening_of
 from ..types import Array, Doubles, Floats, Pixels
 from . import Extractor
+from .domain import open_domain
 from .pixels import PixelRecipe
 
 NUISANCE, LENGTH = "nuisance.", ".length"
@@ -37,6 +39,8 @@ class FeatureSpace:
     calibration: Calibration
     fit: GalleryFit | None = None
     """A gallery's fit, if there is a gallery: its covariance is in the whitening, and its means are the prior."""
+    domain: Domain | None = None
+    """The pictures that the constants were fitted on; None where the bundle does not say."""
 
     @property
     def tap(self) -> str:
@@ -105,7 +109,8 @@ def open_space(bundle: Bundle, pool: EnginePool | None = None) -> FeatureSpace:
             f"{bundle.folder}: constants have {len(constants.mean)} columns, the extractor {extractor.dimension}; export again"
         )
     calibration = Calibration.from_json(bundle.get("calibration", dict), str(bundle.folder))
-    return space(bundle.name, bundle.sha256, pixels, extractor, constants, calibration)
+    opened = space(bundle.name, bundle.sha256, pixels, extractor, constants, calibration)
+    return replace(opened, domain=open_domain(bundle, extractor.dimension))
 
 
 def pack(constants: Constants) -> bytes:

@@ -1,7 +1,7 @@
 """Perturbations of pictures, as on their way through the web: recompressed, resized, cropped, blurred.
 
-A perturbation is named `family-parameter`. There are three uses: mild perturbations that an answer must survive,
-degradations that an extractor's nuisance constants are fitted on, and the conditions of the robustness protocol.
+A perturbation is named `family-parameter`. There are four uses: mild perturbations that an answer must survive,
+degradations that an extractor's nuisance constants and a domain are fitted on, and the conditions of the robustness protocol.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ MILD = ("jpeg-85", "resize-1.5", "crop-0.96")
 
 NUISANCE = {"jpeg": ("jpeg-70", "jpeg-50"), "resize": ("resize-0.5",), "crop": ("crop-0.8",), "blur": ("blur-1",)}
 """Degradations that the nuisance constants are fitted on, by family."""
+
+DOMAIN = ("jpeg-90", "jpeg-70", "jpeg-50", "webp-80", "resize-0.75", "resize-0.5", "crop-0.8", "blur-1", "noise-4")
+"""Degradations by which a picture does not leave what a captioner and an extractor know."""
 
 ROBUSTNESS = (
     "jpeg-90",

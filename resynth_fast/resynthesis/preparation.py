@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from .. import images
 from ..captioners import Captioner, choice
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
+from ..extractors.domain import of_captioner
 from ..extractors.space import FeatureSpace
 from ..images import copies, perturbations
 from ..options import Options
 from ..scheduler import EngineRef
-from ..types import Array, Caption, Doubles, Floats, Picture, Pixels, PreparedProbe
+from ..types import Array, Caption, Doubles, Floats, Part, Picture, Pixels, PreparedProbe
 from .timing import StageTimer
 
 
@@ -72,6 +73,8 @@ class Preparation:
 
     def __init__(self, captioner: Captioner, features: FeatureExtraction, pool: EnginePool, options: Options) -> None:
         self._captioner, self._features, self._pool, self._options = captioner, features, pool, options
+        self.caption_domain = of_captioner(captioner)
+        """The pictures that the captioner knows; None where it does not say."""
 
     def __call__(self, probes: Iterable[str | Path | Picture], timer: StageTimer | None = None) -> PreparedProbes:
         """Read `probes` unless they are read, caption them and extract their features. The time is added to `timer`."""
@@ -88,4 +91,12 @@ class Preparation:
         changed = [perturbations.perturbation(name)(picture.pixels) for name in perturbations.MILD]
         features = self._features([picture.pixels, *changed])
         point, *perturbed = self._features.space.points(features)
-        return PreparedProbe(picture, caption, features[0], point, perturbed, copies.windows(picture.pixels))
+        foreign_to = tuple(self._foreign_to(picture, caption, features[0]))
+        return PreparedProbe(picture, caption, features[0], point, perturbed, copies.windows(picture.pixels), foreign_to)
+
+    def _foreign_to(self, picture: Picture, caption: Caption, features: Floats) -> Iterator[Part]:
+        """The parts that do not know such pictures. A captioner that did not write the caption is not asked."""
+        if self.caption_domain and caption.by == self._captioner.name and self.caption_domain.outside(picture.pixels):
+            yield "captioner"
+        if self._features.space.domain and self._features.space.domain.outside(features):
+            yield "extractor"

@@ -19,7 +19,7 @@ from ..engines.pool import EnginePool
 from ..errors import ConfigError
 from ..images.copies import GivenPictures, Match, named
 from ..options import GENERATE, LOOK_UP, Options
-from ..scoring.calibration import UNCALIBRATED
+from ..scoring.calibration import UNCALIBRATED, Calibration
 from ..scoring.prior import Prior
 from ..types import Doubles, KnownCopy, PreparedProbe, Request, Resynthesis
 from .executor import Executor
@@ -90,6 +90,7 @@ class ReferenceBuilder:
         options: Options,
         cache: ResynthesisCache | None = None,
         given: GivenPictures | None = None,
+        own_calibration: Calibration | None = None,
     ) -> None:
         generators = {name: candidate for name, candidate in candidates.items() if isinstance(candidate, GenerativeCandidate)}
         self.executor = Executor(generators, pool, options)
@@ -98,7 +99,7 @@ class ReferenceBuilder:
         self.space = features.space
         self.options = options
         self.cache = cache
-        self.calibration = UNCALIBRATED if self.exemplars.sources else self.space.calibration
+        self.calibration = self._calibration([candidate.sha256 for candidate in candidates.values()], own_calibration)
         """What scores by these references are judged by."""
         self.given = given or GivenPictures(())
         """The given pictures of the gallery in use."""
@@ -128,6 +129,19 @@ class ReferenceBuilder:
             replace(filled, warnings=tuple(self._warnings(filled, stored)), known_copies=named([*chain(*found.values()), *stored]))
             for filled, found, stored in zip(references, copies, in_gallery, strict=True)
         ]
+
+    def _calibration(self, identities: Sequence[str], own: Calibration | None) -> Calibration:
+        """A gallery's fit has its own; generators have the one measured with them: here, or when the extractor was made.
+
+        It holds for the candidates that it was measured with, and for no others.
+        """
+        if self.exemplars.sources:
+            return UNCALIBRATED
+        stored = self.space.calibration
+        if self.space.fit:
+            return stored
+        measured = [calibration for calibration in (own, stored) if calibration and calibration.holds_for(identities)]
+        return measured[0] if measured else stored.elsewhere() if stored.measured else stored
 
     def race(self) -> Race:
         """The rules of a race. Without racing no candidate is ever out, and only the limits end it."""

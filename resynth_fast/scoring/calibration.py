@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,26 +55,39 @@ class Calibration:
     source: str
     measured: bool = True
     """False: the points are defaults, by which candidates are ranked and none is named."""
+    candidates: tuple[str, ...] = ()
+    """SHA-256 of each candidate that it was measured with; () where that is not known."""
 
     def at(self, references: int, steps: int) -> CalibrationPoint:
         """The nearest point: in references first, then in steps, both by ratio."""
         return min(self.points, key=lambda p: (_ratio(p.references, references), _ratio(p.steps, steps)))
 
+    def holds_for(self, identities: Collection[str]) -> bool:
+        """Whether it was measured with the candidates of these SHA-256, and perhaps with others: at least two of its own."""
+        return self.measured and len(set(identities)) > 1 and set(identities) <= set(self.candidates)
+
+    def elsewhere(self) -> Calibration:
+        """Its temperatures for candidates that it was not measured with: they rank, no candidate is named and no picture is unknown."""
+        points = tuple(replace(point, unknown_below=NO_THRESHOLD) for point in self.points)
+        return Calibration(points, f"none for these candidates; temperatures: {self.source}", measured=False)
+
     def to_json(self) -> dict[str, Any]:
-        return {"points": [asdict(point) for point in self.points], "source": self.source, "measured": self.measured}
+        points = [asdict(point) for point in self.points]
+        return {"points": points, "source": self.source, "measured": self.measured, "candidates": list(self.candidates)}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], where: str) -> Calibration:
         """BundleError if a field is missing or out of range.
 
-        Earlier versions did not write `measured`: there, points that call no picture unknown are the defaults.
+        Earlier versions did not write `measured` (there, points that call no picture unknown are the defaults) and `candidates`.
         """
         try:
             points = tuple(CalibrationPoint(**point) for point in entry["points"])
             measured = entry.get("measured", any(point.unknown_below > NO_THRESHOLD for point in points))
-            if not points or not isinstance(measured, bool):
-                raise ValueError("there is no point, or measured is neither true nor false")
-            return cls(points, str(entry["source"]), measured)
+            candidates = tuple(entry.get("candidates", ()))
+            if not points or not isinstance(measured, bool) or not all(isinstance(sha256, str) for sha256 in candidates):
+                raise ValueError("there is no point, measured is neither true nor false, or a candidate is no hash")
+            return cls(points, str(entry["source"]), measured, candidates)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{where}: calibration is broken ({error!r}); make it again") from error
 
@@ -87,9 +100,17 @@ UNCALIBRATED = Calibration(
 
 
 def fit_point(
-    references: int, steps: int, scores: Sequence[Doubles] | Doubles, consistency: Sequence[float] | Doubles, truth: Iterable[int]
+    references: int,
+    steps: int,
+    scores: Sequence[Doubles] | Doubles,
+    consistency: Sequence[float] | Doubles,
+    truth: Iterable[int],
+    *,
+    copies: int = 1,
 ) -> CalibrationPoint:
     """The point for scores (m, C) and consistencies (m,) of probes by the candidates `truth` (m,).
+
+    Each probe stands in `copies` rows, itself and degraded copies of it: they count as one probe, whose error is their mean.
 
     Of m + 1 probes, the m given and the next, at most the share FALSE_NAMES is named wrongly if the next is counted as an error:
     conformal risk control (Angelopoulos, Bates, Fisch, Lei & Schuster, ICLR 2024). Fewer than 19 probes allow no candidate to be named.
@@ -100,7 +121,7 @@ def fit_point(
     probability = np.stack([probabilities(row, temperature) for row in scores])
     wrong = (probability.argmax(1) != labels) & (np.asarray(consistency) >= unknown_below)
     highest = np.sort(probability.max(1)[wrong])[::-1]
-    allowed = math.floor(FALSE_NAMES * (len(labels) + 1) + 1e-9) - 1
+    allowed = math.floor(copies * (FALSE_NAMES * (len(labels) // copies + 1) - 1) + 1e-9)
     if allowed < 0:
         threshold = NEVER
     else:  # just above the first probability at which there would be one error too many

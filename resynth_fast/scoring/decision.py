@@ -17,6 +17,7 @@ CREDIBLE = 0.9
 """Probability that the credible set holds."""
 TIE = 1e-9
 """Two candidates are tied if their scores differ by less than this part of the larger one: rounding decides between them."""
+NOT_CALIBRATED = "The comparison is not calibrated: it ranks the candidates, and no error rate is known at which one could be named"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def _doubt(values: Doubles, order: Integers, probability: float, point: Calibrat
     if first - values[order[1]] <= TIE * abs(first):
         return "The first two candidates explain the picture equally well"
     if not measured:
-        return "The comparison is not calibrated: it ranks the candidates, and no error rate is known at which one could be named"
+        return NOT_CALIBRATED
     if probability >= point.attributed_from:
         return ""
     if point.attributed_from > 1:

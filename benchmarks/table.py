@@ -25,7 +25,7 @@ RESULTS = HERE / "results"
 FIGURES = RESULTS / "figures.json"
 """Figures that no bench_*.py prints: question, result, command and the commit that recorded them."""
 PAGE = HERE.parent / "docs" / "results.md"
-LONG = ("backends", "cold", "end_to_end", "gpu", "memory", "racing", "scaling", "steps")
+LONG = ("backends", "cold", "copies", "end_to_end", "gpu", "memory", "racing", "scaling", "steps")
 """Whole attributions and large networks: many minutes each, so they run only where they are named."""
 
 HEAD = """# Measured results

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
 from resynth_fast import Attributor, zoo
 from resynth_fast.bundle import MANIFEST, Bundle
 from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.captioners.tagger import Tagger
+from resynth_fast.cli.__main__ import app
 from resynth_fast.engines.pool import EnginePool
 from resynth_fast.errors import BundleError
 from resynth_fast.extractors.domain import of_captioner
@@ -53,7 +56,7 @@ def faces(zoo_pool: EnginePool) -> list[Pixels]:
 
 
 def foreign_pictures() -> dict[str, Pixels]:
-    """Photographs, a drawing, a screenshot of text, noise, plain colours."""
+    """A photograph of a person, a drawing, a screenshot of text, noise, plain colours."""
     rng = np.random.default_rng(0)
     drawing, screenshot = Image.new("RGB", (256, 256), (240, 230, 210)), Image.new("RGB", (320, 320), (255, 255, 255))
     pen = ImageDraw.Draw(drawing)
@@ -70,6 +73,7 @@ def foreign_pictures() -> dict[str, Pixels]:
         "plain": np.full((128, 128, 3), (90, 160, 220), np.uint8),
         "black": np.zeros((64, 64, 3), np.uint8),
         "grained waves": texture.astype(np.uint8),
+        "photograph": np.asarray(Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB")),
     }
 
 
@@ -156,3 +160,18 @@ def test_a_bundle_without_a_domain_works_and_says_what_it_cannot_notice(tmp_path
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="columns"):
         Attributor.open(["zoo:"], captioner=str(folder), threads=1)
+
+
+def test_doctor_says_what_fits_the_candidates_and_what_to_bring(tmp_path: Path) -> None:
+    def doctor(*arguments: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(CliRunner().invoke(app, ["doctor", "--json", *arguments], catch_exceptions=False).stdout)
+        return found
+
+    zoo_alone = doctor()
+    assert zoo_alone["does not fit"] == []
+    assert "--captioner" in zoo_alone["captioner"]
+    assert "--gallery" in zoo_alone["extractor"]
+    others = doctor("-c", "acme=https://acme.example", "-c", "zoo:zoo-sd")
+    assert "none is named" in others["calibration"]
+    for word in ("drawn face", "--captioner", "--extractor", "resynth calibrate"):
+        assert any(word in line for line in others["does not fit"])

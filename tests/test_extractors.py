@@ -198,6 +198,10 @@ def test_export_writes_a_bundle_with_constants_and_calibration(encoder: Any, tmp
     assert set(space.constants.nuisance) == {"jpeg", "resize", "crop", "blur"}
     assert [point.references for point in space.calibration.points] == [1, 2]
     assert space.calibration.points[0].unknown_below > -1
+    own = [np.asarray(Image.open(picture).convert("RGB")) for picture in sorted(root.rglob("*.png"))]
+    assert space.domain is not None
+    assert np.mean([space.domain.outside(row) for row in space.features(own)]) <= 0.1
+    assert all(space.domain.outside(row) for row in space.features([np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)]))
     assert bundle.manifest["card"]["fitted_on"].startswith("54 pictures by 3 generators of 6 prompts")
     scaled = space.constants.scaled(space.features([np.asarray(Image.open(f)) for f in sorted(root.rglob("*.png"))]))
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-3)

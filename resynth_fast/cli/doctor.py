@@ -5,24 +5,37 @@ from __future__ import annotations
 import json
 import os
 import platform
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from .. import __version__, files, kernels
 from ..backends import telemetry
 from ..errors import ResynthError
-from .options import JsonOption
+from .options import CandidatesOption, ExtractorOption, JsonOption
 
 
-def doctor(as_json: JsonOption = False) -> None:
-    """Report what works here: versions, instruction set, backends, devices, the zoo's files."""
+def doctor(
+    candidates: CandidatesOption = ["zoo:"],  # noqa: B006
+    captioner: Annotated[str, typer.Option(help="As of `resynth attribute`.")] = "zoo:",
+    extractor: ExtractorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Report what works here: versions, instruction set, backends, devices, the zoo's files.
+
+    Also whether captioner, extractor and calibration were made for the candidates, and what to bring where they were not.
+    """
     findings = examine()
+    if findings["ok"]:
+        findings |= judges(candidates, captioner, extractor)
     if as_json:
         print(json.dumps(findings, indent=2))
     else:
         for name, value in findings.items():
-            print(f"{name:<16} {value}")
+            for line in value or ["nothing"] if isinstance(value, list) else [value]:
+                print(f"{name:<16} {line}")
     if not findings["ok"]:
         raise typer.Exit(3)
 
@@ -43,6 +56,26 @@ def examine() -> dict[str, Any]:
         "backends": backends,
         "zoo": zoo,
         "ok": intact and usable,
+    }
+
+
+def judges(candidates: Sequence[str], captioner: str, extractor: Path | None) -> dict[str, Any]:
+    """What captioner and extractor know, whether a calibration holds for the candidates, and what does not fit. ResynthError."""
+    from ..attributor import Attributor
+    from ..extractors.domain import of_captioner
+    from ..resynthesis.advice import BRING
+
+    opened = Attributor.open(candidates, captioner=captioner, extractor=extractor)
+    known = {"captioner": of_captioner(opened.captioner) is not None, "extractor": opened.space.domain is not None}
+    names = {"captioner": opened.captioner.name, "extractor": opened.space.name}
+    calibration = opened.references.calibration
+    return {
+        **{
+            part: f"{names[part]}: " + (f"names nobody for pictures that it does not know; {bring}" if known[part] else "knows no limits")
+            for part, bring in BRING.items()
+        },
+        "calibration": calibration.source if calibration.measured else "none holds for these candidates, so none is named",
+        "does not fit": opened.notices(),
     }
 
 

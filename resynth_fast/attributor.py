@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from . import captioners, zoo
 from .bundle import Bundle
-from .candidates import Candidate, find
+from .candidates import GALLERY, ZOO, Candidate, GenerativeCandidate, find, of_gallery
 from .captioners import Captioner
 from .engines.pool import EnginePool
+from .errors import ConfigError
 from .evidence import Evidence
 from .extractors.space import FeatureSpace, open_space
 from .images.copies import GivenPictures
-from .options import OptionFields, Options
+from .options import GENERATE, OptionFields, Options
 from .resynthesis import advice, own_calibration
 from .resynthesis.preparation import FeatureExtraction, Preparation, PreparedProbes
-from .resynthesis.references import ReferenceBuilder
+from .resynthesis.references import ProbeReferences, ReferenceBuilder
 from .resynthesis.timing import Deadline
 from .scheduler import CostTable, costs
 from .scoring.calibration import Calibration
+from .scoring.decision import Decision
 from .scoring.judge import Judge
 from .types import Picture, Verdict
 
@@ -54,9 +56,10 @@ class Attributor:
     ) -> None:
         """`measured`: a calibration measured with these candidates by `resynth calibrate`; without one the extractor's holds, if it may."""
         self.candidates = {candidate.name: candidate for candidate in candidates}
+        generates = any(isinstance(candidate, GenerativeCandidate) for candidate in candidates)
         self.captioner, self.space, self.pool, self.options = captioner, space, pool, options or Options()
         features = FeatureExtraction(space, pool)
-        self.prepare = Preparation(captioner, features, pool, self.options)
+        self.prepare = Preparation(captioner if generates else None, features, pool, self.options)
         self.references = ReferenceBuilder(self.candidates, captioner, features, pool, self.options, cache, given, measured)
         calibration = self.references.calibration
         identities = tuple(candidate.sha256 for candidate in candidates)
@@ -66,7 +69,7 @@ class Attributor:
     @classmethod
     def open(
         cls,
-        candidates: Sequence[str] = ("zoo:",),
+        candidates: Sequence[str] | None = None,
         *,
         extractor: Path | None = None,
         gallery: Path | None = None,
@@ -81,10 +84,11 @@ class Attributor:
         """Assemble an attributor from the names of its parts.
 
         Args:
-            candidates: zoo:, zoo:NAME, a bundle's folder, NAME=FOLDER of exemplars, or NAME=https://HOST#model=MODEL.
+            candidates: zoo:, zoo:NAME, gallery:, gallery:NAME, a bundle's folder, NAME=FOLDER of exemplars, or
+                NAME=https://HOST#model=MODEL. By default gallery: if there is a gallery that keeps no resyntheses, else zoo:.
             extractor: Folder of an extractor bundle; by default the zoo's.
-            gallery: Folder of a gallery, for a prior of the candidates and, by `policy`, for pictures.
-            fit: SHA-256 of the gallery's fit to use; by default the newest.
+            gallery: Folder of a gallery, for candidates gallery:, for a prior of generators and, by `policy`, for resyntheses.
+            fit: SHA-256 of the gallery's fit to use, by default the newest; with gallery: the fit whose pictures are used, by default all.
             captioner: zoo:, a captioner bundle's folder, or https://HOST#model=MODEL.
             backend: Name of the backend that runs the engines, with its device if it has several, as in onnxruntime:cuda.
             strict_backend: Whether an engine that cannot run as `backend` says is an error instead of a warning.
@@ -99,9 +103,18 @@ class Attributor:
         pool = EnginePool(backend, threads=threads, budget_bytes=memory_budget, strict=strict_backend)
         pool.costs = CostTable.read(costs.stored(), pool.machine)
         space = open_space(Bundle.open(extractor) if extractor else zoo.bundle(zoo.TEXTURE), pool)
-        sources, cache, given = find(candidates, pool), None, None
-        if gallery:
-            from .gallery import Gallery  # here: it imports a database and file locks, which few runs need
+        if candidates is None:
+            candidates = (GALLERY,) if gallery and chosen.policy == GENERATE else (ZOO,)
+        open_gallery, cache, given = None, None, None
+        if gallery and any(map(of_gallery, candidates)):
+            from .gallery.sources import open_sources  # here: it imports a database and file locks, which few runs need
+
+            if chosen.policy != GENERATE:
+                raise ConfigError(f"policy is {chosen.policy!r}, but candidates gallery: generate nothing; leave --policy out")
+            open_gallery = open_sources(gallery, space, fit)
+        sources = find(candidates, pool, open_gallery)
+        if gallery and not open_gallery:
+            from .gallery import Gallery
             from .gallery.cache import open_cache
 
             space, cache = open_cache(gallery, space, sources, pool, chosen.steps, policy=chosen.policy, fit=fit)
@@ -136,10 +149,15 @@ class Attributor:
         before = self.pool.account
         references = self.references(prepared, Deadline.after(self.options.deadline, len(prepared.probes), prepared.spent_s))
         with prepared.timer.stage("score"):
-            points, priors = [list(one.points.values()) for one in references], [one.prior for one in references]
-            guidance = [one.guidance for one in references]
-            decisions = self.judge(prepared.captions, prepared.points, prepared.perturbed, points, priors, guidance)
+            decisions = self._decisions(prepared, references)
         return self.evidence(prepared, references, decisions, self.pool.account.since(before))
+
+    def _decisions(self, prepared: PreparedProbes, references: Sequence[ProbeReferences]) -> list[Decision]:
+        if alone := self.references.exemplars.alone:
+            return self.judge.of_sources(alone(prepared.probes))
+        points, priors = [list(one.points.values()) for one in references], [one.prior for one in references]
+        guidance = [one.guidance for one in references]
+        return self.judge(prepared.captions, prepared.points, prepared.perturbed, points, priors, guidance)
 
     @classmethod
     def from_zoo(cls, candidates: Sequence[str] = ("zoo:",), **settings: Any) -> Attributor:

@@ -145,7 +145,8 @@ class Evidence:
             probability=float(decision.probabilities[index]),
             resyntheses=references.resyntheses.get(candidate.name, ()),
             exemplars=tuple(exemplars.pixels()) if exemplars else (),
-            best_guidance=decision.guidance[index],
+            best_guidance=decision.guidance[index] if decision.guidance else "",
+            pictures=references.judged_by.get(candidate.name, 0),
         )
 
     def _references(self, references: ProbeReferences) -> dict[str, Any]:
@@ -179,7 +180,8 @@ class Evidence:
         for part in probe.foreign_to:
             yield f"the picture is unlike those that {part} {self._names[part]} was fitted on; {advice.BRING[part]}"
         most = max(references.counts.values(), default=0) or self.options.references
-        yield from calibration.warnings(self.calibration, most, self.options.steps)
+        if not references.judged_by or not self.calibration.measured:  # a source is judged by all its pictures, as it was calibrated
+            yield from calibration.warnings(self.calibration, most, self.options.steps)
         for candidate in self.candidates.values():
             yield from candidate.warnings
         yield from references.warnings

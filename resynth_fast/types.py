@@ -97,6 +97,8 @@ class PreparedProbe:
     """Whitened features of its mildly perturbed copies, (d,) each."""
     signatures: Bytes
     """(n, `images.copies.SIGNATURE_BYTES`), by which near copies are found"""
+    perturbed_features: npt.NDArray[np.float32]
+    """(n, d) raw features of the perturbed copies"""
     foreign_to: Sequence[Part] = ()
     """The parts that were fitted on pictures unlike this one."""
 
@@ -155,6 +157,8 @@ class CandidateEvidence:
     """Of a candidate that cannot generate: its own pictures that represent it, (H, W, 3) uint8 each."""
     best_guidance: str = ""
     """weaker or stronger: the probe is closer to its resyntheses of weaker, or of stronger, guidance than its own; "" where neither is."""
+    pictures: int = 0
+    """Number of its own pictures that it is judged by, where these are more than are shown."""
 
 
 @dataclass(frozen=True, slots=True)

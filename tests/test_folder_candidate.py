@@ -58,7 +58,8 @@ def test_the_record_and_the_page_distinguish_exemplars_from_resyntheses(mixed: A
     counts = {c["name"]: (c["resyntheses"], c["references"]) for c in result.record["candidates"]}
     assert counts == {"acme": (0, 12), "zoo-sd": (2, 2), "zoo-sd-v": (2, 2)}
     assert result.record["evidence"]["seeds"] == [0, 1]
-    assert any("exemplars" in warning for warning in result.record["warnings"])
+    assert result.record["verdict"]["status"] == "inconclusive"
+    assert "not calibrated" in result.record["verdict"]["reason"]
     page = report.render([result.record], [result.images])
     assert page.count("exemplar</li>") == 12
     assert "Exemplar 1 of acme" in page
@@ -104,10 +105,10 @@ def test_the_nearest_are_nearest_in_content_and_equal_files_count_once(tmp_path:
     files = tuple((f"{i:064}", Path(f"{i}.png")) for i in range(4))
     offset = np.array([100.0, 0, 0])  # what the source's pictures have in common
     points = np.array([[0, 1.0, 0], [0, 0, 1.0], [0, -1.0, 0], [0, 0, -1.0]]) + offset
-    given = Exemplars("acme", files, points, GivenPictures(()))
-    chosen = given.nearest(np.array([0.0, 5, 1]), 2)
+    given = Exemplars("acme", files, points.astype(np.float32), GivenPictures(()))
+    chosen = given.nearest(points, np.array([0.0, 5, 1]), 2)
     assert chosen.files == (Path("0.png"), Path("1.png"))
-    assert given.nearest(np.array([0.0, 5, 1]), 9, {0}).files[0] == Path("1.png")
+    assert given.nearest(points, np.array([0.0, 5, 1]), 9, {0}).files[0] == Path("1.png")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "b.png")
     (tmp_path / "sub").mkdir()
     for name in ("a.png", "sub/c.png"):

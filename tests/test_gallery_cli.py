@@ -219,3 +219,46 @@ print(sorted(name for name in sys.modules if name.startswith("resynth_fast.evalu
     done = subprocess.run([sys.executable, "-P", "-c", command], capture_output=True, text=True, check=True)
     assert "Most consistent" in done.stdout or "Inconclusive" in done.stdout or "None of the" in done.stdout
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def prompts(folder: Path) -> list[str | None]:
+    with Gallery.open(folder) as store:
+        return [entry.prompt for entry in store.select()]
+
+
+def test_prompts_are_set_afterwards_by_adding_again_and_by_their_own_command(resynth: Any, pictures: Any, tmp_path: Path) -> None:
+    _, out, _ = resynth("add", "a", pictures)
+    assert "no prompts: " in out
+    assert "set-prompt" in out
+    _, out, _ = resynth("add", "a", pictures / "0.png", "--prompt", "a cat")
+    assert "0 added, 1 in the gallery already" in out
+    assert "1 prompts set" in out
+    code, out, _ = resynth("set-prompt", "a", pictures / "1.png", "--prompt", "a dog")
+    assert (code, out.strip()) == (0, "a: 1 prompts set")
+    assert prompts(tmp_path / "gallery") == ["a cat", "a dog", None]
+    code, out, _ = resynth("verify")
+    assert (code, "none damaged" in out) == (0, True)
+    paint(pictures / "new.png", 9)
+    code, out, _ = resynth("set-prompt", "a", pictures / "new.png", "--prompt", "a dog")
+    assert (code, "is not in the gallery as a picture by a; add it" in out) == (1, True)
+    code, _, err = resynth("set-prompt", "a", pictures)
+    assert (code, "takes --prompt or --prompts-from-folders, and has neither" in err) == (2, True)
+
+
+def test_removed_pictures_are_gone_and_can_be_added_again(resynth: Any, pictures: Any, tmp_path: Path) -> None:
+    resynth("add", "a", pictures, "--prompt", "p")
+    with Gallery.open(tmp_path / "gallery") as store:
+        x = store.features([entry.row for entry in store.select()])
+        code, out, _ = resynth("rm", "a", pictures / "1.png")
+        assert (code, out.strip()) == (0, "a: 1 removed")
+        assert len(store) == 2
+        assert len(store.nearest(x[1:2], list(store.layout.blocks))[0]["a"]) == 2  # an open reader sees it too
+    code, out, _ = resynth("rm", "a", pictures / "1.png")
+    assert (code, "is not in the gallery as a picture by a" in out) == (1, True)
+    code, out, _ = resynth("add", "a", pictures, "--prompt", "p")
+    assert "1 added, 2 in the gallery already" in out
+    code, out, _ = resynth("rm", "a")
+    assert (code, out.strip()) == (0, "a: 3 removed")
+    code, _, err = resynth("rm", "a")
+    assert (code, "has no pictures of 'a'" in err) == (2, True)
+    assert "none damaged" in resynth("verify")[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .folder import Exemplars
 
 ZOO = "zoo:"
+GALLERY = "gallery:"
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(.+)", re.DOTALL)
 
 
@@ -78,14 +79,15 @@ class ExemplarCandidate(Candidate):
         """All its pictures as points of a feature space."""
 
 
-def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
+def find(specifications: Sequence[str], pool: EnginePool, gallery: Callable[[str], Sequence[Candidate]] | None = None) -> list[Candidate]:
     """Open candidates, each of a different name.
 
     `zoo:` is the embedded zoo and `zoo:NAME` one of its generators; `NAME=FOLDER` a folder of exemplars;
     `NAME=https://HOST#model=MODEL` an images API (see `http`); anything else a bundle's folder or a folder of bundles. A
-    path that contains = or : must contain a / before it, as in ./a=b. Installed plug-ins add other forms.
+    path that contains = or : must contain a / before it, as in ./a=b. Installed plug-ins add other forms. `gallery:` and
+    `gallery:NAME` are opened by `gallery`, a function from the text to candidates.
     """
-    candidates = [candidate for text in specifications for candidate in _open(text, pool)]
+    candidates = [candidate for text in specifications for candidate in _open(text, pool, gallery)]
     if not candidates:
         raise ConfigError("there are no candidates; name at least one, for example zoo:")
     names = [candidate.name for candidate in candidates]
@@ -94,7 +96,16 @@ def find(specifications: Sequence[str], pool: EnginePool) -> list[Candidate]:
     return candidates
 
 
-def _open(text: str, pool: EnginePool) -> Sequence[Candidate]:
+def of_gallery(text: str) -> bool:
+    """Whether a specification is gallery: or gallery:NAME."""
+    return text.startswith(GALLERY)
+
+
+def _open(text: str, pool: EnginePool, gallery: Callable[[str], Sequence[Candidate]] | None) -> Sequence[Candidate]:
+    if of_gallery(text):
+        if gallery is None:
+            raise ConfigError(f"candidate {text[:80]} takes its pictures from a gallery; name its folder with --gallery")
+        return gallery(text)
     name, source = split_name(text)
     scheme = plugins.scheme(source)
     # An address may hold a password: no more than its scheme is repeated.
@@ -102,8 +113,8 @@ def _open(text: str, pool: EnginePool) -> Sequence[Candidate]:
     kind = plugins.match(__name__, text, label)
     if kind is None:
         raise ConfigError(
-            f"{label} has no known form; write zoo:, zoo:NAME, a bundle's folder, a folder of bundles, NAME=FOLDER or NAME=https://HOST, "
-            "and a path with a colon as ./a:b"
+            f"{label} has no known form; write zoo:, zoo:NAME, gallery:, a bundle's folder, a folder of bundles, NAME=FOLDER "
+            "or NAME=https://HOST, and a path with a colon as ./a:b"
         )
     candidates: Sequence[Candidate] = kind.open(text, pool)
     return candidates

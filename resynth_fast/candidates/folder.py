@@ -1,14 +1,13 @@
 """A candidate that cannot be run: a folder of pictures known to come from it, as from a commercial service or a camera.
 
 It generates nothing. Beside generative candidates it is represented by a sample of its pictures (see
-`resynthesis/exemplars.py`). Among folders alone, its references for a probe are its pictures whose content is nearest to
-the probe's.
+`resynthesis/exemplars.py`). Among sources that cannot be run, it is judged by all its pictures (see `scoring/sources.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..extractors.space import FeatureSpace
 from ..images.copies import GivenPicture, GivenPictures, signature
 from ..kernels.topk import nearest_rows
 from ..plugins import scheme
-from ..types import Doubles, Integers, Pixels
+from ..types import Doubles, Floats, Integers, Pixels
 from . import ExemplarCandidate, split_name
 
 CHUNK = 16
@@ -56,18 +55,18 @@ class FolderCandidate(ExemplarCandidate):
             hashed = [(images.digest(path), path) for path in images.paths([folder])]
         self.files = dict(reversed(hashed))  # of equal files, the first path stays
         self.sha256 = hashlib.sha256("\n".join(sorted(self.files)).encode()).hexdigest()
-        self.warnings: tuple[str, ...] = (f"the references of {name} are exemplars, for which probabilities are not calibrated",)
+        self.warnings: tuple[str, ...] = ()
 
     def describe(self, space: FeatureSpace) -> Exemplars:
         """Its pictures in `space`; BundleError, naming the file, if one cannot be decoded."""
         files = list(self.files.values())
         chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
-        points: list[Doubles] = []
+        features: list[Floats] = []
         given: list[GivenPicture] = []
         with _faults(self.name):
             for chunk in chunks:
                 pictures = [images.read(path) for path in chunk]
-                points.append(space([picture.pixels for picture in pictures]))
+                features.append(space.features([picture.pixels for picture in pictures]))
                 given += [
                     GivenPicture(
                         row=len(given) + i,
@@ -78,46 +77,49 @@ class FolderCandidate(ExemplarCandidate):
                     )
                     for i, (path, picture) in enumerate(zip(chunk, pictures, strict=True))
                 ]
-        return Exemplars(self.name, tuple(self.files.items()), np.concatenate(points), GivenPictures(given))
+        return Exemplars(self.name, tuple(self.files.items()), np.concatenate(features), GivenPictures(given))
 
 
 @dataclass(frozen=True, slots=True)
 class Exemplars:
-    """A source's pictures as points of one feature space."""
+    """A source's pictures and their features by one extractor."""
 
     name: str
-    files: tuple[tuple[str, Path], ...]
-    """SHA-256 and path of each."""
-    points: Doubles
-    """(n, d)"""
+    files: tuple[tuple[str, Path | None], ...]
+    """SHA-256 and path of each; None: a gallery holds its features alone."""
+    features: Floats
+    """(n, d), unscaled"""
     given: GivenPictures
     """The same pictures, to find copies of a probe"""
+    prompts: tuple[str | None, ...] = ()
+    """Prompt of each, where it is known; empty: of none."""
 
-    def nearest(self, point: Doubles, count: int, left_out: Collection[int] = ()) -> SelectedExemplars:
+    def nearest(self, points: Doubles, point: Doubles, count: int, left_out: Collection[int] = ()) -> SelectedExemplars:
         """The `count` pictures whose content is nearest to the probe `point` (d,), the nearest first, without the rows `left_out`.
+
+        `points` (n, d) are the pictures in the probe's space.
 
         They are compared by the cosine after the mean of the source's pictures is subtracted. The mean is what the pictures
         have in common, which tells sources apart, so it must not decide which pictures are compared. `left_out` are copies
         of the probe, which is never its own reference. BundleError if there is no other picture.
         """
         others = self._others(left_out)
-        centre = self.points[others].mean(0)
-        pictures, probe = self.points[others] - centre, point - centre
+        centre = points[others].mean(0)
+        pictures, probe = points[others] - centre, point - centre
         directions = pictures / (np.linalg.norm(pictures, axis=1, keepdims=True) + 1e-300)
-        return self._select(others[nearest_rows(probe[None], directions, count)[0, 0]])
+        rows = others[nearest_rows(probe[None], directions, count)[0, 0]]
+        return SelectedExemplars(self.name, points[rows], tuple(self.files[i][1] for i in rows))
 
     def sample(self, left_out: Collection[int] = ()) -> SelectedExemplars:
-        """A fixed sample without the rows `left_out`. It is ordered by hash, since file names may be ordered by content."""
-        return self._select(sorted(self._others(left_out), key=lambda i: self.files[i][0])[:SAMPLE])
+        """A fixed sample without the rows `left_out`, and without points. By hash, since file names may be ordered by content."""
+        rows = sorted(self._others(left_out), key=lambda i: self.files[i][0])[:SAMPLE]
+        return SelectedExemplars(self.name, np.zeros((0, self.features.shape[1])), tuple(self.files[i][1] for i in rows))
 
     def _others(self, left_out: Collection[int]) -> Integers:
         others = np.array([i for i in range(len(self.files)) if i not in left_out], np.int64)
         if not len(others):
             raise BundleError(f"candidate {self.name} has no picture but copies of the probe; add others to its folder")
         return others
-
-    def _select(self, rows: Sequence[int] | Integers) -> SelectedExemplars:
-        return SelectedExemplars(self.name, self.points[np.asarray(rows, np.int64)], tuple(self.files[i][1] for i in rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,12 @@ class SelectedExemplars:
     name: str
     points: Doubles
     """(K, d)"""
-    files: tuple[Path, ...]
+    files: tuple[Path | None, ...]
 
     def pixels(self) -> list[Pixels]:
-        """The pictures (H, W, 3) uint8. They are read again from disk."""
+        """The pictures (H, W, 3) uint8 whose files are known. They are read again from disk."""
         with _faults(self.name):
-            return [images.read(path).pixels for path in self.files]
+            return [images.read(path).pixels for path in self.files if path]
 
 
 @contextmanager

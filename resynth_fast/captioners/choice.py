@@ -15,10 +15,15 @@ MAX_CHARS = 2000
 _NETWORKS = re.compile(r"<(?:lora|lyco|hypernet)\w*:[^<>]{0,200}>")
 
 
-def captions(choice: str, probes: Sequence[Picture], captioner: Captioner) -> list[Caption]:
-    """One caption per probe, by `choice` as in `Options.caption`; the captioner describes only the probes that have no other caption."""
+def captions(choice: str, probes: Sequence[Picture], captioner: Captioner | None) -> list[Caption]:
+    """One caption per probe, by `choice` as in `Options.caption`; the captioner describes only the probes that have no other caption.
+
+    Without a captioner a probe has the user's text, the prompt recorded in its file, or an empty caption.
+    """
     if choice.startswith(TEXT):
         return [Caption(choice.removeprefix(TEXT).strip()[:MAX_CHARS], "user")] * len(probes)
+    if captioner is None:
+        return [Caption(prompt, METADATA) if (prompt := recorded_prompt(probe)) else Caption("", "") for probe in probes]
     recorded = [recorded_prompt(probe) if choice == METADATA else None for probe in probes]
     missing = [probe for probe, prompt in zip(probes, recorded, strict=True) if prompt is None]
     described = iter(captioner.caption([probe.pixels for probe in missing]) if missing else ())

@@ -25,7 +25,7 @@ from .options import (
 
 def attribute(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, or folders of pictures.", metavar="FILE|DIR…")],
-    candidates: CandidatesOption = ["zoo:"],  # noqa: B006
+    candidates: CandidatesOption = [],  # noqa: B006
     references: ReferencesOption = 2,
     steps: StepsOption = 8,
     guidance: GuidanceOption = list(GUIDANCE),  # noqa: B006
@@ -54,7 +54,8 @@ def attribute(
     ] = None,
     extractor: ExtractorOption = None,
     gallery: Annotated[
-        Path | None, typer.Option(help="Folder of a gallery whose fit is used as prior knowledge of the candidates.")
+        Path | None,
+        typer.Option(help="Folder of a gallery: its generators are the candidates or, with --candidates, its fit is a prior of these."),
     ] = None,
     fit: Annotated[str | None, typer.Option(help="Fit of the gallery, by the first digits of its hash; default: the newest.")] = None,
     policy: Annotated[
@@ -97,7 +98,7 @@ def attribute(
         if status not in out.FAIL_ON:
             raise ConfigError(f"--fail-on is {status!r}; it must be {', '.join(out.FAIL_ON)}")
     attributor = Attributor.open(
-        candidates,
+        candidates or None,
         extractor=extractor,
         gallery=gallery,
         fit=fit,

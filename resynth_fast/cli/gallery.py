@@ -1,4 +1,4 @@
-"""`resynth gallery`: add, list, verify, prune and fit pictures whose generator is known."""
+"""`resynth gallery`: add, list, describe, remove, verify, prune and fit pictures whose generator is known."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add(
     group: Annotated[str, typer.Option(help="Label of this batch; `fit` uses 'general' unless other labels are named.")] = "general",
     format: FormatOption = "table",
 ) -> None:
-    """Add pictures by the generator NAME; a picture that is in the gallery already is not added again."""
+    """Add pictures by the generator NAME. One that is in the gallery already is not added again, but gets the prompt if one is given."""
     from ..gallery import Entry, Gallery, Layout, check_group
     from . import output as out
 
@@ -74,9 +74,66 @@ def add(
     else:
         if outcome.failed:
             out.print_table(["picture", "error"], [[failure["path"], failure["error"]] for failure in outcome.failed])
-        print(f"{name}: {outcome.added} added, {outcome.present} in the gallery already, {len(outcome.failed)} failed; {total} in {folder}")
+        print(
+            f"{name}: {outcome.added} added, {outcome.present} in the gallery already, {len(outcome.failed)} failed; {total} in {folder}"
+            + (f"; {outcome.prompts_set} prompts set" if outcome.prompts_set else "")
+        )
+        if prompt is None and not prompts_from_folders:
+            print("no prompts: a fit takes them; add the pictures again with --prompt or --prompts-from-folders, or use `set-prompt`")
     if outcome.failed:
         raise typer.Exit(1)
+
+
+@app.command("set-prompt")
+def set_prompt(
+    name: Annotated[str, typer.Argument(help="The generator that made the pictures.")],
+    inputs: Annotated[list[str], typer.Argument(help="Pictures in the gallery, or folders of them.", metavar="FILE|DIR…")],
+    gallery: GalleryOption = None,
+    extractor: ExtractorOption = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt that all the pictures were made from.")] = None,
+    prompts_from_folders: Annotated[
+        bool, typer.Option("--prompts-from-folders", help="Take each prompt from the first folder in DIR, as in `add`.")
+    ] = False,
+) -> None:
+    """Give pictures by NAME that are in the gallery a prompt, or another one; fit again afterwards."""
+    if (prompt is None) is not prompts_from_folders:
+        given = "neither of them" if prompt is None else f"--prompt {prompt[:80]!r} and --prompts-from-folders"
+        raise ConfigError(f"set-prompt takes --prompt or --prompts-from-folders, and has {given}; name one of them")
+    pictures, outcome = _pictures(name, inputs, prompt, prompts_from_folders)
+    with _open(gallery, extractor) as store:
+        by_prompt: dict[str | None, list[int]] = {}
+        for path, text in pictures:
+            try:
+                by_prompt.setdefault(text, []).append(_row(store, name, path))
+            except InputError as error:
+                outcome.fail(path, error)
+        changed = sum(store.set_prompt(rows, text) for text, rows in by_prompt.items())
+    _print_changed(f"{name}: {changed} prompts set", outcome)
+
+
+@app.command()
+def rm(
+    name: Annotated[str, typer.Argument(help="The generator whose pictures are removed.")],
+    inputs: Annotated[list[str] | None, typer.Argument(help="Only these pictures; default: all by NAME.", metavar="[FILE|DIR…]")] = None,
+    gallery: GalleryOption = None,
+    extractor: ExtractorOption = None,
+) -> None:
+    """Remove the pictures by NAME from the gallery, or some of them. They can be added again; fit again afterwards."""
+    outcome = _Outcome()
+    with _open(gallery, extractor) as store:
+        if inputs:
+            rows = []
+            for path, _ in _pictures(name, inputs, None, False)[0]:
+                try:
+                    rows.append(_row(store, name, path))
+                except InputError as error:
+                    outcome.fail(path, error)
+        else:
+            rows = [entry.row for entry in store.select(generator=name)]
+            if not rows:
+                raise ConfigError(f"{store.folder} has no pictures of {name[:80]!r}; see `resynth gallery list`")
+        removed = store.remove(rows)
+    _print_changed(f"{name}: {removed} removed", outcome)
 
 
 @app.command("list")
@@ -157,6 +214,7 @@ def fit(
 class _Outcome:
     added: int = 0
     present: int = 0
+    prompts_set: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def fail(self, path: Path, error: Exception) -> None:
@@ -183,6 +241,30 @@ def _add(store: Gallery, space: FeatureSpace, name: str, files: Sequence[tuple[P
     added = store.add(entries, space.features(pixels), group=group, signatures=signatures)
     outcome.added += sum(added.new)
     outcome.present += len(readable) - sum(added.new)
+    for stored, (entry, _) in zip(added.entries, readable, strict=True):  # adding again with a prompt sets it
+        if entry.prompt is not None:
+            outcome.prompts_set += store.set_prompt([stored.row], entry.prompt)
+
+
+def _row(store: Gallery, name: str, path: Path) -> int:
+    """The row of a picture by the generator `name`; InputError if the gallery has none."""
+    from .. import images
+
+    sha256 = images.digest(path)
+    rows = [entry.row for entry in store.contains(sha256) if entry.generator == name]
+    if not rows:
+        raise InputError(f"{images.printable(str(path))}: is not in the gallery as a picture by {name}; add it with `resynth gallery add`")
+    return rows[0]
+
+
+def _print_changed(text: str, outcome: _Outcome) -> None:
+    from . import output as out
+
+    if outcome.failed:
+        out.print_table(["picture", "error"], [[failure["path"], failure["error"]] for failure in outcome.failed])
+    print(f"{text}, {len(outcome.failed)} failed" if outcome.failed else text)
+    if outcome.failed:
+        raise typer.Exit(1)
 
 
 def _read(store: Gallery, name: str, path: Path, prompt: str | None) -> tuple[Entry, Picture]:

@@ -26,7 +26,8 @@ CandidatesOption = Annotated[
     typer.Option(
         "--candidates",
         "-c",
-        help="A source of candidates: zoo:, zoo:NAME, a bundle's folder or a folder of bundles, "
+        help="A source of candidates: zoo:, zoo:NAME, gallery: or gallery:NAME (generators of --gallery), a bundle's folder or a folder "
+        "of bundles, "
         "NAME=FOLDER (exemplars: pictures known to come from NAME), "
         "NAME=https://HOST#model=MODEL,key=VARIABLE (an images API); repeatable.",
     ),

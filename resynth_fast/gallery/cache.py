@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..candidates import Candidate, ScheduledCandidate
+from ..candidates import Candidate, GenerativeCandidate, ScheduledCandidate
 from ..devices.base import CPU, Device
 from ..engines.pool import EnginePool
 from ..errors import ConfigError
@@ -90,11 +90,30 @@ def load_fit(gallery: Gallery, sha256: str | None = None) -> GalleryFit:
     names = [name for name in gallery.fits() if name.startswith(sha256 or "")]
     if not names:
         wanted = f"no fit {sha256}" if sha256 else "no fit"
-        raise ConfigError(f"{gallery.folder} has {wanted}; make one with `resynth gallery fit`")
+        raise ConfigError(
+            f"{gallery.folder} has {wanted} for candidates that generate; make one with `resynth gallery fit`, "
+            "or take the gallery's own generators with --candidates gallery:"
+        )
     if sha256 and len(names) > 1:
         raise ConfigError(f"{len(names)} fits of {gallery.folder} begin with {sha256}; give more digits")
     stored = gallery.read_fit(names[0])
     return GalleryFit.restored(stored.arrays, stored.settings, sha256=stored.sha256, snapshot=stored.snapshot_sha256)
+
+
+def _covering(fit: GalleryFit, candidates: Sequence[str], folder: Path) -> GalleryFit:
+    """The fit, if it knows all candidates; ConfigError, with the way out, if it lacks one."""
+    absent = [name for name in candidates if name not in fit.names]
+    if len(absent) == len(candidates):
+        raise ConfigError(
+            f"the fit of {folder} knows {', '.join(fit.names)} and none of the candidates ({', '.join(absent)}); "
+            "take the gallery's own generators with --candidates gallery:, or leave --gallery out"
+        )
+    if absent:
+        raise ConfigError(
+            f"the fit of {folder} has no pictures of {', '.join(absent)}, and verdicts between generators in the gallery and others are "
+            "not calibrated; add pictures of them and fit again, leave these candidates out, or leave --gallery out"
+        )
+    return fit
 
 
 def open_cache(
@@ -102,15 +121,24 @@ def open_cache(
 ) -> tuple[FeatureSpace, ResynthesisCache | None]:
     """The space fitted with the gallery's fit (by its hash; default: the newest), and the cache that `policy` needs.
 
-    With policy `both` the gallery is created if there is none, and need not have a fit.
+    With policy `both` the gallery is created if there is none, and need not have a fit. ConfigError if the fit lacks a candidate:
+    nothing was measured for candidates that it knows beside others.
     """
+    candidates = list(candidates)
+    generates = any(isinstance(candidate, GenerativeCandidate) for candidate in candidates)
+    if fit and not generates:
+        raise ConfigError(
+            f"fit {fit[:12]}… is prior knowledge of candidates that generate, and none of these does; leave --fit out, "
+            "or take the generators of its pictures with --candidates gallery:"
+        )
+    names = [candidate.name for candidate in candidates]
     if policy == GENERATE:
         with Gallery.open(folder, space.sha256) as gallery:
-            return space.fitted(load_fit(gallery, fit)), None
+            return (space.fitted(_covering(load_fit(gallery, fit), names, folder)) if generates else space), None
     gallery = Gallery.create(folder, Layout.of(space)) if policy == BOTH else Gallery.open(folder, space.sha256)
     rows = None
-    if fit or gallery.fits():
-        space = space.fitted(load_fit(gallery, fit))
+    if generates and (fit or gallery.fits()):
+        space = space.fitted(_covering(load_fit(gallery, fit), names, folder))
         sha256 = space.fit.sha256 if space.fit else None
         assert sha256
         rows = gallery.snapshot(keys=gallery.read_fit(sha256).keys).rows

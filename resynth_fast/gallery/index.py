@@ -290,6 +290,10 @@ class Index:
         """Put entries into a group; entries that are in it stay."""
         self.run("INSERT OR IGNORE INTO membership SELECT value, ? FROM json_each(?)", (group, _list(rows)))
 
+    def set_prompt(self, row: int, prompt: str | None, checksum: bytes) -> None:
+        """Change the prompt of an added picture, and with it the checksum over its record."""
+        self.run("UPDATE entry SET prompt = ?, checksum = ? WHERE row = ?", (prompt, checksum, row))
+
     def quarantine(self, row: int, reason: str, at: str) -> None:
         """Remove an entry and keep its record in quarantine; its key can be added again under another row."""
         records = self.run(

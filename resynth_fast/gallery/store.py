@@ -23,7 +23,7 @@ from .entry import GENERAL, Entry, ResynthesisKey, StoredEntry, check_group, key
 from .fits import StoredFit
 from .index import Facts, Index, Record
 from .layout import Layout
-from .lock import LOCK, locked
+from .lock import locked, refuse_other_files
 from .nearest import Neighbour, Search
 from .vectors import Vectors
 
@@ -117,7 +117,7 @@ class Gallery:
         with files.write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / layout.MANIFEST).exists():
-                _refuse_other_files(folder)
+                refuse_other_files(folder)
                 with locked(folder):
                     if not (folder / layout.MANIFEST).exists():  # no other process has created it meanwhile
                         Vectors(folder, extractor).create()
@@ -322,6 +322,25 @@ class Gallery:
         self._facts = None
         return damaged
 
+    def remove(self, rows: Iterable[int]) -> int:
+        """Take entries out into quarantine, as `prune` does; return their number."""
+        with self._writing():
+            present = self._index.by_row(rows)
+            for row in present:
+                self._index.quarantine(row, "removed", _now())
+        self._facts = None
+        return len(present)
+
+    def set_prompt(self, rows: Sequence[int], prompt: str | None) -> int:
+        """Give added pictures another prompt; how many had another one. InputError if it cannot be stored, or for a resynthesis."""
+        with self._writing():
+            records, values = self._checked(np.array(rows, np.int64))
+            entries = [records[row].readable() for row in rows]
+            for entry, value in zip(entries, values, strict=True):
+                new = Entry(generator=entry.generator, picture_sha256=entry.picture_sha256, prompt=prompt, origin=entry.origin)
+                self._index.set_prompt(entry.row, prompt, new.checksum(value.data))
+        return sum(entry.prompt != prompt for entry in entries)
+
     def _checked(self, rows: Integers) -> tuple[dict[int, Record], npt.NDArray[Any]]:
         """Records and stored vectors (n, d) of entries; BundleError if one is damaged or missing."""
         records = self._index.by_row(rows.tolist())
@@ -375,17 +394,6 @@ class Gallery:
     def _writing(self) -> Iterator[None]:
         with locked(self.folder), self._index.transaction():
             yield
-
-
-def _refuse_other_files(folder: Path) -> None:
-    """ConfigError if the folder is used for something else, or holds the vectors of a gallery that lost its manifest."""
-    own = (LOCK, "vectors", "index.sqlite", layout.SCALING)  # leftovers of an interrupted creation, beside temporary files
-    others = [path.name for path in folder.iterdir() if not path.name.startswith(own) and path.suffix != ".part"]
-    vectors = [path for path in (folder / "vectors").glob("*") if path.stat().st_size]
-    if (others or vectors) and not (folder / layout.MANIFEST).exists():  # checked last: another process may just have created it
-        raise ConfigError(
-            f"{folder} holds {(others or [vectors[0].name])[0]!r} but no {layout.MANIFEST}; name an empty folder, or restore that file"
-        )
 
 
 def _now() -> str:

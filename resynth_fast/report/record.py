@@ -113,7 +113,7 @@ def _candidate(candidate: CandidateEvidence) -> Record:
         "score": candidate.score,
         "probability": candidate.probability,
         "resyntheses": len(candidate.resyntheses),
-        "references": len(candidate.resyntheses) + len(candidate.exemplars),
+        "references": len(candidate.resyntheses) + max(len(candidate.exemplars), candidate.pictures),
         "guidance": [resynthesis.guidance for resynthesis in candidate.resyntheses],
         "best_guidance": candidate.best_guidance or None,
     }

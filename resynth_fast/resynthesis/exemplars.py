@@ -3,13 +3,12 @@
 Exemplars show something else than the probe, and their distance to it is mostly that difference in content. If at least
 two candidates can generate, a sample of the exemplars is therefore captioned and resynthesised by these: how a source
 differs from their pictures of the same captions is a small gallery, and its prior judges the source. If no candidate can
-generate, the exemplars nearest to the probe in content are the references.
+generate, a source is judged by all its exemplars (see `source_judgement.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from ..images.copies import Match
 from ..scoring.prior import Prior, gallery_prior
 from ..types import Pixels, PreparedProbe
 from .executor import Executor
+from .source_judgement import SourceJudgement
 
 MIN_GENERATORS = 2
 """Minimum number of generative candidates: content is estimated as what at least two of them share."""
@@ -31,17 +31,23 @@ class ExemplarReferences:
     """The exemplars of all candidates that have some; without any, the prior is the gallery's."""
 
     def __init__(self, candidates: Mapping[str, Candidate], captioner: Captioner, space: FeatureSpace, executor: Executor) -> None:
-        """ConfigError for a source that the gallery's fit lacks."""
+        """ConfigError for pictures that are not at hand, which candidates that can generate cannot resynthesise."""
         self.names, self._captioner, self._space, self._executor = list(candidates), captioner, space, executor
         self.sources = {
             name: candidate.describe(space) for name, candidate in candidates.items() if isinstance(candidate, ExemplarCandidate)
         }
+        self.alone = SourceJudgement(list(self.sources.values()), space) if self.sources and not executor.candidates else None
+        """How probes are judged where no candidate can generate."""
+        for name, source in self.sources.items():
+            if not self.alone and not all(path for _, path in source.files):
+                raise ConfigError(
+                    f"candidate {name} is of a gallery, which holds features and no pictures, so the candidates that generate cannot "
+                    f"resynthesise it; name a folder of its pictures, {name}=DIR, or leave out {', '.join(executor.candidates)}"
+                )
         self._unreliable = bool(self.sources) and 0 < len(executor.candidates) < MIN_GENERATORS
         self._by_prior = bool(self.sources) and len(executor.candidates) >= MIN_GENERATORS
         self._priors: dict[tuple[tuple[str, frozenset[int]], ...], Prior] = {}
-        for name in self.sources:
-            if space.fit and name not in space.fit.names:
-                raise ConfigError(f"the gallery's fit has no pictures of {name}; add them to the gallery, or leave the gallery out")
+        self._points = {name: space.points(source.features) for name, source in self.sources.items()} if self._unreliable else {}
 
     def copies(self, probe: PreparedProbe) -> dict[str, list[Match]]:
         """Copies of the probe among the exemplars of each source."""
@@ -61,13 +67,17 @@ class ExemplarReferences:
 
         They are its `count` references, or a sample that has no points (0, d).
         """
+        left_out = {name: _rows(copies, name) for name in self.sources}
+        if self.alone:
+            return self.alone.nearest(probe, count, left_out)
         if self._by_prior:
-            samples = {name: source.sample(_rows(copies, name)) for name, source in self.sources.items()}
-            return {name: replace(sample, points=sample.points[:0]) for name, sample in samples.items()}
-        return {name: source.nearest(probe.point, count, _rows(copies, name)) for name, source in self.sources.items()}
+            return {name: source.sample(left_out[name]) for name, source in self.sources.items()}
+        return {name: source.nearest(self._points[name], probe.point, count, left_out[name]) for name, source in self.sources.items()}
 
     def warnings(self) -> Iterator[str]:
         """Reasons to trust every answer less."""
+        if self.alone:
+            yield "sources are told apart by all that differs between their pictures: they should show the same things"
         if self._unreliable:
             yield (
                 f"scores are unreliable: telling the source of an exemplar from its content takes {MIN_GENERATORS} candidates "

@@ -71,9 +71,10 @@ class FeatureExtraction:
 class Preparation:
     """Captions probes and extracts their features. It may run while the pictures of earlier probes are generated."""
 
-    def __init__(self, captioner: Captioner, features: FeatureExtraction, pool: EnginePool, options: Options) -> None:
+    def __init__(self, captioner: Captioner | None, features: FeatureExtraction, pool: EnginePool, options: Options) -> None:
+        """`captioner` None: nothing will be resynthesised, and only the user's text or the prompt in the file is a caption."""
         self._captioner, self._features, self._pool, self._options = captioner, features, pool, options
-        self.caption_domain = of_captioner(captioner)
+        self.caption_domain = of_captioner(captioner) if captioner else None
         """The pictures that the captioner knows; None where it does not say."""
 
     def __call__(self, probes: Iterable[str | Path | Picture], timer: StageTimer | None = None) -> PreparedProbes:
@@ -92,10 +93,15 @@ class Preparation:
         features = self._features([picture.pixels, *changed])
         point, *perturbed = self._features.space.points(features)
         foreign_to = tuple(self._foreign_to(picture, caption, features[0]))
-        return PreparedProbe(picture, caption, features[0], point, perturbed, copies.windows(picture.pixels), foreign_to)
+        return PreparedProbe(picture, caption, features[0], point, perturbed, copies.windows(picture.pixels), features[1:], foreign_to)
 
     def _foreign_to(self, picture: Picture, caption: Caption, features: Floats) -> Iterator[Part]:
-        """The parts that do not know such pictures. A captioner that did not write the caption is not asked."""
+        """The parts that do not know such pictures. A captioner that did not write the caption is not asked.
+
+        Sources that cannot be run are judged in a space, and by a calibration, that is fitted on their own pictures.
+        """
+        if self._captioner is None:
+            return
         if self.caption_domain and caption.by == self._captioner.name and self.caption_domain.outside(picture.pixels):
             yield "captioner"
         if self._features.space.domain and self._features.space.domain.outside(features):

@@ -6,7 +6,7 @@ Resyntheses are fetched all at once, or round by round where a race or a limit m
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
@@ -54,6 +54,8 @@ class ProbeReferences:
     """Candidates without a resynthesis, whose references are gallery pictures of similar content."""
     forecast_s: float | None = None
     """Forecast of generating all that the gallery lacks, in seconds, for all probes of the call; None without a gallery."""
+    judged_by: Mapping[str, int] = field(default_factory=dict)
+    """Number of pictures of each source, where no candidate can generate and all pictures of a source judge together."""
     warnings: tuple[str, ...] = ()
     known_copies: tuple[KnownCopy, ...] = ()
     """Given pictures of which the probe is a copy, and which are no references."""
@@ -136,7 +138,7 @@ class ReferenceBuilder:
         It holds for the candidates that it was measured with, and for no others.
         """
         if self.exemplars.sources:
-            return UNCALIBRATED
+            return self.exemplars.alone.calibration if self.exemplars.alone else UNCALIBRATED
         stored = self.space.calibration
         if self.space.fit:
             return stored
@@ -188,6 +190,7 @@ class ReferenceBuilder:
             prior=prior,
             resyntheses={name: tuple(Resynthesis(r.seed, source.pictures[r], r.guidance) for r in part) for name, part in present.items()},
             exemplars=exemplars,
+            judged_by=self.exemplars.alone.counts if self.exemplars.alone else {},
             stopped_by=stopped_by,
             looked_up=sum(request in source.looked_up for part in present.values() for request in part),
             forecast_s=source.forecast_s if self.cache else None,

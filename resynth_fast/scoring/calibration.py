@@ -25,7 +25,9 @@ FALSE_NAMES = 0.05
 ATTRIBUTED_FROM = 0.5
 """Least probability at which a candidate may be named: it must be likelier than all others together."""
 NEVER = 2.0
-"""An `attributed_from` that no probability reaches."""
+"""A threshold that no probability and no consistency reaches."""
+NO_THRESHOLD = -1.0
+"""A threshold of the consistency that is no threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ class CalibrationPoint:
     """Consistency below which a picture is called unknown: 5 % of the candidates' own pictures are below it."""
     attributed_from: float = ATTRIBUTED_FROM
     """Least probability of a named candidate, from 0.5; above 1 none is ever named."""
+    consistent_from: float = NO_THRESHOLD
+    """Least consistency of a named candidate: few pictures by a source that was withheld reach it."""
 
     def __post_init__(self) -> None:
-        numbers = (self.temperature, self.unknown_below, self.attributed_from)
+        numbers = (self.temperature, self.unknown_below, self.attributed_from, self.consistent_from)
         if not all(map(math.isfinite, numbers)) or self.temperature <= 0 or self.attributed_from < ATTRIBUTED_FROM:
-            raise ValueError(f"temperature, unknown_below, attributed_from are {numbers}; the first must be above 0, the last 0.5 or more")
+            raise ValueError(f"numbers are {numbers}; all must be finite, the temperature above 0, attributed_from 0.5 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,6 @@ class Calibration:
             raise BundleError(f"{where}: calibration is broken ({error!r}); make it again") from error
 
 
-NO_THRESHOLD = -1.0
-"""An `unknown_below` that no consistency reaches."""
 UNCALIBRATED = Calibration(
     (CalibrationPoint(1, 0, DEFAULT_TEMPERATURE, NO_THRESHOLD),), "none: candidates are ranked, none is named", measured=False
 )

@@ -60,7 +60,7 @@ def decide(judged: Scores, calibration: CalibrationPoint, *, measured: bool = Tr
             "which 95 % of the candidates' own pictures reach"
         )
     else:
-        reason = _doubt(values, order, float(probability[first]), calibration, measured, identities)
+        reason = _doubt(values, order, float(probability[first]), consistency, calibration, measured, identities)
         if not reason and 2 * flips > len(copies):
             reason = f"Another candidate comes first after {flips} of {len(copies)} mild changes of the picture"
     credible = order[np.cumsum(probability[order]) - probability[order] < CREDIBLE]
@@ -77,7 +77,15 @@ def decide(judged: Scores, calibration: CalibrationPoint, *, measured: bool = Tr
     )
 
 
-def _doubt(values: Doubles, order: Integers, probability: float, point: CalibrationPoint, measured: bool, identities: Sequence[str]) -> str:
+def _doubt(
+    values: Doubles,
+    order: Integers,
+    probability: float,
+    consistency: float,
+    point: CalibrationPoint,
+    measured: bool,
+    identities: Sequence[str],
+) -> str:
     """Why the first candidate must not be named, whatever the perturbed copies say; "" if it may."""
     first = values[order[0]]
     if len(order) < 2:
@@ -89,7 +97,12 @@ def _doubt(values: Doubles, order: Integers, probability: float, point: Calibrat
     if not measured:
         return NOT_CALIBRATED
     if probability >= point.attributed_from:
-        return ""
+        if consistency >= point.consistent_from:
+            return ""
+        return (
+            f"The consistency, {consistency:.2f}, is below {point.consistent_from:.2f}, which too many pictures by a source that is "
+            "not among the candidates reach"
+        )
     if point.attributed_from > 1:
         return "On pictures of known source this comparison errs too often, however high the probability"
     if point.attributed_from > ATTRIBUTED_FROM:

@@ -50,8 +50,14 @@ class Judge:
         rows = [[Scores(scores[i : i + 1], consistency[i : i + 1]) for scores, consistency in parts] for i in range(len(points))]
         return [self._decide(row, own) for row, own in zip(rows, references, strict=True)]
 
+    def of_sources(self, scored: Scores) -> list[Decision]:
+        """One decision per probe by scores (P, n, C) of sources that cannot be run; with `same_source` the same one for all."""
+        if self.options.same_source:
+            return [self._decide([scored], [])] * len(scored.scores)
+        return [self._decide([Scores(*(part[i : i + 1] for part in scored))], []) for i in range(len(scored.scores))]
+
     def _decide(self, parts: Sequence[Scores], references: Sequence[Doubles]) -> Decision:
         judged = best(parts)
-        point = self.calibration.at(max(map(len, references)), self.options.steps)
+        point = self.calibration.at(max(map(len, references), default=1), self.options.steps)
         decision = decide(judged, point, measured=self.calibration.measured, identities=self.identities)
         return replace(decision, guidance=best_guidance(parts))

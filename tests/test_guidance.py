@@ -103,7 +103,7 @@ def _costs() -> Any:
 
 def test_references_take_the_guidance_in_turn_where_the_candidate_has_one() -> None:
     executor = Attributor.open(["zoo:zoo-sd", "zoo:zoo-flux"], references=8, threads=1).references.executor
-    assert executor.guidance("zoo-sd") == (1.0, 1.0, 0.0, 2.0, 0.0, 2.0, 1.0, 1.0)
+    assert executor.guidance("zoo-sd") == (1.0, 1.0, 2.0, 0.0, 2.0, 0.0, 1.0, 1.0)
     assert executor.guidance("zoo-flux") == (1.0,) * 8
     assert [(r.seed, r.guidance) for r in executor.references("zoo-sd", "p")] == list(enumerate(executor.guidance("zoo-sd")))
 

@@ -26,7 +26,7 @@ from .attributes import caption, draw, held_out
 from .denoiser import NOISE, DenoiserRecipe
 from .recipes import DENOISERS
 
-STEPS = (1, 2, 4, 8, 20)
+STEPS = (1, 2, 4, 8, 20, 40)
 GUIDANCE_SCALE = 3.0
 WITHHELD = ("zoo-withheld",)
 ART = (

@@ -148,9 +148,7 @@ class Executor:
         device: Device[Any]
         pictures: Any
         if scheduled := self._scheduled.get(wave.candidate):
-            # A plug-in whose guidance cannot be changed need not know the argument.
-            guidance = {"guidance": wave.requests[0].guidance} if scheduled.guided else {}
-            device, pictures = scheduled.draw(prompts, seeds, self.options.steps, **guidance)
+            device, pictures = scheduled.draw(prompts, seeds, self.options.steps, wave.requests[0].guidance)  # one for the whole wave
         else:
             device, pictures = CPU, self.candidates[wave.candidate].make(prompts, seeds, self.options.steps)
         features = np.empty((len(pictures), 0), np.float32)

@@ -136,16 +136,16 @@ class Evidence:
 
     def _candidate(self, index: int, references: ProbeReferences, decision: Decision) -> CandidateEvidence:
         candidate = list(self.candidates.values())[index]
-        exemplars = references.exemplars.get(candidate.name)
+        exemplars, resyntheses = references.exemplars.get(candidate.name), references.resyntheses.get(candidate.name, ())
         return CandidateEvidence(
             name=candidate.name,
             family=candidate.family,
             bundle=candidate.sha256,
             score=float(decision.scores[index]),
             probability=float(decision.probabilities[index]),
-            resyntheses=references.resyntheses.get(candidate.name, ()),
+            resyntheses=resyntheses,
             exemplars=tuple(exemplars.pixels()) if exemplars else (),
-            best_guidance=decision.guidance[index] if decision.guidance else "",
+            best_guidance=decision.guidance[index] if decision.guidance and any(made.guidance != 1 for made in resyntheses) else "",
             pictures=references.judged_by.get(candidate.name, 0),
         )
 

@@ -12,8 +12,8 @@ GENERATE, LOOK_UP, BOTH = GALLERY_POLICIES = ("generate", "look-up", "both")
 """Generate every resynthesis; generate none; look up the cached ones, generate and cache the rest."""
 TAGGER, METADATA, TEXT = "tagger", "metadata", "text:"
 """Sources of a caption: the captioner, the prompt recorded in the file, the user (text:WORDS)."""
-GUIDANCE = (1.0, 1.0, 2.0, 0.0, 2.0, 0.0)
-"""Default guidance of the references. Two of the own scale come first: with a single one, probes of that scale lose accuracy."""
+GUIDANCE = (1.0, 1.0, 1.0, 1.0, 2.0, 0.0, 2.0, 0.0)
+"""Default guidance of the references. The own scale comes first: with fewer of it, probes of that scale lose accuracy."""
 
 
 class OptionFields(TypedDict, total=False):

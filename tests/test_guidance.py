@@ -103,7 +103,7 @@ def _costs() -> Any:
 
 def test_references_take_the_guidance_in_turn_where_the_candidate_has_one() -> None:
     executor = Attributor.open(["zoo:zoo-sd", "zoo:zoo-flux"], references=8, threads=1).references.executor
-    assert executor.guidance("zoo-sd") == (1.0, 1.0, 2.0, 0.0, 2.0, 0.0, 1.0, 1.0)
+    assert executor.guidance("zoo-sd") == (1.0, 1.0, 1.0, 1.0, 2.0, 0.0, 2.0, 0.0)
     assert executor.guidance("zoo-flux") == (1.0,) * 8
     assert [(r.seed, r.guidance) for r in executor.references("zoo-sd", "p")] == list(enumerate(executor.guidance("zoo-sd")))
 
@@ -201,7 +201,7 @@ def test_own_guidance_alone_is_scored_as_before_and_a_side_without_pictures_has_
 
 
 def test_a_verdict_says_which_guidance_fits_best(pool: EnginePool, tmp_path: Path) -> None:
-    attributor = Attributor.open(["zoo:zoo-sd-v", "zoo:zoo-flux"], references=4, steps=STEPS, threads=1)
+    attributor = Attributor.open(["zoo:zoo-sd-v", "zoo:zoo-flux"], references=6, steps=STEPS, threads=1)
     generator = EngineCandidate(zoo.bundle("zoo-sd-v"), pool)
     fits: dict[float, list[str]] = {}
     for multiple in (0.0, 2.0):
@@ -211,8 +211,9 @@ def test_a_verdict_says_which_guidance_fits_best(pool: EnginePool, tmp_path: Pat
             Image.fromarray(pixels).save(files[-1])
         verdicts = attributor(files)
         of_name = [{c.name: c for c in verdict.candidates} for verdict in verdicts]
-        assert all([r.guidance for r in by["zoo-sd-v"].resyntheses] == list(GUIDANCE[:4]) for by in of_name)
+        assert all([r.guidance for r in by["zoo-sd-v"].resyntheses] == list(GUIDANCE[:6]) for by in of_name)
         assert all({r.guidance for r in by["zoo-flux"].resyntheses} == {1.0} for by in of_name)
+        assert {by["zoo-flux"].best_guidance for by in of_name} == {""}  # all its references are of one guidance
         fits[multiple] = [by["zoo-sd-v"].best_guidance for by in of_name]
     assert fits[0.0].count("weaker") >= 5
     assert fits[2.0].count("stronger") >= 5

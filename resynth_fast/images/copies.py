@@ -25,7 +25,7 @@ HASH_BYTES = HASH_SIDE**2 // 8
 SIGNATURE_BYTES = HASH_BYTES + CELLS * CELLS * 3
 MAX_DISTANCE = 16
 """Most bits of 256 in which the hashes of near copies differ. Unrelated pictures differ in about 124."""
-MAX_COLOUR_RMS = 6.0
+MAX_COLOUR_RMS = 4.0
 """Greatest root mean square difference of the cells of near copies, in grey levels."""
 MIN_SPREAD = 2.0
 """Least standard deviation of the luminance, in grey levels: a flat picture has no hash, as all of them would be copies of each other."""

@@ -148,7 +148,8 @@ def plan(
     scheduled = {name: rows for name, rows in by_candidate.items() if name in works}
     if not scheduled:
         return Plan(tuple(remote))
-    jobs = _Jobs(scheduled, works, costs, budget_bytes, frozenset(resident), lanes)
+    groups = {name: _by_guidance(rows, works[name]) for name, rows in scheduled.items()}
+    jobs = _Jobs(scheduled, works, groups, costs, budget_bytes, frozenset(resident), lanes)
     order = jobs.cheapest_first() if cheapest_first else jobs.order()
     waves = list(jobs.waves(order, max_rows))
     if lanes > 1:
@@ -162,6 +163,8 @@ class _Jobs:
 
     requests: Mapping[str, Sequence[Request]]
     works: Mapping[str, Work]
+    groups: Mapping[str, Sequence[tuple[Work, Sequence[Request]]]]
+    """A candidate's requests by their guidance, with the work of each."""
     costs: CostTable
     budget_bytes: int | None
     resident: frozenset[str]
@@ -198,7 +201,7 @@ class _Jobs:
                 sharing = tuple(n for n in order if self.works[n].text == work.text)
                 prompts = tuple(dict.fromkeys(r.prompt for n in sharing for r in self.requests[n]))
                 yield TextWave(sharing, prompts, (self._text_use(work.text, len(prompts)),))
-            for scaled, requests in self._by_guidance(name):
+            for scaled, requests in self.groups[name]:
                 for part in _parts(requests, size):
                     yield Wave(name, tuple(part), scaled.key, scaled.uses(len(part), self.costs), work.in_lane and self.lanes > 1)
 
@@ -249,21 +252,21 @@ class _Jobs:
 
     def _uses(self, name: str) -> list[Use]:
         """All denoising and decoding of a candidate."""
-        return [use for work, requests in self._by_guidance(name) for use in work.uses(len(requests), self.costs)]
-
-    def _by_guidance(self, name: str) -> Iterator[tuple[Work, Sequence[Request]]]:
-        """A candidate's requests with equal guidance, and their work."""
-        by_guidance: dict[float, list[Request]] = {}
-        for request in self.requests[name]:
-            by_guidance.setdefault(request.guidance, []).append(request)
-        for guidance, requests in by_guidance.items():
-            yield self.works[name].at(guidance), requests
+        return [use for work, requests in self.groups[name] for use in work.uses(len(requests), self.costs)]
 
     def _text_use(self, text: EngineRef, prompts: int) -> Use:
         return Use(text, prompts * self.costs.of(text).row_s)
 
     def _load_s(self, graphs: Iterable[EngineRef]) -> float:
         return sum(self.costs.of(graph).load_s for graph in graphs if graph.sha256 not in self.resident)
+
+
+def _by_guidance(rows: Sequence[Request], work: Work) -> list[tuple[Work, Sequence[Request]]]:
+    """Requests of one candidate with equal guidance, and the work of these."""
+    groups: dict[float, list[Request]] = {}
+    for request in rows:
+        groups.setdefault(request.guidance, []).append(request)
+    return [(work.at(guidance), requests) for guidance, requests in groups.items()]
 
 
 def _parts(rows: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:

@@ -67,7 +67,7 @@ def load(folder: Path, kind: Any, settle: Callable[[torch.nn.Module], None] | No
     try:
         pipeline = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **networks, **without)
     except Exception as error:  # the exceptions of the libraries share no base class
-        raise ConfigError(f"{folder} cannot be opened as {kind.__name__} ({_line(error)}); correct its files") from error
+        raise ConfigError(f"{folder} cannot be opened as {kind.__name__} ({line(error)}); correct its files") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -144,7 +144,7 @@ def tensors(path: Path) -> dict[str, tuple[int, ...]]:
         entries = {name: tuple(entry["shape"]) for name, entry in json.loads(header).items() if name != "__metadata__"}
         absurd = [name for name, shape in entries.items() if math.prod(shape) > MAX_ELEMENTS]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path}: its header cannot be read ({_line(error)}); fetch it again") from error
+        raise ConfigError(f"{path}: its header cannot be read ({line(error)}); fetch it again") from error
     if absurd:
         raise ConfigError(
             f"{path}: tensor {absurd[0][:80]!r} has {entries[absurd[0]]} elements; "
@@ -195,7 +195,7 @@ def _network(folder: Path, cls: Any) -> torch.nn.Module:
         )
     except Exception as error:  # the exceptions of the libraries share no base class
         raise ConfigError(
-            f"{folder} cannot be opened as {cls.__name__} ({_line(error)}); "
+            f"{folder} cannot be opened as {cls.__name__} ({line(error)}); "
             "its config and its weights do not match: fetch the checkpoint again"
         ) from error
     info = info if isinstance(info, dict) else vars(info)
@@ -249,13 +249,13 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         kind = "diffusers pipeline" if path.name == "model_index.json" else "checkpoint that can be read"
         raise ConfigError(
-            f"{path.parent} is not a {kind}: {path.name} cannot be read ({_line(error)}); give a folder written by save_pretrained"
+            f"{path.parent} is not a {kind}: {path.name} cannot be read ({line(error)}); give a folder written by save_pretrained"
         ) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no JSON object; fetch it again")
     return content
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
     """The first line of a library's message."""
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:240]

@@ -25,7 +25,12 @@ def generator(
     to: Annotated[Path, typer.Option(help="Folder of bundles to write into.")],
     name: Annotated[str | None, typer.Option(help="Name of the bundle; default: the checkpoint's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
-    steps: Annotated[str, typer.Option(help="Numbers of denoising steps that the bundle will support.")] = "1,2,4,8,20",
+    steps: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of denoising steps that the bundle will support. Each is compared with diffusers, which takes time at full size."
+        ),
+    ] = "1,2,4,8,20",
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance scale of diffusers' pipeline; default: the pipeline's.")] = None,
     guidance_rescale: Annotated[float, typer.Option(help="Guidance rescale of diffusers' pipeline, for families that have it.")] = 0.0,
     precision: Annotated[str, typer.Option(help="fp16: weights stored in 16 bits, computed in 32; fp32: unchanged weights.")] = "fp16",

@@ -15,8 +15,10 @@ import diffusers.schedulers
 import numpy as np
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from resynth_fast.errors import ConfigError
+
 from . import checkpoints
-from .step_table import NotLinear, step_table
+from .step_table import step_table
 
 STEPS = (4, 8, 20)
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # Stable Diffusion's
@@ -114,9 +116,9 @@ def refusal(variant: Variant, steps: Sequence[int] = STEPS) -> str | None:
             scheduler = variant.make()
             for n in steps:
                 step_table(scheduler, n, **variant.arguments(scheduler))
-    except NotLinear as error:
+    except ConfigError as error:
         return str(error)
-    except Exception as error:  # a scheduler that raises anything cannot be exported
+    except Exception as error:  # a scheduler that cannot be made raises anything
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 

@@ -21,7 +21,7 @@ from resynth_fast.kernels.noise import normal_rows
 
 from .families import Generator
 from .graphs import Network
-from .step_table import drawing
+from .replay import drawing
 from .weights import widened
 
 COMPONENT_TOLERANCE = 1e-4  # of the largest value

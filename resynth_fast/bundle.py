@@ -141,6 +141,16 @@ class StepTable:
     init_noise_sigma: float
     rows: tuple[StepRow, ...]
 
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> StepTable:
+        """The table in an entry of a manifest; KeyError, TypeError or ValueError if the entry is broken."""
+        rows = []
+        for row in entry["rows"]:
+            timestep, scale, noise = (float(row[key]) for key in ("timestep", "input_scale", "noise"))
+            samples, outputs = (tuple(map(float, row[key])) for key in ("samples", "outputs"))
+            rows.append(StepRow(timestep, scale, samples, outputs, noise))
+        return cls(str(entry["noise_scheduler"]), float(entry["init_noise_sigma"]), tuple(rows))
+
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
@@ -307,17 +317,7 @@ class Bundle:
             )
         where = f"step_tables.{height}x{width}.{steps}"
         try:
-            rows = tuple(
-                StepRow(
-                    float(row["timestep"]),
-                    float(row["input_scale"]),
-                    tuple(map(float, row["samples"])),
-                    tuple(map(float, row["outputs"])),
-                    float(row["noise"]),
-                )
-                for row in entry["rows"]
-            )
-            return StepTable(str(entry["noise_scheduler"]), float(entry["init_noise_sigma"]), rows)
+            return StepTable.read(entry)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{self.folder}: {where} is broken ({error!r}); export the bundle again") from error
 

@@ -209,6 +209,11 @@ VARIANTS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = 
     ),
     "no T5": (tiny.stable_diffusion_3_without_t5, {}, {"mode": "batch-2", "scale": 7.0}),
     "schnell, which embeds no guidance": (lambda: tiny.flux(guidance_embeds=False), {}, {"mode": "none", "scale": 1.0}),
+    "TCD, to which pipelines pass an eta of 0": (
+        lambda: tiny.stable_diffusion(diffusers.TCDScheduler(**tiny.NOISE)),
+        {},
+        {"mode": "batch-2", "scale": 7.5},
+    ),
     "PNDM, as Stable Diffusion 1 came": (
         lambda: tiny.stable_diffusion(diffusers.PNDMScheduler(**tiny.NOISE, skip_prk_steps=True, steps_offset=1)),
         {},
@@ -231,9 +236,34 @@ def test_variants_of_guidance_and_sampler_give_the_pictures_of_diffusers(
     bundle_of(FAMILY_OF.get(type(make()).__name__, "stable-diffusion"))
     parity = Parity()
     bundle = export(save(make(), tmp_path / "variant"), tmp_path / "bundles", parity=parity, **settings)
+    assert set(parity.pictures) == set(STEPS), "pictures are compared at every number of steps"
     assert max(parity.pictures.values()) <= 2 / 255
     for key, value in guidance.items():
         assert getattr(bundle.guidance, key) == value
+
+
+def test_pictures_are_compared_without_the_watermark_that_a_pipeline_adds(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where invisible-watermark is installed, diffusers' SDXL pipeline changes its pictures after the decoder."""
+    from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl as module
+
+    monkeypatch.setattr(module, "is_invisible_watermark_available", lambda: True)
+    monkeypatch.setattr(module, "StableDiffusionXLWatermarker", _Inverted, raising=False)
+    assert diffusers.StableDiffusionXLPipeline.from_pretrained(checkpoints["stable-diffusion-xl"]).watermark is not None
+    start = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    marked = families.load(checkpoints["stable-diffusion-xl"], None)
+    monkeypatch.undo()
+    plain = families.load(checkpoints["stable-diffusion-xl"], None)
+    assert start.shape[1:] == plain.latents
+    assert np.array_equal(marked.reference(["a house"], start, 2), plain.reference(["a house"], start, 2))
+
+
+class _Inverted:
+    """A watermark that nobody overlooks."""
+
+    def apply_watermark(self, images: Any) -> Any:
+        return -images
 
 
 @pytest.mark.parametrize(

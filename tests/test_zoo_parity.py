@@ -28,7 +28,7 @@ from resynth_fast.candidates.engine import EngineCandidate  # noqa: E402
 from resynth_fast.engines.pool import EnginePool  # noqa: E402
 from resynth_fast.errors import BundleError, ConfigError  # noqa: E402
 from resynth_fast.export import bundles, families, graphs, verify  # noqa: E402
-from resynth_fast.export.step_table import drawing  # noqa: E402
+from resynth_fast.export.replay import drawing  # noqa: E402
 from resynth_fast.export.zoo import restore  # noqa: E402
 from resynth_fast.sampling import walk  # noqa: E402
 

@@ -55,6 +55,7 @@ class Denoiser(UNet):
 
 def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     """See `families`. The unconditional row has zero states if the checkpoint says so, else those of the empty prompt."""
+    pipeline.watermark = None  # which its pictures get where invisible-watermark is installed, and the denoiser does not make
     unet, vae, first, second = pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2
     if first is None or second is None or unet.config.addition_embed_type != "text_time":
         raise ConfigError(

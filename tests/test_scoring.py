@@ -118,6 +118,13 @@ def test_the_temperature_that_generated_the_labels_is_recovered() -> None:
     assert 0.04 < fit_temperature(rows, truth) < 0.06
 
 
+def test_probes_that_are_all_told_apart_allow_no_certainty_beyond_their_number() -> None:
+    for count in (20, 200):
+        rows, truth = [2.0 * np.eye(3)[i % 3] for i in range(count)], [i % 3 for i in range(count)]
+        named = probabilities(rows[0], fit_temperature(rows, truth))[0]
+        assert abs(named - (1 - 1 / (count + 2))) < 0.5 / count
+
+
 def test_the_within_trace_is_that_of_the_whitened_covariance_within_cells() -> None:
     x, g, p = gaussian_features(6)
     constants = fit_constants(x, {"block": x.shape[1]}, g, p)

@@ -125,10 +125,15 @@ def probabilities(values: Doubles, temperature: float) -> Doubles:
 
 
 def fit_temperature(rows: Sequence[Doubles], truth: Sequence[int]) -> float:
-    """The temperature with the least negative log-likelihood on labelled probes, to two digits, by a grid."""
+    """The temperature with the least negative log-likelihood on n labelled probes, to two digits, by a grid.
+
+    One of n + 2 probes is taken to be another candidate's (Platt 1999), since n probes that are all told apart would allow any certainty.
+    """
     grid = np.geomspace(1e-3, 1e4, 421)
     table = np.stack(rows)
     table = table - table.max(1, keepdims=True)
     own = table[np.arange(len(table)), np.asarray(truth)]
-    losses = [float((np.log(np.exp(t * table).sum(1)) - t * own).mean()) for t in grid]
+    doubt, candidates = 1 / (len(table) + 2), table.shape[1]
+    likely = own if candidates < 2 else (1 - doubt) * own + doubt * (table.sum(1) - own) / (candidates - 1)
+    losses = [float((np.log(np.exp(t * table).sum(1)) - t * likely).mean()) for t in grid]
     return float(f"{grid[int(np.argmin(losses))]:.2g}")

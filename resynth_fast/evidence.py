@@ -177,7 +177,8 @@ class Evidence:
             yield "one answer for all pictures of this call, which were declared to come from one generator"
         yield from self.pool.fallbacks
         yield from self.mismatches
-        for part in probe.foreign_to:
+        unused = () if any(references.resyntheses.values()) else ("captioner",)  # nothing was drawn from the caption
+        for part in (part for part in probe.foreign_to if part not in unused):
             yield f"the picture is unlike those that {part} {self._names[part]} was fitted on; {advice.BRING[part]}"
         most = max(references.counts.values(), default=0) or self.options.references
         if not references.judged_by or not self.calibration.measured:  # a source is judged by all its pictures, as it was calibrated

@@ -20,7 +20,7 @@ from resynth_fast.candidates.engine import EngineCandidate
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.cli.__main__ import app
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.errors import BundleError
+from resynth_fast.errors import BundleError, ConfigError
 from resynth_fast.extractors.domain import of_captioner
 from resynth_fast.extractors.space import open_space
 from resynth_fast.files import pack_arrays, unpack_arrays
@@ -175,3 +175,12 @@ def test_doctor_says_what_fits_the_candidates_and_what_to_bring(tmp_path: Path) 
     assert "none is named" in others["calibration"]
     for word in ("drawn face", "--captioner", "--extractor", "resynth calibrate"):
         assert any(word in line for line in others["does not fit"])
+
+
+def test_perturbations_joined_by_plus_are_made_in_turn() -> None:
+    picture = foreign_pictures()["drawing"]
+    halved = perturbations.perturbation("resize-0.5")(picture)
+    joined = perturbations.perturbation("resize-0.5+jpeg-70+crop-0.9")(picture)
+    assert np.array_equal(joined, perturbations.perturbation("crop-0.9")(perturbations.perturbation("jpeg-70")(halved)))
+    with pytest.raises(ConfigError, match="perturbation is 'sharpen-1'"):
+        perturbations.perturbation("jpeg-70+sharpen-1")

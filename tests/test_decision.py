@@ -108,3 +108,18 @@ def test_too_few_probes_allow_nobody_to_be_named() -> None:
     decision = decide(judged(0.0, 99.0), CalibrationPoint(1, 0, 1.0, -1.0, NEVER))
     assert decision.status == "inconclusive"
     assert "errs too often" in decision.reason
+
+
+def test_degraded_copies_lower_the_threshold_of_unknown_and_not_that_of_a_name() -> None:
+    scores, consistency, truth = noisy_probes(200, 5, 0.0)
+    rows, labels = np.repeat(scores, 2, axis=0), np.repeat(truth, 2)
+    values = np.repeat(np.asarray(consistency, float), 2)
+    values[1::2] -= 1.0
+    plain, fitted = fit_point(2, 8, scores, consistency, truth), fit_point(2, 8, rows, values, labels, copies=2)
+    assert fitted.unknown_below < plain.unknown_below
+    assert fitted.consistent_from == plain.unknown_below
+    between = (fitted.unknown_below + fitted.consistent_from) / 2
+    decision = decide(Scores(np.array([[[5.0, 0.0, -5.0]]]), np.array([[between]])), fitted)
+    assert (decision.status, "is too likely" in decision.reason) == ("inconclusive", True)
+    decision = decide(Scores(np.array([[[5.0, 0.0, -5.0]]]), np.array([[fitted.consistent_from]])), fitted)
+    assert decision.status == "attributed"

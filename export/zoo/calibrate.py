@@ -15,14 +15,13 @@ from resynth_fast.attributor import Attributor
 from resynth_fast.candidates import ScheduledCandidate, find
 from resynth_fast.captioners.tagger import Tagger
 from resynth_fast.engines.pool import EnginePool
-from resynth_fast.evaluation.zoo import generate_probes, reference_points
+from resynth_fast.evaluation import generators
 from resynth_fast.extractors.pixels import PixelRecipe
 from resynth_fast.extractors.space import pack, space
 from resynth_fast.extractors.texture import TextureExtractor
 from resynth_fast.images import perturbations
 from resynth_fast.options import Options
-from resynth_fast.scoring.calibration import Calibration, fit_point
-from resynth_fast.scoring.score import score
+from resynth_fast.scoring.calibration import Calibration, CalibrationPoint
 from resynth_fast.scoring.whitening import fit_constants
 from resynth_fast.types import Doubles, Pixels
 
@@ -31,8 +30,7 @@ from . import domain
 from .attributes import training_captions
 
 PIXELS: dict[str, Any] = {"working_size": 64, "border": 0.0, "jpeg_quality": None}
-REFERENCES = (1, 2, 4, 6, 8)
-STEPS = (4, 8)
+STEPS, PROBE_STEPS = (4, 8), 20
 FIRST_SEED = 1 << 36
 
 
@@ -57,28 +55,17 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         clean, extractor.block_sizes, np.array(generator), np.array(prompt), degraded(pictures[::4], clean[::4], features)
     )
 
-    def attributor(references: int, steps: int) -> Attributor:
-        uncalibrated = space("texture", "", recipe_pixels, extractor, constants)
-        return Attributor(candidates, Tagger(zoo.bundle(zoo.TAGGER), pool), uncalibrated, pool, Options(references=references, steps=steps))
-
-    labelled = generate_probes(candidates, texts[fit_on:], [i % len(candidates) for i in range(probes)], seed=1 << 10, steps=20)
-    pixels, truth = [probe.pixels for probe in labelled], [probe.truth for probe in labelled]
-    points, hits = [], {}
+    uncalibrated = space("texture", "", recipe_pixels, extractor, constants)
+    tagger = Tagger(zoo.bundle(zoo.TAGGER), pool)
+    points: list[CalibrationPoint] = []
+    figures = {}
     for steps in STEPS:
-        judge = attributor(max(REFERENCES), steps)
-        within_trace = judge.space.whitening.within_trace
-        own, written = judge.space(pixels), judge.captioner.caption(pixels)
-        resynthesised = reference_points(judge, list(dict.fromkeys(written)))
-        for count in REFERENCES:
-            references = [[resynthesised[text, candidate.name][:count] for candidate in candidates] for text in written]
-            guidance = [[judge.references.executor.guidance(candidate.name)[:count] for candidate in candidates]] * len(references)
-            scored = score(own[:, None], references, within_trace=within_trace, guidance=guidance)
-            scores, consistency = (values[:, 0] for values in scored)
-            points.append(fit_point(count, steps, scores, consistency, truth))
-            hits[f"{count} references, {steps} steps"] = float(np.mean(scores.argmax(1) == truth))
-    fitted = Calibration(
-        tuple(points), f"{probes} zoo probes of training captions", candidates=tuple(sorted(candidate.sha256 for candidate in candidates))
-    )
+        options = Options(references=max(generators.REFERENCES), steps=steps)
+        measured = generators.measure(Attributor(candidates, tagger, uncalibrated, pool, options), texts[fit_on:], probe_steps=PROBE_STEPS)
+        points += measured.calibration.points
+        figures[f"{steps} steps"] = measured.figures
+    source = f"{probes} zoo probes of training captions, clean and degraded ({', '.join(generators.DEGRADATIONS)})"
+    fitted = Calibration(tuple(points), source, candidates=measured.calibration.candidates)
     fields = {
         "kind": "extractor",
         "name": "texture",
@@ -89,7 +76,7 @@ def calibrate(to: Path, *, fit_on: int = 45, probes: int = 160) -> dict[str, Any
         "card": {"fitted_on": f"{fit_on} training captions × {len(candidates)} zoo candidates × 4 pictures"},
     }
     bundles.write(to, fields, {}, constants=pack(constants))
-    return {"top1": hits, "domain": domain.fit(to), **fitted.to_json()}
+    return {"figures": figures, "domain": domain.fit(to), **fitted.to_json()}
 
 
 def degraded(pictures: list[Pixels], clean: Doubles, features: Any) -> dict[str, Doubles]:

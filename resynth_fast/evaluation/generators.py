@@ -29,7 +29,7 @@ CAPTIONS = Path(__file__).with_name("captions.txt")
 """General captions, of people, places, animals and things, as photographs, paintings and drawings."""
 DEGRADATIONS = ("jpeg-70", "resize-0.5", "blur-1")
 """Probes seldom come as their generator wrote them."""
-REFERENCES = (1, 2, 4, 8)
+REFERENCES = (1, 2, 4, 6, 8)
 LEAST_PROBES = 19
 """With fewer no error rate of 5 % can be shown, so no candidate would be named."""
 SEED = 1 << 12
@@ -123,7 +123,9 @@ def _figures(count: int, steps: int, scores: Doubles, consistency: Doubles, trut
             probability = probabilities(scores[i, copy], point.temperature)
             right[i, copy] = probability.argmax() == truth[i]
             unknown[i, copy] = consistency[i, copy] < point.unknown_below
-            named[i, copy] = not unknown[i, copy] and probability.max() >= point.attributed_from
+            named[i, copy] = probability.max() >= point.attributed_from and consistency[i, copy] >= max(
+                point.unknown_below, point.consistent_from
+            )
     parts = {"clean": np.s_[:, :1], "degraded": np.s_[:, 1:]}
     return {
         name: {

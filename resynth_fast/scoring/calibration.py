@@ -43,7 +43,7 @@ class CalibrationPoint:
     attributed_from: float = ATTRIBUTED_FROM
     """Least probability of a named candidate, from 0.5; above 1 none is ever named."""
     consistent_from: float = NO_THRESHOLD
-    """Least consistency of a named candidate: few pictures by a source that was withheld reach it."""
+    """Least consistency of a named candidate: few pictures by another source reach it."""
 
     def __post_init__(self) -> None:
         numbers = (self.temperature, self.unknown_below, self.attributed_from, self.consistent_from)
@@ -112,7 +112,9 @@ def fit_point(
 ) -> CalibrationPoint:
     """The point for scores (m, C) and consistencies (m,) of probes by the candidates `truth` (m,).
 
-    Each probe stands in `copies` rows, itself and degraded copies of it: they count as one probe, whose error is their mean.
+    Each probe stands in `copies` rows, itself first and then degraded copies of it: they count as one probe, whose error is their mean.
+    A picture as inconsistent as a degraded copy is not yet unknown; one that is less consistent than clean probes is not named either,
+    since it may as well be by another generator.
 
     Of m + 1 probes, the m given and the next, at most the share FALSE_NAMES is named wrongly if the next is counted as an error:
     conformal risk control (Angelopoulos, Bates, Fisch, Lei & Schuster, ICLR 2024). Fewer than 19 probes allow no candidate to be named.
@@ -120,15 +122,16 @@ def fit_point(
     labels = np.array([int(t) for t in truth])
     temperature = fit_temperature(list(scores), labels.tolist())
     unknown_below = float(np.quantile(consistency, FALSE_UNKNOWNS))
+    consistent_from = float(np.quantile(consistency[::copies], FALSE_UNKNOWNS)) if copies > 1 else NO_THRESHOLD
     probability = np.stack([probabilities(row, temperature) for row in scores])
-    wrong = (probability.argmax(1) != labels) & (np.asarray(consistency) >= unknown_below)
+    wrong = (probability.argmax(1) != labels) & (np.asarray(consistency) >= max(unknown_below, consistent_from))
     highest = np.sort(probability.max(1)[wrong])[::-1]
     allowed = math.floor(copies * (FALSE_NAMES * (len(labels) // copies + 1) - 1) + 1e-9)
     if allowed < 0:
         threshold = NEVER
     else:  # just above the first probability at which there would be one error too many
         threshold = ATTRIBUTED_FROM if len(highest) <= allowed else max(ATTRIBUTED_FROM, float(np.nextafter(highest[allowed], NEVER)))
-    return CalibrationPoint(references, steps, temperature, unknown_below, threshold)
+    return CalibrationPoint(references, steps, temperature, unknown_below, threshold, consistent_from)
 
 
 def warnings(calibration: Calibration, references: int, steps: int) -> Sequence[str]:

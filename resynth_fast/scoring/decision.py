@@ -100,8 +100,8 @@ def _doubt(
         if consistency >= point.consistent_from:
             return ""
         return (
-            f"The consistency, {consistency:.2f}, is below {point.consistent_from:.2f}, which too many pictures by a source that is "
-            "not among the candidates reach"
+            f"The consistency, {consistency:.2f}, is below {point.consistent_from:.2f}: "
+            "so low, a picture by a source that is not among the candidates is too likely"
         )
     if point.attributed_from > 1:
         return "On pictures of known source this comparison errs too often, however high the probability"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,6 +60,34 @@ class TextInput:
     """text before every caption, but not before the empty caption of guidance"""
     lowercase: bool = False
     """captions are stripped and lowercased"""
+
+    def __post_init__(self) -> None:
+        added = self.tokenizer.get_added_vocab()
+        # Pipelines write such a token out as its vectors before they tokenise; a tokenizer alone does not.
+        if several := [token for token in added if f"{token}_1" in added]:
+            raise ConfigError(
+                f"the tokenizer has the textual inversion {several[0][:60]!r} of several vectors, which a bundle cannot expand; "
+                "export the checkpoint without it"
+            )
+
+
+def side_of(network: Any) -> int:
+    """Side of a denoiser's latents; ConfigError if its config gives no single one."""
+    size = network.config.get("sample_size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(
+            f"sample_size of the {type(network).__name__} is {size!r}; it must be one whole number, as bundles make square pictures: "
+            "set it in its config.json"
+        )
+    return size
+
+
+def length_of(tokenizer: Any, most: int | None = None) -> int:
+    """Tokens that a caption is padded to: the tokenizer's own length, at most `most`; ConfigError if neither is given."""
+    length = min(int(tokenizer.model_max_length), most or sys.maxsize)
+    if length >= sys.maxsize:
+        raise ConfigError(f"the {type(tokenizer).__name__} has no model_max_length; set it in tokenizer_config.json (CLIP: 77)")
+    return length
 
 
 class Decoder(torch.nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ MAX_JSON_BYTES = 64 << 20  # the largest tokenizers have 35 MB
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 30_000
 MAX_ELEMENTS = 1 << 36  # of one tensor
+FUSE = "call load_lora_weights, fuse_lora and unload_lora_weights, then save_pretrained"
+VARIANT = re.compile(r"^[^.]+\.([A-Za-z][A-Za-z0-9_]*)(-\d+-of-\d+)?\.safetensors$")
 LIBRARIES = ("diffusers", "transformers")
 PARTS = (torch.nn.Module, diffusers.SchedulerMixin, transformers.PreTrainedTokenizerBase)
 # These inspect and change the pictures of a pipeline; they are not part of the generator.
@@ -36,6 +39,13 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 
 def pipeline_class(folder: Path) -> str:
     """The `_class_name` of the pipeline in `folder`."""
+    if folder.is_file():
+        way = (
+            "load it with GGUFQuantizationConfig, dequantize it"
+            if folder.suffix == ".gguf"
+            else "load it with from_single_file of its pipeline"
+        )
+        raise ConfigError(f"{folder} is a single file; {way} and save it with save_pretrained, then give that folder")
     try:
         name = _json(folder / "model_index.json")["_class_name"]
     except (KeyError, TypeError) as error:
@@ -122,6 +132,10 @@ def check(folder: Path) -> None:
             _check_index(path)
         elif path.suffix == ".json":
             _check_size(path, MAX_JSON_BYTES)
+        elif path.name == "pytorch_lora_weights.safetensors":
+            raise ConfigError(
+                f"{path} is a LoRA, which the pipeline does not load; {FUSE}, or move the file elsewhere to export without it"
+            )
         elif path.suffix == ".safetensors":
             tensors(path)
 
@@ -188,10 +202,13 @@ def _network(folder: Path, cls: Any) -> torch.nn.Module:
                 f"{folder}: {pickles[0]} is a pickle, which can run code when it is loaded; convert the weights to safetensors"
             )
         raise ConfigError(f"{folder} has no weights (*.safetensors); fetch the checkpoint again")
-    _check_config(folder / "config.json", sum(len(tensors(path)) for path in files))
+    variant = _variant(files)
+    read = [path for path in files if _variant([path]) == variant]
+    _check_config(folder / "config.json", sum(len(tensors(path)) for path in read))
+    _check_names(folder, sorted({name for path in read for name in tensors(path)}))
     try:
         model, info = cls.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True, variant=variant
         )
     except Exception as error:  # the exceptions of the libraries share no base class
         raise ConfigError(
@@ -207,6 +224,24 @@ def _network(folder: Path, cls: Any) -> torch.nn.Module:
             )
     model.eval()
     return model
+
+
+def _variant(files: list[Path]) -> str | None:
+    """None if the plain weights are there, else the variant that the libraries wrote (`*.fp16.safetensors`)."""
+    found = [match.group(1) if (match := VARIANT.match(path.name)) else None for path in files]
+    return None if None in found else sorted(str(name) for name in found)[0]
+
+
+def _check_names(folder: Path, names: list[str]) -> None:
+    """Refuse weights that libraries would read without the part that makes them what they are."""
+    for name in names:
+        if name.endswith(("scale_weight", "weight_scale", "scaled_fp8")):
+            raise ConfigError(
+                f"{folder}: {name[:120]} belongs to scaled 8-bit weights, whose scales the libraries ignore; "
+                "multiply the weights by their scales, or give a checkpoint in 16 bits"
+            )
+        if ".lora_" in name or "lora_layer" in name or ".base_layer." in name:
+            raise ConfigError(f"{folder}: {name[:120]} belongs to a LoRA that is not fused; {FUSE}")
 
 
 def _check_index(path: Path) -> None:
@@ -228,6 +263,11 @@ def _check_index(path: Path) -> None:
 def _check_config(path: Path, count: int) -> None:
     """Refuse a config with more layers than the weights have tensors: building such a network would never end."""
     config = _json(path)
+    if isinstance(quantised := config.get("quantization_config"), dict):
+        raise ConfigError(
+            f"{path}: the weights are quantised ({str(quantised.get('quant_method'))[:40]}); "
+            "give the checkpoint that is not quantised, or call dequantize and save_pretrained"
+        )
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key, value in part.items():
             if "layers" in key and isinstance(value, int) and value > count:

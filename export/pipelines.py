@@ -47,6 +47,8 @@ def export(
     if not steps or min(steps) < 1:
         raise ConfigError(f"steps is {', '.join(map(str, steps)) or 'empty'}; it must be whole numbers, 1 or more")
     generator = families.load(folder, guidance_scale, guidance_rescale, halved=precision == "fp16")
+    if guidance_scale is None and generator.guidance["mode"] == "batch-2" and "turbo" in f"{name} {folder.resolve().name}".lower():
+        print(name, "takes the pipeline's own guidance; Turbo models are published for --guidance-scale 0", file=sys.stderr, flush=True)
     height, width = generator.resolution_px
     parity = parity or Parity()
     manifest = {

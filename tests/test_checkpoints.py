@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from resynth_fast.errors import ConfigError  # noqa: E402
-from resynth_fast.export import checkpoints, pipelines, tiny  # noqa: E402
+from resynth_fast.export import canonical, checkpoints, families, pipelines, tiny  # noqa: E402
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -48,6 +48,63 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.trace,)
+
+
+def renamed_weights(name: str) -> Callable[[Path], None]:
+    """A further tensor `name` in the U-Net's weights."""
+
+    def change(folder: Path) -> None:
+        save_file({**load_file(folder / UNET), name: torch.ones(1)}, folder / UNET)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (renamed_weights("conv_in.scale_weight"), r"conv_in\.scale_weight belongs to scaled 8-bit weights"),
+        (renamed_weights("mid.to_k.lora_A.default.weight"), "belongs to a LoRA that is not fused.*fuse_lora"),
+        (lambda f: save_file({"x": torch.ones(1)}, f / "pytorch_lora_weights.safetensors"), "is a LoRA, which the pipeline does not load"),
+        (lambda f: edit(f / "unet" / "config.json", quantization_config={"quant_method": "bitsandbytes"}), "quantised .bitsandbytes"),
+        (lambda f: edit(f / "unet" / "config.json", sample_size=None), "sample_size of the UNet2DConditionModel is None"),
+        (lambda f: edit(f / "unet" / "config.json", sample_size=[8, 12]), r"sample_size .* is \[8, 12\]"),
+        (
+            lambda f: edit(f / "tokenizer" / "tokenizer_config.json", model_max_length=10**30),
+            "no model_max_length; set it in tokenizer_config",
+        ),
+    ],
+)
+def test_what_would_be_silently_ignored_or_is_not_said_is_refused_with_its_reason(
+    checkpoint: Path, change: Callable[[Path], Any], named: str
+) -> None:
+    change(checkpoint)
+    with pytest.raises(ConfigError, match=named):
+        families.load(checkpoint, None)
+
+
+def test_a_textual_inversion_of_several_vectors_is_refused() -> None:
+    pipeline = tiny.stable_diffusion()
+    canonical.TextInput(tokenizer=pipeline.tokenizer, max_tokens=8)
+    pipeline.tokenizer.add_tokens(["<cat>", "<cat>_1"])
+    with pytest.raises(ConfigError, match="'<cat>' of several vectors"):
+        canonical.TextInput(tokenizer=pipeline.tokenizer, max_tokens=8)
+
+
+def test_a_single_file_is_refused_with_the_way_to_a_folder(tmp_path: Path) -> None:
+    for name, way in (("model.safetensors", "from_single_file"), ("flux.gguf", "dequantize")):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(ConfigError, match=f"is a single file.*{way}"):
+            checkpoints.pipeline_class(tmp_path / name)
+
+
+def test_weights_of_a_variant_alone_are_read(tmp_path: Path) -> None:
+    """What a cache holds after variant="fp16"."""
+    pipeline = tiny.stable_diffusion().to(torch.float16)
+    pipeline.save_pretrained(tmp_path, safe_serialization=True, variant="fp16")
+    assert not (tmp_path / UNET).exists()
+    found = families.load(tmp_path, None).networks["denoiser"].module.state_dict()
+    for name, value in pipeline.unet.state_dict().items():
+        assert torch.equal(found[f"unet.{name}"].float(), value.float()), name
 
 
 def pickled(folder: Path) -> None:

@@ -147,6 +147,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 
 def _side(pipeline: Any) -> int:
     """Side of the latents, from the autoencoder's resolution, because the transformer's config has none."""
-    sample_size = int(pipeline.vae.config.sample_size)
-    side: int = min(sample_size // pipeline.vae_scale_factor, pipeline.default_sample_size)
+    side = int(pipeline.default_sample_size)
+    if sample_size := pipeline.vae.config.get("sample_size"):  # AutoencoderTiny has none
+        side = min(int(sample_size) // pipeline.vae_scale_factor, side)
     return side - side % 2

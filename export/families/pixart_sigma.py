@@ -10,7 +10,19 @@ import torch
 from resynth_fast.errors import ConfigError
 from resynth_fast.types import Floats
 
-from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, TextInput, broadcast_masks, masks, normals, timesteps, tokens
+from ..canonical import (
+    Decoder,
+    Guidance,
+    MaskedText,
+    MaskedTransformer,
+    TextInput,
+    broadcast_masks,
+    masks,
+    normals,
+    side_of,
+    timesteps,
+    tokens,
+)
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -28,7 +40,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
             "this PixArt takes the picture's size and aspect ratio (use_additional_conditions), as PixArt-α does; use a PixArt-Σ"
         )
     config, length = transformer.config, min(MAX_TOKENS, int(tokenizer.model_max_length))
-    channels, side, width = config.in_channels, config.sample_size, config.caption_channels
+    channels, side, width = config.in_channels, side_of(transformer), config.caption_channels
     resolution = side * pipeline.vae_scale_factor
     sizes = {"resolution": None, "aspect_ratio": None}
 

@@ -10,7 +10,19 @@ import torch
 
 from resynth_fast.types import Floats
 
-from ..canonical import Decoder, Guidance, MaskedText, MaskedTransformer, TextInput, broadcast_masks, masks, normals, timesteps, tokens
+from ..canonical import (
+    Decoder,
+    Guidance,
+    MaskedText,
+    MaskedTransformer,
+    TextInput,
+    broadcast_masks,
+    masks,
+    normals,
+    side_of,
+    timesteps,
+    tokens,
+)
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -25,7 +37,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     transformer, vae, encoder, tokenizer = pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer
     tokenizer.padding_side = "right"
     config, length = transformer.config, min(MAX_TOKENS, int(tokenizer.model_max_length))
-    channels, side, width = config.in_channels, config.sample_size, config.caption_channels
+    channels, side, width = config.in_channels, side_of(transformer), config.caption_channels
     resolution = side * pipeline.vae_scale_factor
     instruction = "\n".join(inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default)
     all_tokens = len(tokenizer.encode(instruction)) + length - 2  # the pipeline's own count

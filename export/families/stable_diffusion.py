@@ -9,7 +9,7 @@ import torch
 
 from resynth_fast.types import Floats
 
-from ..canonical import Decoder, Guidance, TextInput, UNet, embedded_scale, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, TextInput, UNet, embedded_scale, length_of, normals, side_of, timesteps, tokens
 from ..graphs import Network
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -42,8 +42,8 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
 def generator(pipeline: Any, family: str, mode: dict[str, Any], embedded: torch.Tensor | None, **arguments: float) -> Generator:
     """The canonical networks that Stable Diffusion and its distillations share. `arguments` are passed to diffusers' pipeline."""
     unet, vae, encoder, tokenizer = pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer
-    channels, side, width = unet.config.in_channels, unet.config.sample_size, unet.config.cross_attention_dim
-    length, resolution = int(tokenizer.model_max_length), side * pipeline.vae_scale_factor
+    channels, side, width = unet.config.in_channels, side_of(unet), unet.config.cross_attention_dim
+    length, resolution = length_of(tokenizer), side * pipeline.vae_scale_factor
 
     def reference(prompts: Sequence[str], latents: Floats, steps: int) -> Floats:
         pictures: Floats = pipeline(

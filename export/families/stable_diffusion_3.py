@@ -11,7 +11,7 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from resynth_fast.errors import ConfigError
 from resynth_fast.types import Floats
 
-from ..canonical import Decoder, Guidance, TextInput, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, TextInput, normals, side_of, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -67,7 +67,7 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
     inputs = tuple(TextInput(tokenizer=t, max_tokens=length) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
     inputs = inputs if third is None else (*inputs, TextInput(tokenizer=pipeline.tokenizer_3, max_tokens=t5_length))
     config = transformer.config
-    channels, side, width, pooled = config.in_channels, config.sample_size, config.joint_attention_dim, config.pooled_projection_dim
+    channels, side, width, pooled = config.in_channels, side_of(transformer), config.joint_attention_dim, config.pooled_projection_dim
     resolution = side * pipeline.vae_scale_factor
 
     def denoiser_example(batch: int) -> Tensors:

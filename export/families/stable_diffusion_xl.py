@@ -10,7 +10,7 @@ import torch
 from resynth_fast.errors import ConfigError
 from resynth_fast.types import Floats
 
-from ..canonical import Decoder, Guidance, TextInput, UNet, embedded_scale, normals, timesteps, tokens
+from ..canonical import Decoder, Guidance, TextInput, UNet, embedded_scale, length_of, normals, side_of, timesteps, tokens
 from ..graphs import Network, Tensors
 from ..step_table import step_table
 from ..weights import weights_sha256
@@ -61,8 +61,8 @@ def canonical(pipeline: Any, guidance: Guidance) -> Generator:
         raise ConfigError(
             "this Stable Diffusion XL is no base model (two text encoders, addition_embed_type text_time); use the base model"
         )
-    channels, side, width = unet.config.in_channels, unet.config.sample_size, unet.config.cross_attention_dim
-    inputs = tuple(TextInput(tokenizer=t, max_tokens=int(t.model_max_length)) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
+    channels, side, width = unet.config.in_channels, side_of(unet), unet.config.cross_attention_dim
+    inputs = tuple(TextInput(tokenizer=t, max_tokens=length_of(t)) for t in (pipeline.tokenizer, pipeline.tokenizer_2))
     length, pooled, resolution = inputs[0].max_tokens, second.config.projection_dim, side * pipeline.vae_scale_factor
     embedded, family = embedded_scale(pipeline, guidance), "stable-diffusion-xl"
     unconditional = "zeros" if pipeline.config.force_zeros_for_empty_prompt else "empty"

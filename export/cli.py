@@ -65,7 +65,10 @@ def extractor(
     taps: Annotated[str, typer.Option(help="Blocks whose outputs are the features, as in 5-9 or 4,6,8; 40 to 75 % of the depth is best.")],
     name: Annotated[str | None, typer.Option(help="Name of the bundle; default: the file's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "unknown",
-    pool: Annotated[list[str], typer.Option(help="cls: the first token of a tap; mean: the mean of the others; repeatable.")] = ["cls"],  # noqa: B006
+    pool: Annotated[
+        list[str],
+        typer.Option(help="cls: the class token of a tap; mean: the mean of its patches; repeatable; default: cls, or mean without one."),
+    ] = [],  # noqa: B006
     size: Annotated[int | None, typer.Option(help="Side of the encoder's input in px, for a graph with a dynamic size.")] = None,
     mean: Annotated[
         str | None, typer.Option(help="Mean of the encoder's normalisation, three numbers; default: the checkpoint's, for a file CLIP's.")

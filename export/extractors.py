@@ -7,6 +7,7 @@ value to the result of the previous one. A block of a pre-norm transformer adds 
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,19 +48,25 @@ class Encoder:
     blocks: int
     quantised: int
     """number of dynamically quantised products that remain: with them, features depend on the rest of the batch"""
+    leading: int
+    """number of tokens before the first patch: a class token, registers, or none"""
+    pools: tuple[str, ...]
 
 
 def read(
     path: Path,
     taps: Sequence[int],
     *,
-    pools: Sequence[str] = ("cls",),
+    pools: Sequence[str] = (),
     side: int | None = None,
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
     dequantise: bool = True,
 ) -> Encoder:
-    """The encoder in `path` with taps after blocks `taps` (from 1). ConfigError says what the graph lacks."""
+    """The encoder in `path` with taps after blocks `taps` (from 1). ConfigError says what the graph lacks.
+
+    `pools`: cls, the class token of a tap, or mean, the mean of its patches; by default cls, or mean where there is no class token.
+    """
     if unknown := set(pools) - set(POOLS):
         raise ConfigError(f"pool is {sorted(unknown)[0]!r}; it must be one of {', '.join(POOLS)}")
     model = _load(path)
@@ -74,29 +81,33 @@ def read(
     blocks = len(stream) // 2
     if outside := [tap for tap in taps if not 1 <= tap <= blocks]:
         raise ConfigError(f"tap {outside[0]} is not a block of {path.name}; it has 1 … {blocks}")
+    leading = _leading_tokens(model, pixels, stream[-1], side)
+    if "cls" in pools and not leading:
+        raise ConfigError(f"{path.name} has no class token: its first token is the top-left patch of the picture; use --pool mean")
+    pools = tuple(pools) or ("cls" if leading else "mean",)
     embedding = _embedding(model)
     _normalise(model, pixels, mean, std)
     names = tuple(f"tap_{tap}" + ("" if pool == "cls" else "_mean") for tap in taps for pool in pools)
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
-    made = [_pool(cut, stream[2 * tap - 1], pool, f"tap_{tap}" + ("" if pool == "cls" else "_mean")) for tap in taps for pool in pools]
-    network = _keep(cut, made, side)
+    outputs = zip(names, [stream[2 * tap - 1] for tap in taps for _ in pools], pools * len(taps), strict=True)
+    network = _keep(cut, [_pool(cut, tokens, pool, name, leading) for name, tokens, pool in outputs], side)
     last = None
     if embedding is not None:
         name, rank = embedding
         whole = onnx.ModelProto()
         whole.CopyFrom(model)
-        output = _pool(whole, name, "cls", "tap_last") if rank == 3 else _alias(whole, name, "tap_last")
+        output = _pool(whole, name, pools[0], "tap_last", leading) if rank == 3 else _alias(whole, name, "tap_last")
         last = _keep(whole, [output], side)
     quantised = sum(node.op_type == "DynamicQuantizeLinear" for node in cut.graph.node)
-    return Encoder(network=network, last=last, taps=names, side=side, blocks=blocks, quantised=quantised)
+    return Encoder(network=network, last=last, taps=names, side=side, blocks=blocks, quantised=quantised, leading=leading, pools=pools)
 
 
 def read_checkpoint(
     folder: Path,
     taps: Sequence[int],
     *,
-    pools: Sequence[str] = ("cls",),
+    pools: Sequence[str] = (),
     side: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -112,7 +123,9 @@ def read_checkpoint(
     states = made.states(torch.from_numpy(normalised))
     found = backends.get("onnxruntime").load(OnnxModel(encoder.network), threads=1).run({"pixels": pixels})
     expected = [
-        states[tap - 1][:, 0].numpy() if pool == "cls" else states[tap - 1][:, 1:].mean(1).numpy() for tap in taps for pool in pools
+        (states[tap - 1][:, 0] if pool == "cls" else states[tap - 1][:, encoder.leading :].mean(1)).numpy()
+        for tap in taps
+        for pool in encoder.pools
     ]
     for tap, wanted in zip(encoder.taps, expected, strict=True):
         error = float(np.abs(found[tap] - wanted).max() / np.abs(wanted).max())
@@ -166,6 +179,8 @@ def _input(model: Any, side: int | None) -> tuple[str, int]:
     if len(inputs) != 1 or len(pictures) != 1:
         raise ConfigError(f"the encoder must have one input (b, 3, S, S); this one has {', '.join(value.name for value in inputs)}")
     _, _, height, width = (dim.dim_value for dim in pictures[0].type.tensor_type.shape.dim)
+    if (kind := pictures[0].type.tensor_type.elem_type) != TensorProto.FLOAT:
+        raise ConfigError(f"the encoder takes {TensorProto.DataType.Name(kind)} pictures; export it again in float32")
     if height != width:
         raise ConfigError(f"the encoder takes pictures of {height}×{width}; they must be square")
     if not (height or side):
@@ -244,15 +259,29 @@ def _embedding(model: Any) -> tuple[str, int] | None:
     return next(((name, rank) for rank in (2, 3) for name, r in ranks.items() if r == rank), None)
 
 
-def _pool(model: Any, tokens: str, pool: str, name: str) -> str:
-    """(b, t, d) → (b, d): the first token, or the mean of the others."""
+def _leading_tokens(model: Any, pixels: str, tokens: str, side: int) -> int:
+    """Number of tokens before the first patch, from the stride of the patches; without a strided convolution patches form a square."""
+    import onnxruntime
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.append(helper.make_tensor_value_info(tokens, TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    [found] = session.run([tokens], {pixels: np.zeros((1, 3, side, side), np.float32)})
+    strides = [a.ints[0] for node in model.graph.node if node.op_type == "Conv" for a in node.attribute if a.name == "strides"]
+    patches = (side // strides[0]) ** 2 if strides and strides[0] > 1 else math.isqrt(found.shape[1]) ** 2
+    return max(0, int(found.shape[1]) - patches)
+
+
+def _pool(model: Any, tokens: str, pool: str, name: str, leading: int) -> str:
+    """(b, t, d) → (b, d): the first token, or the mean of those after the first `leading`."""
     graph = model.graph
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if pool == "cls":
         graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), f"{name}.first"))
         graph.node.append(helper.make_node("Gather", [tokens, f"{name}.first"], [name], axis=1))
         return name
-    for suffix, value in (("from", 1), ("to", np.iinfo(np.int64).max), ("axis", 1)):
+    for suffix, value in (("from", leading), ("to", np.iinfo(np.int64).max), ("axis", 1)):
         graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), f"{name}.{suffix}"))
     graph.node.append(helper.make_node("Slice", [tokens, f"{name}.from", f"{name}.to", f"{name}.axis"], [f"{name}.rest"]))
     if opset >= 18:
@@ -313,7 +342,7 @@ def export(
     name: str,
     licence: str,
     taps: Sequence[int],
-    pools: Sequence[str] = ("cls",),
+    pools: Sequence[str] = (),
     side: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,

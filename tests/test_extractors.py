@@ -97,7 +97,7 @@ def normalised(pixels):
 
 def test_taps_are_the_hidden_states_of_transformers(encoder: Any) -> None:
     model, path = encoder
-    found = extractors.read(path, range(1, BLOCKS + 1), pools=("cls", "mean"))
+    found = extractors.read(path, range(1, BLOCKS + 1), pools=("mean",) if path.stem == "siglip" else ("cls", "mean"))
     assert found.blocks == BLOCKS
     pixels = pictures()
     got = run(found.network, pixels)
@@ -105,8 +105,22 @@ def test_taps_are_the_hidden_states_of_transformers(encoder: Any) -> None:
         states = model(pixel_values=torch.from_numpy(normalised(pixels)), output_hidden_states=True).hidden_states
     for block in range(1, BLOCKS + 1):
         expected = states[block].numpy()
-        np.testing.assert_allclose(got[f"tap_{block}"], expected[:, 0], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(got[f"tap_{block}_mean"], expected[:, 1:].mean(1), rtol=1e-4, atol=1e-4)
+        if path.stem != "siglip":
+            np.testing.assert_allclose(got[f"tap_{block}"], expected[:, 0], rtol=1e-4, atol=1e-4)
+            expected = expected[:, 1:]
+        np.testing.assert_allclose(got[f"tap_{block}_mean"], expected.mean(1), rtol=1e-4, atol=1e-4)
+
+
+def test_an_encoder_without_a_class_token_gives_the_mean_of_its_patches(encoder: Any) -> None:
+    """SigLIP's first token is the top-left patch; registers are no patches either."""
+    _, path = encoder
+    taps = extractors.read(path, [2]).taps
+    if path.stem != "siglip":
+        assert taps == ("tap_2",)
+        return
+    assert taps == ("tap_2_mean",)
+    with pytest.raises(ConfigError, match=r"no class token.*use --pool mean"):
+        extractors.read(path, [2], pools=("cls",))
 
 
 def test_the_whole_encoder_gives_its_own_embedding(encoder: Any) -> None:
@@ -268,15 +282,17 @@ def test_taps_of_a_checkpoint_are_the_hidden_states_of_transformers(kind: Any, t
     name, _, text = kind.partition(" ")
     model = saved(tmp_path / "encoder", name, whole=bool(text))
     taps = [1, BLOCKS // 2, BLOCKS]
-    made = extractors.read_checkpoint(tmp_path / "encoder", taps, pools=("cls", "mean"))
+    token = "siglip" not in kind
+    made = extractors.read_checkpoint(tmp_path / "encoder", taps, pools=("cls", "mean") if token else ("mean",))
     assert (made.blocks, made.side) == (BLOCKS, SIDE)
     pixels = pictures()
     mean, std = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
     states = hidden_states(model, torch.from_numpy((pixels - mean) / std))
     got = run(made.network, pixels)
     for tap in taps:
-        np.testing.assert_allclose(got[f"tap_{tap}"], states[tap][:, 0], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(got[f"tap_{tap}_mean"], states[tap][:, 1:].mean(1), rtol=1e-4, atol=1e-4)
+        if token:
+            np.testing.assert_allclose(got[f"tap_{tap}"], states[tap][:, 0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(got[f"tap_{tap}_mean"], states[tap][:, int(token) :].mean(1), rtol=1e-4, atol=1e-4)
 
 
 def test_a_checkpoint_becomes_a_bundle_by_the_command_line(tmp_path: Path) -> None:

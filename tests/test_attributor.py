@@ -184,7 +184,7 @@ def test_attribution_never_imports_torch(probe_file: Any) -> None:
         f"Attributor.open(references=1, steps=1, threads=1)([{str(probe_file)!r}]); "
         "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -127,7 +127,7 @@ def test_two_writers_killed_at_random_lose_no_finished_entry(tmp_path: Path) -> 
 def test_several_processes_can_create_the_same_gallery(tmp_path: Path) -> None:
     code = "import sys; sys.path.insert(0, sys.argv[2]); from gallery_crash import *; "
     code += "Gallery.create(Path(sys.argv[1]), layout()).add(*one(int(sys.argv[3]), 0))"
-    command = [sys.executable, "-c", code, tmp_path / "gallery", CRASH.parent]
+    command = [sys.executable, "-P", "-c", code, tmp_path / "gallery", CRASH.parent]
     processes = [subprocess.Popen([*command, str(number)], stderr=subprocess.PIPE, text=True) for number in range(4)]
     assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [("", 0)] * 4
     with Gallery.open(tmp_path / "gallery") as gallery:

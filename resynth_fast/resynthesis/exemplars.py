@@ -77,7 +77,10 @@ class ExemplarReferences:
     def warnings(self) -> Iterator[str]:
         """Reasons to trust every answer less."""
         if self.alone:
-            yield "sources are told apart by all that differs between their pictures: they should show the same things"
+            yield (
+                "sources are told apart by all that differs between their pictures: they should show the same things. A picture by another "
+                "source that shows what only one of them shows may be named for that one"
+            )
         if self._unreliable:
             yield (
                 f"scores are unreliable: telling the source of an exemplar from its content takes {MIN_GENERATORS} candidates "

@@ -213,13 +213,14 @@ def test_the_zoo_is_evaluated_and_has_a_page(cache_folder: Path, tmp_path: Path)
         evaluate("zoo:", cache_folder, "--without", "gallery")
 
 
-def test_zoo_probes_are_judged_after_each_degradation(cache_folder: Path) -> None:
-    asked = ["--protocol", "robustness", "--degradation", "jpeg-50", "--degradation", "noise-200"]
+def test_zoo_probes_are_judged_after_each_degradation(cache_folder: Path, tmp_path: Path) -> None:
+    asked = ["--protocol", "robustness", "--degradation", "jpeg-50", "--degradation", "noise-200", "--out", tmp_path]
     result = evaluate("zoo:", cache_folder, "--probes", 12, "--references", 1, "--steps", 4, "--probe-steps", 4, *asked)
     clean, (jpeg, noise) = result["accuracy"]["balanced"], result["robustness"]
     assert [jpeg["degradation"], noise["degradation"]] == ["jpeg-50", "noise-200"]
     assert noise["balanced"] < min(clean, jpeg["balanced"])  # nothing is left of the pictures
     assert {"auroc", "fpr_at_tpr95", "oscr", "ci95", "nll", "status"} <= set(jpeg)
+    assert "noise-200" in Page((tmp_path / "index.html").read_text()).text
 
 
 def test_racing_is_reported_beside_the_exhaustive_run(cache_folder: Path, tmp_path: Path) -> None:

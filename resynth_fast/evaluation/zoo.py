@@ -235,6 +235,7 @@ def _degraded(attributor: Attributor, judge: CaptionJudge, degradation: str, pro
     summary, unknown = _summary(decisions[:known_count], labels), _unknown(decisions, labels.truth)
     return {
         "degradation": degradation,
+        "gallery_per_candidate": 0,
         **{key: summary[key] for key in ("balanced", "ci95", "grouped", "top3", "nll", "ece", "status", "attributed_correct")},
         **{key: unknown[f"{key}_unknown"] for key in metrics.OPEN_SET},
         "unknown": unknown["unknown"],
